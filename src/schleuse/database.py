@@ -1,0 +1,123 @@
+"""One way to open a database: SQLite embedded, PostgreSQL by URL (design.md § 6).
+
+SQLite runs in WAL with `synchronous=FULL`: what is committed survives a power cut. Transactions begin with
+BEGIN IMMEDIATE, so that a read-then-write decision inside one is never overtaken by another writer.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config as AlembicConfig
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from schleuse.errors import CorruptError, UnavailableError
+
+
+class DatabaseUnavailableError(UnavailableError):
+    code = "database.unavailable"
+
+
+class DatabaseCorruptError(CorruptError):
+    code = "database.corrupt"
+
+
+#: Another process may hold the single SQLite writer for one batch; longer than any batch of ours takes.
+BUSY_TIMEOUT_MS = 30_000
+
+
+def sqlite_url(path: Path) -> str:
+    """URL of an embedded database file."""
+    return f"sqlite:///{path}"
+
+
+def open_database(url: str, migrations: str) -> Engine:
+    """Open the database and bring its tables to the newest version.
+
+    url: `sqlite:///PATH` or `postgresql+psycopg://…`.
+    migrations: package of an Alembic environment, such as "schleuse.kim.migrations"; its name is
+        also that of the version table, so that several stores can share one PostgreSQL database.
+    Raises: DatabaseUnavailableError.
+    """
+    engine = create_engine(url)
+    try:
+        _upgrade(engine, migrations)
+    except OperationalError as cause:
+        engine.dispose()
+        raise translate(cause) from cause
+    return engine
+
+
+def create_engine(url: str) -> Engine:
+    """An engine with our pragmas, without touching the tables."""
+    parsed = sa.make_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        return sa.create_engine(parsed, pool_pre_ping=True)
+    if parsed.database and parsed.database != ":memory:":
+        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = sa.create_engine(parsed, connect_args={"check_same_thread": False})
+
+    @event.listens_for(engine, "connect")
+    def _connect(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # we say BEGIN ourselves
+        cursor = connection.cursor()
+        cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA synchronous=FULL")
+        cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        read_only = connection.get_execution_options().get("read_only", False)
+        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+def reading(engine: Engine) -> Engine:
+    """The same database for transactions that only read; they never wait for the writer."""
+    return engine.execution_options(read_only=True)
+
+
+def translate(cause: BaseException) -> DatabaseUnavailableError | DatabaseCorruptError:
+    """Our error for a driver's. Damage is Corrupt, all else (full disk, lock, lost server) is Unavailable."""
+    original = cause.orig if isinstance(cause, DBAPIError) else cause
+    if isinstance(original, sqlite3.DatabaseError) and (
+        getattr(original, "sqlite_errorname", "").split("_")[0:2]
+        in (["SQLITE", "CORRUPT"], ["SQLITE", "NOTADB"])
+    ):
+        return DatabaseCorruptError("the database file is damaged; restore it before this role goes on")
+    return DatabaseUnavailableError(f"the database cannot serve now ({type(original).__name__})")
+
+
+def _upgrade(engine: Engine, migrations: str) -> None:
+    config = AlembicConfig()
+    config.set_main_option("script_location", migrations.replace(".", "/"))
+    package, _, folder = migrations.partition(".")
+    config.set_main_option("script_location", f"{package}:{folder.replace('.', '/')}")
+    with engine.begin() as connection:
+        if connection.dialect.name == "postgresql":  # two roles may start at the same moment
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(7231404)"))
+        config.attributes["connection"] = connection
+        config.attributes["version_table"] = migrations.replace(".", "_") + "_version"
+        command.upgrade(config, "head")
+
+
+def run_migrations(target_metadata: sa.MetaData) -> None:
+    """What the `env.py` of each Alembic environment calls."""
+    from alembic import context
+
+    context.configure(
+        connection=context.config.attributes["connection"],
+        target_metadata=target_metadata,
+        version_table=context.config.attributes["version_table"],
+        transactional_ddl=False,  # the transaction is the caller's
+    )
+    context.run_migrations()
