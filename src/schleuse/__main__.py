@@ -1,0 +1,3 @@
+from schleuse.cli import main
+
+main()

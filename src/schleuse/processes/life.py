@@ -1,0 +1,52 @@
+"""How a role process lives and ends: signals, the supervisor's pipe, one instance per home."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from schleuse.errors import ConflictError
+from schleuse.processes.supervisor import SUPERVISED
+
+
+class AlreadyRunningError(ConflictError):
+    code = "process.already-running"
+
+
+async def until_stopped() -> None:
+    """Return at SIGTERM, SIGINT, or when the supervisor that started us is gone."""
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    if os.environ.get(SUPERVISED):
+        loop.add_reader(sys.stdin.fileno(), stopped.set)
+    await stopped.wait()
+    if os.environ.get(SUPERVISED):
+        loop.remove_reader(sys.stdin.fileno())
+
+
+@contextmanager
+def only_instance(home: Path, role: str) -> Iterator[None]:
+    """Hold the role's lock file: two of one role on one home would write the same segments.
+
+    The lock is the kernel's, so it ends with the process, however that ends. Raises AlreadyRunningError.
+    """
+    folder = home / "run"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{role}.lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as cause:
+            raise AlreadyRunningError(f"the role {role} already runs on {home}; stop it first") from cause
+        file.seek(0)
+        file.truncate()
+        file.write(str(os.getpid()))
+        file.flush()
+        yield

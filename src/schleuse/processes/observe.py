@@ -1,0 +1,117 @@
+"""Log, metrics and health of one role process.
+
+The log is for the operator at three at night: one JSON object a line on stderr, one event with keys, no
+personal data (style.md § 11). Metrics are Prometheus text; `/healthz` says that the process lives, `/readyz`
+that it can do its work now.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
+
+import structlog
+import uvicorn
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from schleuse.config import host_and_port
+
+#: True, or the reason why the role cannot work now.
+Ready = Callable[[], bool | str]
+
+
+def configure_log(role: str, level: int = logging.INFO) -> None:
+    """One JSON object a line on stderr, from us and from the libraries (warnings and worse)."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    structlog.configure(
+        processors=[structlog.contextvars.merge_contextvars, *shared, structlog.processors.JSONRenderer()],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    structlog.contextvars.bind_contextvars(role=role)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.JSONRenderer(),
+            ],
+            foreign_pre_chain=[structlog.contextvars.merge_contextvars, *shared],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+def observation_app(role: str, registry: CollectorRegistry, ready: Ready) -> Starlette:
+    """The three addresses of a role's local port."""
+
+    async def metrics(_request: Request) -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    async def health(_request: Request) -> Response:
+        return JSONResponse({"role": role, "alive": True})
+
+    async def readiness(_request: Request) -> Response:
+        answer = ready()
+        if answer is True:
+            return JSONResponse({"role": role, "ready": True})
+        return JSONResponse({"role": role, "ready": False, "reason": answer or "starting"}, status_code=503)
+
+    return Starlette(routes=[Route("/metrics", metrics), Route("/healthz", health), Route("/readyz", readiness)])
+
+
+class _Server(uvicorn.Server):
+    """Signals belong to the role, not to one of its servers."""
+
+    def install_signal_handlers(self) -> None:  # older uvicorn
+        return None
+
+    def capture_signals(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+@asynccontextmanager
+async def serving(config: uvicorn.Config) -> AsyncIterator[uvicorn.Server]:
+    """Serve HTTP inside the role's own loop until the block is left. Raises OSError if the port is taken."""
+    server = _Server(config)
+    task = asyncio.create_task(server.serve())
+    try:
+        while not server.started:
+            if task.done():
+                task.result()
+                raise OSError(f"cannot listen on {config.host}:{config.port}")
+            await asyncio.sleep(0.01)
+        yield server
+    finally:
+        server.should_exit = True
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait_for(asyncio.shield(task), STOP_SECONDS)
+        if not task.done():
+            server.force_exit = True
+            await task
+
+
+#: A server that has not ended its requests by then is cut off; the supervisor gives a role 10 s in all.
+STOP_SECONDS = 3.0
+
+
+@asynccontextmanager
+async def observed(role: str, listen: str, registry: CollectorRegistry, ready: Ready) -> AsyncIterator[None]:
+    """Serve metrics and health of this role on its local port."""
+    host, port = host_and_port(listen)
+    config = uvicorn.Config(
+        observation_app(role, registry, ready), host=host, port=port, log_config=None, access_log=False, lifespan="off"
+    )
+    async with serving(config):
+        yield
