@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
+from collections.abc import AsyncIterator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import structlog
 import uvicorn
@@ -74,11 +74,9 @@ def observation_app(role: str, registry: CollectorRegistry, ready: Ready) -> Sta
 class _Server(uvicorn.Server):
     """Signals belong to the role, not to one of its servers."""
 
-    def install_signal_handlers(self) -> None:  # older uvicorn
-        return None
-
-    def capture_signals(self) -> AbstractContextManager[None]:
-        return nullcontext()
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
 
 
 @asynccontextmanager

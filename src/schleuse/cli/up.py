@@ -1,0 +1,110 @@
+"""`schleuse up` and `schleuse run ROLE`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from schleuse.config import FILE_NAME, Config, default_home, read_config
+from schleuse.errors import ConflictError
+from schleuse.processes.life import only_instance
+from schleuse.processes.observe import configure_log
+from schleuse.processes.supervisor import Role, Supervisor, role_command
+
+Home = Annotated[Path | None, Parameter(help="Folder of configuration and data [default: the user's data folder]")]
+ROLES = ("kim", "eau")
+
+
+class NoHomeError(ConflictError):
+    code = "cli.no-home"
+
+
+def run(role: Literal["kim", "eau"], *, home: Home = None) -> None:
+    """Run one role in the foreground; systemd and `schleuse up` start it like this."""
+    folder = home or default_home()
+    config = read_config(folder)
+    configure_log(role)
+    if role == "kim":
+        from schleuse.processes.kim import main
+    else:
+        from schleuse.processes.eau import main
+    with only_instance(config.home, role):
+        main(config)
+
+
+def up(*, demo: bool = False, home: Home = None) -> None:
+    """Run all roles on this machine.
+
+    Parameters
+    ----------
+    demo
+        On the first start, make a home with three insurers, two practices and a development PKI.
+    """
+    folder = home or default_home()
+    console = Console(stderr=True)
+    if not (folder / FILE_NAME).exists():
+        if not demo:
+            raise NoHomeError(
+                f"{folder} has no {FILE_NAME}; write one with `schleuse init`, or try `schleuse up --demo`"
+            )
+        from schleuse.processes.demo import create_demo
+
+        with _spinner(console) as progress:
+            create_demo(folder, lambda step: progress.add_task(step, total=None) and None)
+    config = read_config(folder)
+    with only_instance(config.home, "supervisor"):
+        configure_log("supervisor")
+        asyncio.run(_up(config, console))
+
+
+async def _up(config: Config, console: Console) -> None:
+    roles = [Role(name, role_command(name, config.home), config.home / "log" / f"{name}.log") for name in ROLES]
+    supervisor = Supervisor(roles, os.environ, lambda line: console.print(f"[yellow]![/] {line}"))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, supervisor.stop)
+    running = asyncio.create_task(supervisor.run())
+    ready = asyncio.create_task(_announce(config, console))
+    await asyncio.wait({running, ready}, return_when=asyncio.FIRST_COMPLETED)
+    ready.cancel() if running.done() else None
+    await running
+    console.print("Schleuse: alles angehalten." if german() else "Schleuse: everything has stopped.")
+
+
+async def _announce(config: Config, console: Console) -> None:
+    ports = {"kim": config.kim.metrics, "eau": config.eau.metrics}
+    with _spinner(console) as progress:
+        for role, listen in ports.items():
+            task = progress.add_task(f"{role} …", total=None)
+            while not await asyncio.to_thread(_is_ready, listen):
+                await asyncio.sleep(0.2)
+            progress.update(task, description=f"[green]✓[/] {role}", total=1, completed=1)
+    from schleuse.processes.demo import what_runs_where
+
+    console.print(what_runs_where(config, german()))
+    sys.stderr.flush()
+
+
+def _is_ready(listen: str) -> bool:
+    with suppress(OSError), urllib.request.urlopen(f"http://{listen}/readyz", timeout=2) as answer:
+        return bool(answer.status == 200)
+    return False
+
+
+def _spinner(console: Console) -> Progress:
+    return Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console)
+
+
+def german() -> bool:
+    """Operators read German unless SCHLEUSE_LANG says en."""
+    return os.environ.get("SCHLEUSE_LANG", "de").lower() != "en"
