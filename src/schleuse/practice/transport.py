@@ -1,0 +1,119 @@
+"""The practice's mail program: real SMTP with DSN, real POP3, TLS verified (kim.md § 9, § 10)."""
+
+from __future__ import annotations
+
+import poplib
+import ssl
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiosmtplib
+
+from schleuse.config import host_and_port
+from schleuse.errors import UnavailableError
+
+#: KONNEKTOR_TIMEOUT and session timeouts of kim.md § 17 leave room; a person waits at this end.
+TIMEOUT_SECONDS = 60.0
+
+
+class MailServerError(UnavailableError):
+    code = "practice.mail-server"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Server:
+    """Where the practice's KIM provider listens. ca: PEM file of the server's CA."""
+
+    smtp: str
+    pop3: str
+    ca: Path
+    user: str
+    password: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The server's last word on one mail."""
+
+    code: int
+    text: str
+
+    @property
+    def accepted(self) -> bool:
+        return self.code == 250
+
+    @property
+    def temporary(self) -> bool:
+        return 400 <= self.code < 500
+
+
+class Submission:
+    """An authenticated SMTP session."""
+
+    def __init__(self, client: aiosmtplib.SMTP) -> None:
+        self._client = client
+
+    async def send(self, sender: str, recipients: Sequence[str], content: bytes) -> Reply:
+        """Hand over one mail with DSN requested, as every eAU is sent (eau.md § 5)."""
+        try:
+            response = await self._client.sendmail(
+                sender,
+                list(recipients),
+                content,
+                mail_options=[f"SIZE={len(content)}", "RET=HDRS"],
+                rcpt_options=["NOTIFY=SUCCESS,FAILURE"],
+            )
+        except aiosmtplib.SMTPRecipientsRefused as refused:
+            first = refused.recipients[0]
+            return Reply(first.code, first.message)
+        except aiosmtplib.SMTPResponseException as refused:
+            return Reply(refused.code, refused.message)
+        except (aiosmtplib.SMTPException, OSError) as cause:
+            raise MailServerError(f"the mail server broke off ({type(cause).__name__}); send again later") from cause
+        return Reply(250, response[1])
+
+
+@asynccontextmanager
+async def submission(server: Server) -> AsyncIterator[Submission]:
+    """Log in to the mail server. Raises MailServerError."""
+    host, port = host_and_port(server.smtp)
+    client = aiosmtplib.SMTP(
+        hostname=host, port=port, use_tls=True, tls_context=_trust(server.ca), timeout=TIMEOUT_SECONDS
+    )
+    try:
+        await client.connect()
+        await client.login(server.user, server.password)
+    except (aiosmtplib.SMTPException, OSError) as cause:
+        client.close()
+        raise MailServerError(f"no session with the mail server at {server.smtp}: {cause}") from cause
+    try:
+        yield Submission(client)
+    finally:
+        try:
+            await client.quit()
+        except (aiosmtplib.SMTPException, OSError):
+            client.close()
+
+
+@contextmanager
+def mailbox(server: Server) -> Iterator[poplib.POP3_SSL]:
+    """Log in to the mailbox; deletions take effect when the block is left in order. Raises MailServerError."""
+    host, port = host_and_port(server.pop3)
+    try:
+        client = poplib.POP3_SSL(host, port, context=_trust(server.ca), timeout=TIMEOUT_SECONDS)
+        client.user(server.user)
+        client.pass_(server.password)
+    except (poplib.error_proto, OSError) as cause:
+        raise MailServerError(f"no session with the mailbox at {server.pop3}: {cause}") from cause
+    try:
+        yield client
+    except BaseException:
+        client.close()
+        raise
+    client.quit()
+
+
+def _trust(ca: Path) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(ca))

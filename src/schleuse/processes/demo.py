@@ -1,0 +1,64 @@
+"""The demo home, and the short block that says what runs where and what to try next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from schleuse.clock import utc_now
+from schleuse.config import Config, Environment
+from schleuse.identifiers import IK
+from schleuse.processes.home import NewHome, NewInsurer, NewPractice, Step, create_home
+
+#: Invented insurers; the IKs start with 10 like those of real Krankenkassen and have no right check digit.
+INSURERS = (
+    NewInsurer(IK("109900011"), "Beispiel-Krankenkasse Nord", "beispiel-nord"),
+    NewInsurer(IK("109900022"), "BKK Muster", "bkk-muster"),
+    NewInsurer(IK("109900033"), "Probe Gesundheitskasse", "probe"),
+)
+PRACTICES = (
+    NewPractice("praxis-ahorn", "Praxis Dr. Ahorn", "rsa"),
+    NewPractice("praxis-birke", "Praxis Dr. Birke", "brainpool"),
+)
+
+
+def create_demo(folder: Path, step: Step) -> None:
+    """A home with three insurers and two practices. Raises HomeExistsError."""
+    new = NewHome(Environment.TEST, "kim.demo.kim.telematik-test", INSURERS, PRACTICES)
+    create_home(folder, new, utc_now(), step)
+
+
+def what_runs_where(config: Config, german: bool) -> str:
+    """The block that `schleuse up` ends its start with."""
+    kim, eau = config.kim, config.eau
+    ik = config.insurers[0].ik if config.insurers else "IK"
+    lines = [
+        ("SMTP (TLS)", kim.smtp_tls),
+        ("SMTP (STARTTLS)", kim.smtp_starttls or "-"),
+        ("POP3 (TLS)", kim.pop3_tls),
+        ("Kassen-Feed" if german else "insurers' feed", f"https://{eau.feed}/v1/{ik}/eau   (/docs)"),
+        ("Metriken" if german else "metrics", f"http://{kim.metrics}/metrics  http://{eau.metrics}/metrics"),
+        ("Daten und Logs" if german else "data and logs", str(config.home)),
+    ]
+    width = max(len(name) for name, _ in lines)
+    next_steps = [
+        (
+            "./schleuse practice send --count 20 --faulty signature",
+            "20 eAU und eine fehlerhafte",
+            "20 eAU and a faulty one",
+        ),
+        ("./schleuse practice status", "Empfangsbestätigungen und Fehler", "receipts and errors"),
+        (f"./schleuse eau feed {ik}", "was die Kasse abholt", "what the insurer fetches"),
+        ("./schleuse hold check", "nichts verloren, nichts doppelt", "nothing lost, nothing twice"),
+    ]
+    column = max(len(command) for command, _, _ in next_steps)
+    return "\n".join(
+        [
+            "[bold]Schleuse läuft.[/]" if german else "[bold]Schleuse is running.[/]",
+            *(f"  {name:<{width}}  {value}" for name, value in lines),
+            "",
+            "In einem zweiten Terminal:" if german else "In a second terminal:",
+            *(f"  {command:<{column}}  [dim]{de if german else en}[/]" for command, de, en in next_steps),
+            "",
+            "Strg-C hält alles an." if german else "Ctrl-C stops everything.",
+        ]
+    )
