@@ -13,15 +13,14 @@ from typing import assert_never
 from schleuse.eau.codes import Fault, code_of
 from schleuse.eau.document import Facts, Kind
 from schleuse.eau.findings import (
-    Decryption,
+    IN_BAND,
     Detail,
     Findings,
-    Integrity,
     Membership,
     Payload,
-    PayloadSignature,
     Trouble,
     Verdict,
+    claimed_kind,
 )
 from schleuse.eau.outcome import (
     Again,
@@ -40,8 +39,11 @@ from schleuse.eau.outcome import (
     Reference,
     Wait,
 )
+from schleuse.eau.signature import PayloadVerdict
 from schleuse.eau.storno import cancelling, settle_storno
 from schleuse.eau.versions import answer_version
+from schleuse.kim.dienstkennung import EAU_FEHLER_KASSE
+from schleuse.kim.results import DecryptionResult, IntegrityCheckResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +69,10 @@ def judge(found: Findings, policy: Policy) -> Judgement:
     """The mail by itself, in the check order of eau.md § 13.2."""
     if found.trouble is not None:
         return Wait(found.trouble)
-    if found.decryption is Decryption.KONNEKTOR_UNAVAILABLE:
+    if found.decryption.own_trouble:
         return Wait(Trouble.KEY)
-    if found.in_band is not None:
-        return InBand(found.in_band)
+    if found.mail in IN_BAND:
+        return InBand(found.mail)
     misplaced = _misplaced(found, policy)
     if misplaced is not None or found.kind is None:
         return misplaced or Quarantined(Quarantine.UNCLASSIFIABLE)
@@ -78,7 +80,7 @@ def judge(found: Findings, policy: Policy) -> Judgement:
 
 
 def _misplaced(found: Findings, policy: Policy) -> Quarantined | None:
-    if found.dienstkennung and found.dienstkennung.is_fehlernachricht:
+    if found.dienstkennung and found.dienstkennung.same_service(EAU_FEHLER_KASSE):  # answering could start a loop
         return Quarantined(Quarantine.STRAY_FEHLERNACHRICHT)
     if found.file_name and found.file_name.prefix != policy.prefix:
         return Quarantined(Quarantine.TEST_IN_PRODUCTION if policy.prefix == "E" else Quarantine.PRODUCTION_IN_TEST)
@@ -113,28 +115,29 @@ def _first_fault(found: Findings, policy: Policy) -> Fault | None:
 
 
 _DECRYPTION = {
-    Decryption.NO_KEY: Fault.KEY_NOT_AVAILABLE,
-    Decryption.WRONG_FORMAT: Fault.ENCRYPTION_FORMAT,
+    DecryptionResult.KEY_NOT_AVAILABLE: Fault.KEY_NOT_AVAILABLE,
+    DecryptionResult.WRONG_FORMAT: Fault.ENCRYPTION_FORMAT,
 }
 #: 05 and 06 have no code: the mail is passed on, and the document's own signature is judged (eau.md § 12.1).
 _INTEGRITY = {
-    Integrity.CONTENT_DIFFERS: Fault.MAIL_CONTENT_DIFFERS,
-    Integrity.NO_SIGNATURE: Fault.MAIL_UNSIGNED,
-    Integrity.WRONG_FORMAT: Fault.MAIL_SIGNATURE_FORMAT,
-    Integrity.HEADERS_DIFFER: Fault.MAIL_CONTENT_DIFFERS,
-    Integrity.RECIPIENTS_DIFFER: Fault.MAIL_CONTENT_DIFFERS,
+    IntegrityCheckResult.CONTENT_DIFFERS: Fault.MAIL_CONTENT_DIFFERS,
+    IntegrityCheckResult.NO_SIGNATURE: Fault.MAIL_UNSIGNED,
+    IntegrityCheckResult.WRONG_FORMAT: Fault.MAIL_SIGNATURE_FORMAT,
+    IntegrityCheckResult.HEADERS_DIFFER: Fault.MAIL_CONTENT_DIFFERS,
+    IntegrityCheckResult.RECIPIENT_EMAILS_DIFFER: Fault.MAIL_CONTENT_DIFFERS,
 }
 _SIGNATURE = {
-    PayloadSignature.DATA_DIFFER: Fault.SIGNED_DATA_DIFFER,
-    PayloadSignature.CERTIFICATE: Fault.CERTIFICATE,
+    PayloadVerdict.DATA_DIFFER: Fault.SIGNED_DATA_DIFFER,
+    PayloadVerdict.CERTIFICATE_FAULTY: Fault.CERTIFICATE,
+    PayloadVerdict.UNREADABLE: Fault.UNREADABLE,
 }
 
 
 def _integrity_fault(found: Findings, policy: Policy) -> Fault | None:
-    signed = found.payload is Payload.FOUND and found.signature not in _SIGNATURE
+    signed = found.payload is Payload.FOUND and found.signature.accepted
     if policy.accept_if_payload_signed and signed and not found.virus:
         return None
-    return _INTEGRITY.get(found.integrity)
+    return next((_INTEGRITY[result] for result in found.integrity if result in _INTEGRITY), None)
 
 
 def _sound(found: Findings) -> Sound | Wait:
@@ -215,7 +218,7 @@ def _answer(fault: Fault, kind: Kind, details: tuple[Detail, ...], found: Findin
         return Quarantined(Quarantine.NO_REFERENCE)
     version, dienstkennung = answer_version(
         found.profile.version if found.profile and found.profile.kind else None,
-        found.dienstkennung.version if found.dienstkennung and found.dienstkennung.kind else None,
+        found.dienstkennung.version if found.dienstkennung and claimed_kind(found.dienstkennung) else None,
     )
     return Faulty(
         code,

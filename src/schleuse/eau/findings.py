@@ -12,15 +12,10 @@ from datetime import datetime
 from enum import StrEnum
 
 from schleuse.eau.document import DocumentId, Facts, Kind, Profile
-
-
-class InBandKind(StrEnum):
-    """Mail about mail that arrives in the same mailbox (kim.md § 12.5)."""
-
-    DSN = "dsn"
-    MDN = "mdn"
-    CM_ERROR = "cm_error"
-    AUTO_REPLY = "auto_reply"
+from schleuse.eau.signature import PayloadVerdict
+from schleuse.kim.classify import Kind as MailKind
+from schleuse.kim.dienstkennung import EAU_LIEFERUNG, EAU_STORNO_ARZT, Dienstkennung
+from schleuse.kim.results import DecryptionResult, IntegrityCheckResult
 
 
 class Trouble(StrEnum):
@@ -36,49 +31,12 @@ class Trouble(StrEnum):
     INTERNAL = "internal"
 
 
-class Decryption(StrEnum):
-    """X-KIM-DecryptionResult (kim.md § 12.2).
-
-    NO_KEY means that the envelope names no certificate that was ever this insurer's: the sender encrypted for
-    somebody else. A key of ours that cannot be used is Trouble.KEY instead.
-    """
-
-    OK = "00"
-    NO_KEY = "01"
-    WRONG_FORMAT = "02"
-    KONNEKTOR_UNAVAILABLE = "03"
-
-
-class Integrity(StrEnum):
-    """X-KIM-IntegrityCheckResult (kim.md § 12.3)."""
-
-    OK = "01"
-    CONTENT_DIFFERS = "02"
-    NO_SIGNATURE = "03"
-    WRONG_FORMAT = "04"
-    CERTIFICATE_PATH = "05"
-    OTHER = "06"
-    STATUS_UNKNOWN = "07"
-    HEADERS_DIFFER = "08"
-    RECIPIENTS_DIFFER = "09"
-
-
 class Payload(StrEnum):
     """Whether exactly one signed file was there."""
 
     FOUND = "found"
     MISSING = "missing"
     SEVERAL = "several"
-    NOT_CMS = "not_cms"
-
-
-class PayloadSignature(StrEnum):
-    """Verdict on the CAdES signature (eau.md § 4)."""
-
-    VALID = "valid"
-    DATA_DIFFER = "data_differ"
-    CERTIFICATE = "certificate"
-    STATUS_UNKNOWN = "status_unknown"  # like valid: revocation not obtainable is our trouble
 
 
 class Verdict(StrEnum):
@@ -100,26 +58,17 @@ class Membership(StrEnum):
     UNKNOWN_PERSON = "unknown_person"
 
 
-@dataclass(frozen=True, slots=True)
-class Dienstkennung:
-    """X-KIM-Dienstkennung of the bad or good mail, three parts. Compared without case and white space (kim.md § 6)."""
-
-    application: str
-    type: str
-    version: str
-
-    @property
-    def kind(self) -> Kind | None:
-        """What the sender says that it sends; the version does not matter."""
-        return _KINDS.get((self.application.strip().casefold(), self.type.strip().casefold()))
-
-    @property
-    def is_fehlernachricht(self) -> bool:
-        """An error message that went astray: answering it could start a loop."""
-        return (self.application.strip().casefold(), self.type.strip().casefold()) == ("eau", "fehler-kasse")
+#: Mail about mail that arrives in the same mailbox (kim.md § 12.5).
+IN_BAND = frozenset({MailKind.DSN, MailKind.MDN, MailKind.CM_ERROR, MailKind.AUTO_REPLY})
 
 
-_KINDS = {("eau", "lieferung"): Kind.EAU, ("eau", "storno-arzt"): Kind.STORNO}
+def claimed_kind(dienstkennung: Dienstkennung | None) -> Kind | None:
+    """What the sender says that it sends; the version does not matter (kim.md § 6)."""
+    if dienstkennung is None:
+        return None
+    if dienstkennung.same_service(EAU_LIEFERUNG):
+        return Kind.EAU
+    return Kind.STORNO if dienstkennung.same_service(EAU_STORNO_ARZT) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +107,9 @@ class Findings:
     sent_at: Date of the KIM mail, else the time of acceptance (HD-48).
     message_id: outer Message-ID with angle brackets, None if missing.
     trouble: whatever was off at our side, at any stage.
+    decryption: KEY_NOT_AVAILABLE says that the envelope names no certificate that was ever this insurer's: the sender
+        encrypted for somebody else. A key of ours that cannot be used now is Trouble.KEY instead.
+    integrity: of the KIM mail, as `kim.message.OpenedMail` gives it; empty if it was not reached.
     profile, document_id: as far as the payload could be read, also of a faulty one.
     file_hash: SHA-256 over the enveloped XML octets, once they are there (eau.md § 4).
     facts: of a payload whose verdict is VALID. practice: its keyed pseudonym, for Storno.
@@ -165,15 +117,15 @@ class Findings:
 
     sent_at: datetime
     message_id: str | None = None
-    in_band: InBandKind | None = None
+    mail: MailKind = MailKind.APPLICATION
     dienstkennung: Dienstkennung | None = None
     file_name: FileName | None = None
     trouble: Trouble | None = None
-    decryption: Decryption = Decryption.OK
-    integrity: Integrity = Integrity.OK
+    decryption: DecryptionResult = DecryptionResult.DECRYPTED
+    integrity: tuple[IntegrityCheckResult, ...] = (IntegrityCheckResult.INTACT,)
     virus: bool = False
     payload: Payload = Payload.FOUND
-    signature: PayloadSignature = PayloadSignature.VALID
+    signature: PayloadVerdict = PayloadVerdict.VALID
     charset_ok: bool = True
     verdict: Verdict = Verdict.VALID
     profile: Profile | None = None
@@ -185,13 +137,13 @@ class Findings:
     details: tuple[Detail, ...] = ()
 
     def __repr__(self) -> str:
-        return f"Findings({self.kind} {self.document_id} {self.decryption} {self.integrity} {self.verdict})"
+        return f"Findings({self.kind} {self.document_id} {self.decryption} {self.verdict})"
 
     @property
     def kind(self) -> Kind | None:
         """eAU or Storno: the payload knows best, then the Dienstkennung, then the file name (eau.md § 13.2)."""
         if self.profile and self.profile.kind:
             return self.profile.kind
-        if self.dienstkennung and self.dienstkennung.kind:
-            return self.dienstkennung.kind
+        if (claimed := claimed_kind(self.dienstkennung)) is not None:
+            return claimed
         return self.file_name.kind if self.file_name else None

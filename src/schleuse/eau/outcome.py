@@ -8,9 +8,10 @@ from typing import assert_never
 
 from schleuse.eau.codes import Code
 from schleuse.eau.document import DocumentId, Facts, Kind
-from schleuse.eau.findings import Detail, InBandKind, Trouble
+from schleuse.eau.findings import Detail, Trouble
 from schleuse.eau.versions import TRANSITION_TA_1_26, Answer, Transition
 from schleuse.holding.states import State
+from schleuse.kim.classify import Kind as MailKind
 
 
 class DocumentState(StrEnum):
@@ -165,7 +166,7 @@ class Quarantined:
 
 @dataclass(frozen=True, slots=True)
 class InBand:
-    kind: InBandKind
+    kind: MailKind
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,244 @@
+"""SQL of the insurer's feed: publication, reading, acknowledgement."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import DBAPIError
+
+from schleuse.database import reading, translate
+from schleuse.eau.document import DocumentId, Kind
+from schleuse.eau.locking import lock_insurer
+from schleuse.eau.outcome import DocumentState
+from schleuse.eau.tables import CONTENT, CURSOR, DOCUMENT, EVENT
+from schleuse.errors import ConflictError
+from schleuse.identifiers import IK
+
+
+class CursorBeyondEndError(ConflictError):
+    code = "eau.cursor-beyond-end"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of the feed. accepted_at: original time of acceptance of the mail, also after a hold (HD-46).
+
+    state: of the document now. target: of a Storno, the cancelled eAU. similar_to: an eAU that may be the same
+    certificate, for people to look at (HD-05).
+    """
+
+    seq: int
+    kind: Kind
+    document_id: DocumentId
+    accepted_at: datetime
+    state: DocumentState
+    sha256: bytes
+    signed: bool
+    target: DocumentId | None
+    similar_to: DocumentId | None
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class StoredDocument:
+    """A published document, still sealed under `filing.context`. sha256: over the XML octets."""
+
+    document_id: DocumentId
+    sha256: bytes
+    xml: bytes
+    p7s: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """acked: last event that the client has taken over. last: newest published event; 0: none."""
+
+    acked: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unconfirmed:
+    """Acknowledged by a client, and perhaps not yet known to the mail store."""
+
+    ik: IK
+    client: str
+    through: int
+    deliveries: tuple[int, ...]
+
+
+class FeedStore:
+    """Raises UnavailableError from every method when the database cannot serve."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._reader = reading(engine)
+
+    def publish(self, ik: IK, below: int | None, limit: int = 10_000) -> int:
+        """Give the next numbers of the insurer's feed to events in acceptance order. Returns to how many.
+
+        below: only events caused by deliveries with a lower id, so that none appears behind a later one that was
+        ready earlier; None: all. Call it until it returns 0. Numbers have no gaps, for they are given under the
+        insurer's lock.
+        """
+        due = (
+            sa.select(EVENT.c.delivery)
+            .where(EVENT.c.ik == ik.value, sa.text("seq IS NULL"))
+            .order_by(EVENT.c.position, EVENT.c.step)
+            .limit(limit)
+        )
+        if below is not None:
+            due = due.where(EVENT.c.position < below)
+        with _transaction(self._engine) as connection:
+            lock_insurer(connection, ik)
+            deliveries = connection.execute(due).scalars().all()
+            if deliveries:
+                start = _last(connection, ik) + 1
+                rows = [{"of": delivery, "to": seq} for seq, delivery in enumerate(deliveries, start)]
+                connection.execute(_NUMBER, rows)
+        return len(deliveries)
+
+    def events(self, ik: IK, after: int, limit: int) -> list[Event]:
+        """Published events with a higher number, in order."""
+        with _transaction(self._reader) as connection:
+            rows = connection.execute(_EVENTS, {"ik": ik.value, "after": after, "limit": limit})
+            return [_event(row) for row in rows]
+
+    def document(self, ik: IK, id: DocumentId) -> StoredDocument | None:
+        """A document that the feed has named; None for every other id, whatever the reason."""
+        with _transaction(self._reader) as connection:
+            row = connection.execute(_DOCUMENT, {"ik": ik.value, "id": id.value}).one_or_none()
+        return None if row is None else StoredDocument(id, row.file_hash, row.xml, row.p7s)
+
+    def position(self, ik: IK, client: str) -> Position:
+        """Where the client stands."""
+        with _transaction(self._reader) as connection:
+            return Position(_acked(connection, ik, client), _last(connection, ik))
+
+    def ack(self, ik: IK, client: str, cursor: int) -> Position:
+        """Everything up to and including `cursor` is taken over. A lower cursor than before changes nothing.
+
+        Raises CursorBeyondEndError, and then nothing is recorded.
+        """
+        with _transaction(self._engine) as connection:
+            lock_insurer(connection, ik)
+            before, last = _acked(connection, ik, client), _last(connection, ik)
+            if cursor > last:
+                raise CursorBeyondEndError(
+                    f"the cursor is {cursor}, but the feed ends at {last}; acknowledge only what was fetched"
+                )
+            if cursor > before:
+                _move(connection, ik, client, cursor)
+        return Position(max(before, cursor), last)
+
+    def unconfirmed(self) -> list[Unconfirmed]:
+        """What clients acknowledged and the mail store was not surely told."""
+        with _transaction(self._reader) as connection:
+            cursors = connection.execute(sa.select(CURSOR).where(CURSOR.c.confirmed < CURSOR.c.acked)).all()
+            return [
+                Unconfirmed(IK(row.ik), row.client, row.acked, _between(connection, row.ik, row.confirmed, row.acked))
+                for row in cursors
+            ]
+
+    def confirmed(self, told: Unconfirmed) -> None:
+        """The mail store knows."""
+        with _transaction(self._engine) as connection:
+            connection.execute(
+                sa.update(CURSOR)
+                .where(
+                    CURSOR.c.ik == told.ik.value,
+                    CURSOR.c.client == told.client,
+                    CURSOR.c.confirmed < told.through,
+                )
+                .values(confirmed=told.through)
+            )
+
+
+_NUMBER = (
+    sa.update(EVENT).where(EVENT.c.delivery == sa.bindparam("of"), EVENT.c.seq.is_(None)).values(seq=sa.bindparam("to"))
+)
+
+_OTHER = DOCUMENT.alias("other")
+
+_EVENTS = (
+    sa.select(
+        EVENT.c.seq,
+        DOCUMENT.c.kind,
+        DOCUMENT.c.document_id,
+        DOCUMENT.c.accepted_at,
+        DOCUMENT.c.state,
+        DOCUMENT.c.file_hash,
+        DOCUMENT.c.target,
+        CONTENT.c.p7s.is_not(None).label("signed"),
+        _OTHER.c.document_id.label("similar_to"),
+    )
+    .join(DOCUMENT, DOCUMENT.c.delivery == EVENT.c.delivery)
+    .join(CONTENT, CONTENT.c.delivery == EVENT.c.delivery)
+    .outerjoin(_OTHER, _OTHER.c.delivery == DOCUMENT.c.similar)
+    .where(EVENT.c.ik == sa.bindparam("ik"), EVENT.c.seq > sa.bindparam("after"))
+    .order_by(EVENT.c.seq)
+    .limit(sa.bindparam("limit"))
+)
+
+_DOCUMENT = (
+    sa.select(DOCUMENT.c.file_hash, CONTENT.c.xml, CONTENT.c.p7s)
+    .join(CONTENT, CONTENT.c.delivery == DOCUMENT.c.delivery)
+    .join(EVENT, EVENT.c.delivery == DOCUMENT.c.delivery)
+    .where(
+        DOCUMENT.c.ik == sa.bindparam("ik"),
+        DOCUMENT.c.document_id == sa.bindparam("id"),
+        sa.text("state <> 'rejected'"),
+        EVENT.c.seq.is_not(None),
+    )
+)
+
+
+def _event(row: Any) -> Event:
+    return Event(
+        seq=row.seq,
+        kind=Kind(row.kind),
+        document_id=DocumentId(row.document_id),
+        accepted_at=row.accepted_at,
+        state=DocumentState(row.state),
+        sha256=row.file_hash,
+        signed=bool(row.signed),
+        target=DocumentId(row.target) if row.target else None,
+        similar_to=DocumentId(row.similar_to) if row.similar_to else None,
+    )
+
+
+def _last(connection: sa.Connection, ik: IK) -> int:
+    query = sa.select(sa.func.max(EVENT.c.seq)).where(EVENT.c.ik == ik.value)
+    return connection.execute(query).scalar() or 0
+
+
+def _acked(connection: sa.Connection, ik: IK, client: str) -> int:
+    query = sa.select(CURSOR.c.acked).where(CURSOR.c.ik == ik.value, CURSOR.c.client == client)
+    return connection.execute(query).scalar() or 0
+
+
+def _move(connection: sa.Connection, ik: IK, client: str, cursor: int) -> None:
+    moved = connection.execute(
+        sa.update(CURSOR).where(CURSOR.c.ik == ik.value, CURSOR.c.client == client).values(acked=cursor)
+    )
+    if moved.rowcount == 0:
+        connection.execute(sa.insert(CURSOR), {"ik": ik.value, "client": client, "acked": cursor, "confirmed": 0})
+
+
+def _between(connection: sa.Connection, ik: str, after: int, through: int) -> tuple[int, ...]:
+    query = sa.select(EVENT.c.delivery).where(EVENT.c.ik == ik, EVENT.c.seq > after, EVENT.c.seq <= through)
+    return tuple(connection.execute(query.order_by(EVENT.c.seq)).scalars())
+
+
+@contextmanager
+def _transaction(engine: Engine) -> Iterator[sa.Connection]:
+    try:
+        with engine.begin() as connection:
+            yield connection
+    except DBAPIError as cause:
+        raise translate(cause) from cause

@@ -1,0 +1,107 @@
+"""SQL of the outbox: Fehlernachrichten that were recorded with their decision and wait to be sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import DBAPIError
+
+from schleuse.database import reading, translate
+from schleuse.eau.tables import LETTER
+from schleuse.identifiers import IK
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Unsent:
+    """One Fehlernachricht. delivery: of the faulty mail. draft: sealed under `context(ik, message_id, "draft")`.
+
+    wire: the finished mail, None until it was made for the first time.
+    """
+
+    delivery: int
+    ik: IK
+    code: int
+    message_id: str
+    sender: str
+    recipient: str
+    draft: bytes
+    wire: bytes | None
+    attempts: int
+
+
+class LetterStore:
+    """Raises UnavailableError from every method when the database cannot serve."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def due(self, now: datetime, limit: int) -> list[Unsent]:
+        """Unsent letters whose time has come, oldest first."""
+        query = (
+            sa.select(LETTER)
+            .where(sa.text("sent_at IS NULL"), LETTER.c.next_at <= now)
+            .order_by(LETTER.c.next_at, LETTER.c.delivery)
+            .limit(limit)
+        )
+        with _transaction(reading(self._engine)) as connection:
+            return [
+                Unsent(
+                    row.delivery,
+                    IK(row.ik),
+                    row.code,
+                    row.message_id,
+                    row.sender,
+                    row.recipient,
+                    row.draft,
+                    row.wire,
+                    row.attempts,
+                )
+                for row in connection.execute(query)
+            ]
+
+    def keep_wire(self, delivery: int, wire: bytes) -> bytes:
+        """Record the finished mail before it is sent for the first time. Returns the one that counts: the first."""
+        with _transaction(self._engine) as connection:
+            connection.execute(
+                sa.update(LETTER).where(LETTER.c.delivery == delivery, LETTER.c.wire.is_(None)).values(wire=wire)
+            )
+            kept: bytes = connection.execute(sa.select(LETTER.c.wire).where(LETTER.c.delivery == delivery)).scalar_one()
+        return kept
+
+    def sent(self, delivery: int, now: datetime) -> None:
+        """The mail system has taken it over."""
+        with _transaction(self._engine) as connection:
+            connection.execute(
+                sa.update(LETTER)
+                .where(LETTER.c.delivery == delivery, LETTER.c.sent_at.is_(None))
+                .values(sent_at=now, attempts=LETTER.c.attempts + 1)
+            )
+
+    def retry(self, delivery: int, next_at: datetime) -> None:
+        """It could not be sent; try again then."""
+        with _transaction(self._engine) as connection:
+            connection.execute(
+                sa.update(LETTER)
+                .where(LETTER.c.delivery == delivery, LETTER.c.sent_at.is_(None))
+                .values(next_at=next_at, attempts=LETTER.c.attempts + 1)
+            )
+
+    def waiting(self) -> int:
+        """How many letters are not sent yet."""
+        query = sa.select(sa.func.count()).select_from(LETTER).where(sa.text("sent_at IS NULL"))
+        with _transaction(reading(self._engine)) as connection:
+            return connection.execute(query).scalar_one()
+
+
+@contextmanager
+def _transaction(engine: Engine) -> Iterator[sa.Connection]:
+    try:
+        with engine.begin() as connection:
+            yield connection
+    except DBAPIError as cause:
+        raise translate(cause) from cause

@@ -1,0 +1,129 @@
+"""The eAU store: decisions of one insurer one after the other, everything of a batch or nothing.
+
+    with store.filing(ik, arrivals, now) as filing:
+        for arrival in arrivals:
+            done = filing.recorded(arrival)          # a repeat after a crash: the same answer
+            outcome = settle(judgement, found, filing.memory(arrival), policy)
+            done = filing.keep(arrival, outcome, sealed=…, letter=…)
+    # durable here; only now the mail store is told
+
+`feed` and `letters` are the sides of the insurer's system and of the outbox.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import DBAPIError
+
+from schleuse.database import open_database, reading, translate
+from schleuse.eau.document import DocumentId, Kind
+from schleuse.eau.feed_store import FeedStore
+from schleuse.eau.filing import Arrival, Filing, Letter, Recorded, Sealed, context
+from schleuse.eau.letter_store import LetterStore
+from schleuse.eau.locking import lock_insurer
+from schleuse.eau.outcome import DocumentState
+from schleuse.eau.tables import DOCUMENT, RECEIVED
+from schleuse.identifiers import IK
+
+__all__ = [
+    "Arrival",
+    "EauStore",
+    "Filing",
+    "Letter",
+    "PendingStorno",
+    "Recorded",
+    "Sealed",
+    "context",
+    "open_store",
+]
+
+MIGRATIONS = "schleuse.eau.migrations"
+
+
+@dataclass(frozen=True, slots=True)
+class PendingStorno:
+    """A Storno that waits for its eAU."""
+
+    ik: IK
+    delivery: int
+    document_id: DocumentId
+    target: DocumentId
+    accepted_at: datetime
+
+
+class EauStore:
+    """All SQL of the package. Thread-safe. Every method raises UnavailableError when the database cannot serve."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.feed = FeedStore(engine)
+        self.letters = LetterStore(engine)
+
+    @contextmanager
+    def filing(self, ik: IK, arrivals: Sequence[Arrival], now: datetime) -> Iterator[Filing]:
+        """One transaction over a batch of one insurer's mails, alone among the decisions of that insurer.
+
+        Nothing is recorded if the block raises. Raises ForeignMailStoreError.
+        """
+        try:
+            with self._engine.begin() as connection:
+                lock_insurer(connection, ik)
+                filing = Filing(connection, ik, arrivals, now)
+                yield filing
+                filing.write()
+        except DBAPIError as cause:
+            raise translate(cause) from cause
+
+    def overdue_stornos(self, before: datetime) -> list[PendingStorno]:
+        """Which Storno still wait for an eAU although they arrived before that time? For people (eau.md § 11)."""
+        query = (
+            sa.select(DOCUMENT)
+            .where(sa.text("state = 'pending'"), DOCUMENT.c.accepted_at < before)
+            .order_by(DOCUMENT.c.delivery)
+        )
+        with self._reading() as connection:
+            return [
+                PendingStorno(
+                    IK(row.ik), row.delivery, DocumentId(row.document_id), DocumentId(row.target), row.accepted_at
+                )
+                for row in connection.execute(query)
+            ]
+
+    def outcomes(self, ik: IK) -> dict[str, int]:
+        """How many mails of the insurer had each outcome, by state of incident.md appendix A."""
+        query = sa.select(RECEIVED.c.state, sa.func.count()).where(RECEIVED.c.ik == ik.value).group_by(RECEIVED.c.state)
+        with self._reading() as connection:
+            return dict(connection.execute(query).tuples().all())
+
+    def documents(self, ik: IK) -> dict[tuple[Kind, DocumentState], int]:
+        """How many documents of the insurer are in each state."""
+        query = (
+            sa.select(DOCUMENT.c.kind, DOCUMENT.c.state, sa.func.count())
+            .where(DOCUMENT.c.ik == ik.value)
+            .group_by(DOCUMENT.c.kind, DOCUMENT.c.state)
+        )
+        with self._reading() as connection:
+            return {(Kind(kind), DocumentState(state)): n for kind, state, n in connection.execute(query).tuples()}
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _reading(self) -> Iterator[sa.Connection]:
+        try:
+            with reading(self._engine).begin() as connection:
+                yield connection
+        except DBAPIError as cause:
+            raise translate(cause) from cause
+
+
+def open_store(url: str) -> EauStore:
+    """Open the database and bring its tables up to date. Raises DatabaseUnavailableError."""
+    return EauStore(open_database(url, MIGRATIONS))

@@ -1,0 +1,152 @@
+"""The tables of the eAU store, and nothing else. Their history is in `migrations`.
+
+Every row that a mail causes has the id of its delivery as key: delivery ids are stable for ever, unique in the mail
+store beside this one, and grow in acceptance order, so repeating a batch after a crash finds the same rows.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+METADATA = sa.MetaData()
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+#: SQLite's own rowid is the fastest key it has, and it takes only the type INTEGER.
+_Delivery = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+
+
+class Instant(sa.types.TypeDecorator[datetime]):
+    """A moment as microseconds since 1970; always with zone UTC in Python."""
+
+    impl = sa.BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Any) -> int | None:
+        return None if value is None else (value - _EPOCH) // _MICROSECOND
+
+    def process_result_value(self, value: Any | None, dialect: Any) -> datetime | None:
+        return None if value is None else _EPOCH + timedelta(microseconds=value)
+
+
+#: What became of each mail that was decided; a repeat of its batch finds the answer here.
+#: digest: seal of the mail, so that an eAU store beside a foreign mail store is noticed.
+RECEIVED = sa.Table(
+    "eau_received",
+    METADATA,
+    sa.Column("delivery", _Delivery, primary_key=True, autoincrement=False),
+    sa.Column("ik", sa.String(9), nullable=False),
+    sa.Column("digest", sa.LargeBinary, nullable=False),
+    sa.Column("accepted_at", Instant, nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("reason", sa.String(64)),
+    sa.Column("first", sa.BigInteger),
+)
+
+#: eAU and Storno. Only what duplicates, Storno and the feed ask for is readable; all else is sealed.
+#: practice, person, content_key: keyed pseudonyms. target, cancelled_by: Dokumenten-IDs.
+DOCUMENT = sa.Table(
+    "eau_document",
+    METADATA,
+    sa.Column("delivery", _Delivery, primary_key=True, autoincrement=False),
+    sa.Column("ik", sa.String(9), nullable=False),
+    sa.Column("document_id", sa.String(255)),
+    sa.Column("kind", sa.String(8), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("accepted_at", Instant, nullable=False),
+    sa.Column("file_hash", sa.LargeBinary),
+    sa.Column("practice", sa.LargeBinary),
+    sa.Column("person", sa.LargeBinary),
+    sa.Column("content_key", sa.LargeBinary),
+    sa.Column("similar", sa.BigInteger),
+    sa.Column("target", sa.String(255)),
+    sa.Column("cancelled_by", sa.String(255)),
+)
+
+_KEPT = sa.text("state <> 'rejected'")
+_REJECTED = sa.text("state = 'rejected'")
+
+
+def _partial(name: str, column: str, where: sa.TextClause, *, unique: bool = False) -> sa.Index:
+    return sa.Index(
+        name,
+        DOCUMENT.c.ik,
+        DOCUMENT.c[column],
+        unique=unique,
+        sqlite_where=where,
+        postgresql_where=where,
+    )
+
+
+# One kept document per Dokumenten-ID, whatever the code above believes.
+_partial("eau_document_kept", "document_id", _KEPT, unique=True)
+_partial("eau_document_rejected", "document_id", _REJECTED)
+_partial("eau_document_file", "file_hash", sa.text("file_hash IS NOT NULL"))
+_partial("eau_document_content", "content_key", sa.text("content_key IS NOT NULL"))
+_partial("eau_document_pending", "target", sa.text("state = 'pending'"))
+
+#: Sealed octets, apart from the rows that every batch reads.
+CONTENT = sa.Table(
+    "eau_content",
+    METADATA,
+    sa.Column("delivery", _Delivery, primary_key=True, autoincrement=False),
+    sa.Column("xml", sa.LargeBinary, nullable=False),
+    sa.Column("p7s", sa.LargeBinary),
+)
+
+#: What the insurer's system is told, one row a document at most. seq: place in the feed, NULL until published.
+#: position, step: order of publication; a Storno is never before its eAU (HD-06).
+EVENT = sa.Table(
+    "eau_event",
+    METADATA,
+    sa.Column("delivery", _Delivery, primary_key=True, autoincrement=False),
+    sa.Column("ik", sa.String(9), nullable=False),
+    sa.Column("position", sa.BigInteger, nullable=False),
+    sa.Column("step", sa.SmallInteger, nullable=False),
+    sa.Column("seq", sa.BigInteger),
+)
+sa.Index("eau_event_seq", EVENT.c.ik, EVENT.c.seq, unique=True)
+_UNPUBLISHED = sa.text("seq IS NULL")
+sa.Index(
+    "eau_event_unpublished",
+    EVENT.c.ik,
+    EVENT.c.position,
+    EVENT.c.step,
+    sqlite_where=_UNPUBLISHED,
+    postgresql_where=_UNPUBLISHED,
+)
+
+#: Fehlernachrichten on their way. draft: sealed client mail. wire: the finished KIM mail, once it was made;
+#: what is sent again after a crash is that one, octet for octet.
+LETTER = sa.Table(
+    "eau_letter",
+    METADATA,
+    sa.Column("delivery", _Delivery, primary_key=True, autoincrement=False),
+    sa.Column("ik", sa.String(9), nullable=False),
+    sa.Column("code", sa.SmallInteger, nullable=False),
+    sa.Column("message_id", sa.String(255), nullable=False),
+    sa.Column("sender", sa.String(320), nullable=False),
+    sa.Column("recipient", sa.String(320), nullable=False),
+    sa.Column("draft", sa.LargeBinary, nullable=False),
+    sa.Column("wire", sa.LargeBinary),
+    sa.Column("created_at", Instant, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("next_at", Instant, nullable=False),
+    sa.Column("sent_at", Instant),
+)
+_UNSENT = sa.text("sent_at IS NULL")
+sa.Index("eau_letter_unsent", LETTER.c.next_at, sqlite_where=_UNSENT, postgresql_where=_UNSENT)
+
+#: How far each client of an insurer has taken the feed over, and how far the mail store knows it.
+CURSOR = sa.Table(
+    "eau_cursor",
+    METADATA,
+    sa.Column("ik", sa.String(9), primary_key=True),
+    sa.Column("client", sa.String(64), primary_key=True),
+    sa.Column("acked", sa.BigInteger, nullable=False),
+    sa.Column("confirmed", sa.BigInteger, nullable=False),
+)
