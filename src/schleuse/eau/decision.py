@@ -212,10 +212,13 @@ def _reused_id(found: Findings, memory: Memory, policy: Policy) -> Outcome | Non
 
 def _answer(fault: Fault, kind: Kind, details: tuple[Detail, ...], found: Findings) -> Faulty | Quarantined:
     code = code_of(fault, kind)
-    by_message = code.by_message_id or found.virus or found.document_id is None
-    value = found.message_id if by_message else str(found.document_id)
-    if not value:
+    by_message = code.by_message_id or found.virus
+    name = None if by_message else found.document_id
+    value = name.written if name else found.message_id
+    if not value or not value.isprintable():
         return Quarantined(Quarantine.NO_REFERENCE)
+    if found.answer_to is None:
+        return Quarantined(Quarantine.NO_ADDRESS)
     version, dienstkennung = answer_version(
         found.profile.version if found.profile and found.profile.kind else None,
         found.dienstkennung.version if found.dienstkennung and claimed_kind(found.dienstkennung) else None,
@@ -223,7 +226,8 @@ def _answer(fault: Fault, kind: Kind, details: tuple[Detail, ...], found: Findin
     return Faulty(
         code,
         kind,
-        Reference.MESSAGE_ID if by_message else Reference.BUNDLE_IDENTIFIER,
+        found.answer_to,
+        Reference.BUNDLE_IDENTIFIER if name else Reference.MESSAGE_ID,
         value,
         version,
         dienstkennung,

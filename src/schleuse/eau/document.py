@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from schleuse.errors import MalformedError
@@ -41,10 +41,12 @@ class DocumentId:
     Shape: `urn:uuid:` and a UUID in small letters; a bare UUID or capitals are brought to that form, so that a Storno
     finds its eAU however both were written. Any other printable value is kept as it is: the profile allows it,
     and neither a missing prefix nor the UUID's version is a ground for rejection (eau.md § 3).
+    written: as the practice wrote it, for the answer that names it.
     Raises: BadDocumentIdError.
     """
 
     value: str
+    written: str = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         text = self.value.strip()
@@ -53,6 +55,7 @@ class DocumentId:
                 f"a Dokumenten-ID is 1 to {MAX_DOCUMENT_ID} printable characters; the practice's software sets it"
             )
         uuid = _UUID.fullmatch(text)
+        object.__setattr__(self, "written", text)
         object.__setattr__(self, "value", f"urn:uuid:{uuid[1].lower()}" if uuid else text)
 
     def __str__(self) -> str:

@@ -11,6 +11,7 @@ from schleuse.eau.document import DocumentId, Facts, Kind
 from schleuse.eau.findings import Detail, Trouble
 from schleuse.eau.versions import TRANSITION_TA_1_26, Answer, Transition
 from schleuse.holding.states import State
+from schleuse.kim.address import KIMAddress
 from schleuse.kim.classify import Kind as MailKind
 
 
@@ -63,6 +64,7 @@ class Quarantine(StrEnum):
     ID_REUSED = "id_reused"  # same Dokumenten-ID, other content
     FOREIGN_STORNO = "foreign_storno"  # from another practice than the eAU, if the policy says so
     NO_REFERENCE = "no_reference"  # faulty, but nothing that an answer could name
+    NO_ADDRESS = "no_address"  # faulty, but nobody to answer to
 
 
 class IdReuse(StrEnum):
@@ -151,6 +153,7 @@ class Faulty:
 
     code: Code
     kind: Kind
+    to: KIMAddress
     reference: Reference
     reference_value: str
     version: Answer
