@@ -298,6 +298,13 @@ def test_a_large_mailbox_is_listed_in_pieces() -> None:
     assert max(map(len, pieces)) < 16_000
 
 
+def test_a_command_that_comes_with_the_last_message_of_the_handshake_is_heard() -> None:
+    session = pop3.Session(hostname="h", tls=False, stls=True)
+    assert session.receive(b"STLS\r\n")[-1] == pop3.StartTLS()
+    assert session.receive(b"USER kasse\r\n") == []  # decrypted, while the listener has yet to say so
+    assert session.complete(pop3.TLSStarted()) == [pop3.Reply(b"+OK password?\r\n")]
+
+
 COMMANDS = st.sampled_from(
     [
         *(LOGIN, b"STAT\r\n", b"LIST\r\n", b"UIDL 1\r\n", b"RETR 1\r\n", b"TOP 2 1\r\n", b"DELE 1\r\n", b"QUIT\r\n"),

@@ -90,7 +90,10 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class StartTLS:
-    """Begin the handshake once all replies are written; complete with TLSStarted."""
+    """Begin the handshake once all replies are written; complete with TLSStarted.
+
+    Only decrypted bytes may be handed in from now on.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +207,12 @@ class Session:
             case Close():
                 self._closed = True
                 self._buffer.clear()
-            case Stream() | Login() | Fetch() | Commit() | StartTLS() as action:
+            case StartTLS() as action:
+                # What came in clear after STLS may be an attacker's (RFC 2595 § 4, RFC 8314 § 7.5). Forgotten here
+                # and not when the handshake is done: a client's first command may come with its last message.
+                self._buffer.clear()
+                self._pending = action
+            case Stream() | Login() | Fetch() | Commit() as action:
                 self._pending = action
             case _:
                 pass
@@ -407,10 +415,7 @@ class Session:
             case Sent():
                 return []
             case TLSStarted():
-                # What came in clear before the handshake may be an attacker's (RFC 2595 § 4, RFC 8314 § 7.5).
                 self._tls, self._user = True, None
-                self._buffer.clear()
-                self._skipping = False
                 return []
             case Failed(error):
                 return self._failed(action, error)

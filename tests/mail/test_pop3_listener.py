@@ -1,0 +1,359 @@
+"""mail/pop3_listener.py on real loopback sockets, with the POP3 programs that people use."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import poplib
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from tests.mail.fake_maildrop import MemoryMailboxes
+from tests.mail.fake_tls import TestCA, server_context
+
+from schleuse.errors import UnavailableError
+from schleuse.mail.pop3_listener import Config, Listener, Signal, listen_pop3
+
+MAIL = b"From: a@kim.example\r\nTo: b@kim.example\r\nSubject: one\r\nMessage-ID: <1@kim.example>\r\n\r\n.dot\r\nend\r\n"
+CONFIG = Config(hostname="localhost", port=0)
+
+
+@pytest.fixture(scope="module")
+def ca(tmp_path_factory: pytest.TempPathFactory) -> TestCA:
+    return TestCA(tmp_path_factory.mktemp("ca"))
+
+
+@dataclass
+class Running:
+    listener: Listener
+    boxes: MemoryMailboxes
+    counted: Counter[Signal]
+    client_tls: ssl.SSLContext
+    ca: Path
+    loop: asyncio.AbstractEventLoop
+
+    @property
+    def port(self) -> int:
+        return self.listener.port
+
+    def tls_client(self) -> poplib.POP3:
+        return poplib.POP3_SSL("localhost", self.port, context=self.client_tls, timeout=10)
+
+    def logged_in(self) -> poplib.POP3:
+        client = self.tls_client()
+        client.user("kasse")
+        client.pass_("geheim")
+        return client
+
+    def until_gone(self) -> None:
+        """Wait until the listener has noticed that every connection has ended and every lock is back."""
+        with contextlib.suppress(StopIteration):
+            for _ in range(1000):
+                if not self.listener.sessions and not self.boxes.locked:
+                    return
+                threading.Event().wait(0.01)
+        raise AssertionError("a session or a lock is left")
+
+
+async def check(user: str, password: str, peer: str) -> str | None:
+    assert peer in {"127.0.0.1", "::1"}
+    if user == "stoerung":
+        raise UnavailableError("the password store is away")
+    return user if password == "geheim" else None
+
+
+@contextlib.contextmanager
+def serving(ca: TestCA, config: Config = CONFIG, grace: float = 5) -> Iterator[Running]:
+    """The listener on its own loop in a thread, because the clients of these tests block."""
+    boxes = MemoryMailboxes()
+    counted: Counter[Signal] = Counter()
+    ready: threading.Event = threading.Event()
+    running: list[Listener] = []
+    stop: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+
+    async def run() -> None:
+        ending = asyncio.Event()
+        async with listen_pop3(
+            config,
+            tls=server_context(ca.issue("pop3-server")),
+            authenticate=check,
+            mailboxes=boxes,
+            count=lambda signal: counted.update([signal]),
+            grace=timedelta(seconds=grace),
+        ) as listener:
+            running.append(listener)
+            stop.append((asyncio.get_running_loop(), ending))
+            ready.set()
+            await ending.wait()
+
+    thread = threading.Thread(target=asyncio.run, args=(run(),))
+    thread.start()
+    assert ready.wait(10)
+    try:
+        client_tls = ssl.create_default_context(cafile=str(ca.ca))
+        yield Running(running[0], boxes, counted, client_tls, ca.ca, stop[0][0])
+    finally:
+        boxes.hold.set()
+        loop, ending = stop[0]
+        loop.call_soon_threadsafe(ending.set)
+        thread.join(30)
+        assert not thread.is_alive()
+        assert boxes.locked == set()
+
+
+def test_poplib_fetches_and_deletes_over_tls(ca: TestCA) -> None:
+    with serving(ca) as server:
+        server.boxes.put("kasse", MAIL)
+        client = server.logged_in()
+        assert client.stat() == (1, len(MAIL))
+        assert client.uidl()[1] == [b"1 u1"]
+        assert b"\r\n".join(client.retr(1)[1]) + b"\r\n" == MAIL
+        assert client.top(1, 0)[1][2] == b"Subject: one"
+        assert client.capa()["SASL"] == ["PLAIN"]
+        client.dele(1)
+        client.quit()
+        assert server.boxes.mails["kasse"] == {}
+        assert server.boxes.locked == set()  # unlocked before the client hears +OK
+
+
+def test_a_dropped_connection_deletes_nothing_and_gives_the_lock_back(ca: TestCA) -> None:
+    with serving(ca) as server:
+        server.boxes.put("kasse", MAIL)
+        client = server.logged_in()
+        client.dele(1)
+        client.close()
+        server.until_gone()
+        assert len(server.boxes.mails["kasse"]) == 1
+        server.logged_in().quit()
+
+
+def test_a_connection_dropped_while_the_store_works_gives_the_lock_back(ca: TestCA) -> None:
+    with serving(ca) as server:
+        server.boxes.put("kasse", MAIL)
+        client = server.logged_in()
+        server.boxes.hold.clear()
+        client._putcmd("RETR 1")  # type: ignore[attr-defined]
+        client.close()
+        server.boxes.hold.set()
+        server.until_gone()
+
+
+def test_two_sessions_on_one_mailbox_are_refused_and_on_two_are_not(ca: TestCA) -> None:
+    with serving(ca) as server:
+        first = server.logged_in()
+        second = server.tls_client()
+        second.user("kasse")
+        with pytest.raises(poplib.error_proto, match="IN-USE"):
+            second.pass_("geheim")
+        second.user("praxis")
+        second.pass_("geheim")
+        second.quit()
+        first.quit()
+
+
+def test_own_trouble_is_temporary_and_a_wrong_password_is_not(ca: TestCA) -> None:
+    with serving(ca) as server:
+        client = server.tls_client()
+        client.user("stoerung")
+        with pytest.raises(poplib.error_proto, match="SYS/TEMP"):
+            client.pass_("geheim")
+        client.user("kasse")
+        with pytest.raises(poplib.error_proto, match="AUTH"):
+            client.pass_("falsch")
+        client.user("kasse")
+        server.boxes.faults.before("open", ValueError("a bug"))  # type: ignore[arg-type]
+        with pytest.raises(poplib.error_proto, match="SYS/TEMP"):
+            client.pass_("geheim")
+        client.quit()
+        assert server.counted[Signal.LOGIN_FAILED] == 1
+        assert server.counted[Signal.STORE_FAILED] == 2
+
+
+def test_a_mailbox_whose_list_cannot_be_read_stays_unlocked(ca: TestCA) -> None:
+    with serving(ca) as server:
+        server.boxes.faults.before("entries")
+        client = server.tls_client()
+        client.user("kasse")
+        with pytest.raises(poplib.error_proto, match="SYS/TEMP"):
+            client.pass_("geheim")
+        client.user("kasse")
+        client.pass_("geheim")
+        client.quit()
+
+
+def test_deleting_that_worked_though_unlocking_failed_is_a_success(ca: TestCA) -> None:
+    with serving(ca) as server:
+        server.boxes.put("kasse", MAIL)
+        client = server.logged_in()
+        client.dele(1)
+        server.boxes.faults.after("close")
+        assert client.quit().startswith(b"+OK")
+        assert server.boxes.mails["kasse"] == {}
+
+
+def test_a_plain_port_takes_a_log_in_only_after_stls(ca: TestCA) -> None:
+    with serving(ca, replace(CONFIG, implicit_tls=False)) as server:
+        client = poplib.POP3("localhost", server.port, timeout=10)
+        assert "STLS" in client.capa()
+        with pytest.raises(poplib.error_proto, match="TLS"):
+            client.user("kasse")
+        client.stls(server.client_tls)
+        client.user("kasse")
+        client.pass_("geheim")
+        client.quit()
+
+
+def test_what_follows_stls_in_clear_is_forgotten(ca: TestCA) -> None:
+    with serving(ca, replace(CONFIG, implicit_tls=False)) as server:
+        raw = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+        raw.recv(200)
+        raw.sendall(b"STLS\r\nUSER kasse\r\n")
+        assert raw.recv(200) == b"+OK begin TLS\r\n"
+        with server.client_tls.wrap_socket(raw, server_hostname="localhost") as secure:
+            secure.sendall(b"PASS geheim\r\n")
+            assert secure.recv(200).startswith(b"-ERR")
+
+
+def test_a_broken_handshake_after_stls_leaves_no_session(ca: TestCA) -> None:
+    with serving(ca, replace(CONFIG, implicit_tls=False)) as server:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
+            raw.recv(200)
+            raw.sendall(b"STLS\r\n")
+            raw.recv(200)
+            raw.sendall(b"this is no ClientHello" * 10)
+            with contextlib.suppress(ConnectionError):
+                while raw.recv(200):
+                    pass
+        server.until_gone()
+
+
+def test_openssl_s_client_talks_to_both_ports(ca: TestCA) -> None:
+    script = b"USER kasse\nPASS geheim\nSTAT\nQUIT\n"
+    for implicit in (True, False):
+        with serving(ca, replace(CONFIG, implicit_tls=implicit)) as server:
+            server.boxes.put("kasse", MAIL)
+            command = ["openssl", "s_client", "-quiet", "-verify_return_error", "-CAfile", str(server.ca), "-crlf",
+                       "-verify_hostname", "localhost", "-connect", f"127.0.0.1:{server.port}", "-ign_eof",
+                       *([] if implicit else ["-starttls", "pop3"])]  # fmt: skip
+            done = subprocess.run(command, input=script, capture_output=True, timeout=20, check=True)
+            assert f"+OK 1 {len(MAIL)}\r\n".encode() in done.stdout
+            assert b"+OK bye" in done.stdout
+
+
+def test_a_third_connection_of_one_peer_is_turned_away_and_a_free_place_is_used_again(ca: TestCA) -> None:
+    with serving(ca, replace(CONFIG, max_sessions_per_peer=2)) as server:
+        first, second = server.tls_client(), server.tls_client()
+        with (
+            socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw,
+            server.client_tls.wrap_socket(raw, server_hostname="localhost") as third,
+        ):
+            assert third.recv(200).startswith(b"-ERR [SYS/TEMP]")
+            assert third.recv(200) == b""
+        first.quit()
+        second.quit()
+        server.until_gone()
+        server.logged_in().quit()
+        assert server.counted[Signal.TURNED_AWAY] == 1
+
+
+def test_an_idle_session_ends_without_a_word_and_deletes_nothing(ca: TestCA) -> None:
+    with serving(ca, replace(CONFIG, idle_timeout=timedelta(milliseconds=150))) as server:
+        server.boxes.put("kasse", MAIL)
+        client = server.logged_in()
+        client.dele(1)
+        with pytest.raises((poplib.error_proto, OSError)):
+            client._getresp()  # type: ignore[attr-defined]
+        client.close()
+        server.until_gone()
+        assert len(server.boxes.mails["kasse"]) == 1
+        assert server.counted[Signal.TIMED_OUT] == 1
+
+
+def test_draining_closes_who_is_not_logged_in_and_lets_the_others_finish(ca: TestCA) -> None:
+    with serving(ca) as server:
+        server.boxes.put("kasse", MAIL)
+        stranger, client = server.tls_client(), server.logged_in()
+        drained = asyncio.run_coroutine_threadsafe(server.listener.drain(timedelta(seconds=10)), server.loop)
+        with pytest.raises((poplib.error_proto, OSError)):
+            stranger.noop()
+        stranger.close()
+        client.dele(1)
+        assert client.quit().startswith(b"+OK")
+        drained.result(10)
+        assert server.boxes.mails["kasse"] == {}
+
+
+def test_draining_cuts_who_stays_too_long_and_deletes_nothing(ca: TestCA) -> None:
+    with serving(ca, grace=0.05) as server:
+        server.boxes.put("kasse", MAIL)
+        client = server.logged_in()
+        client.dele(1)
+    with pytest.raises((poplib.error_proto, OSError)):
+        client.quit()
+    client.close()
+    assert len(server.boxes.mails["kasse"]) == 1
+
+
+def test_a_client_that_does_not_read_makes_no_second_copy_of_a_big_mail(ca: TestCA) -> None:
+    content = b"Subject: big\r\n\r\n" + b".0123456789abcdef\r\n" * 1_000_000
+    with serving(ca) as server:
+        server.boxes.put("kasse", content)
+        client = server.logged_in()
+        client._putcmd("RETR 1")  # type: ignore[attr-defined]
+        client._putcmd("NOOP")  # type: ignore[attr-defined]
+        # Another client is served while the first does not read.
+        other = server.tls_client()
+        other.user("praxis")
+        other.pass_("geheim")
+        other.quit()
+        transports = [connection._transport for connection in [*server.listener._connections]]
+        assert max(transport.get_write_buffer_size() for transport in transports if transport) < 2_000_000
+        assert b"\r\n".join(client._getlongresp()[1]) + b"\r\n" == content  # type: ignore[attr-defined]
+        assert client._getresp() == b"+OK"  # type: ignore[attr-defined]
+        client.quit()
+
+
+@pytest.mark.skipif(shutil.which("fetchmail") is None, reason="fetchmail is not installed")
+def test_fetchmail_fetches_and_deletes(ca: TestCA, tmp_path: Path) -> None:
+    with serving(ca) as server:
+        for _ in range(3):
+            server.boxes.put("kasse", MAIL)
+        rc = tmp_path / "fetchmailrc"
+        rc.write_text(
+            f'poll localhost protocol pop3 port {server.port} user "kasse" password "geheim" ssl sslproto "TLS1.2+"'
+            f' sslcertck sslcertfile "{server.ca}" fetchall no keep mda "cat >> {tmp_path}/inbox"\n'
+        )
+        rc.chmod(0o600)
+        command = ["fetchmail", "-f", str(rc), "--pidfile", str(tmp_path / "pid"), "-i", str(tmp_path / "ids")]
+        done = subprocess.run(command, capture_output=True, timeout=60, check=False, env={"HOME": str(tmp_path)})
+        assert done.returncode == 0, done
+        assert server.boxes.mails["kasse"] == {}
+        assert (tmp_path / "inbox").read_bytes().count(b"\n.dot") == 3
+
+
+@pytest.mark.skipif(shutil.which("mpop") is None, reason="mpop is not installed")
+@pytest.mark.parametrize("implicit", [True, False])
+def test_mpop_fetches_by_uidl_pipelines_and_keeps(ca: TestCA, tmp_path: Path, implicit: bool) -> None:
+    with serving(ca, replace(CONFIG, implicit_tls=implicit)) as server:
+        for _ in range(3):
+            server.boxes.put("kasse", MAIL)
+        maildir = tmp_path / "Maildir"
+        for name in ("cur", "new", "tmp"):
+            (maildir / name).mkdir(parents=True)
+        command = ["mpop", "--host=localhost", f"--port={server.port}", "--tls=on", f"--tls-trust-file={server.ca}",
+                   f"--tls-starttls={'off' if implicit else 'on'}", "--user=kasse", "--passwordeval=echo geheim",
+                   "--keep=on", f"--delivery=maildir,{maildir}", f"--uidls-file={tmp_path}/uidls"]  # fmt: skip
+        for _ in range(2):
+            done = subprocess.run(command, capture_output=True, timeout=60, check=False, env={"HOME": str(tmp_path)})
+            assert done.returncode == 0, done
+        assert len([*(maildir / "new").iterdir()]) == 3
+        assert len(server.boxes.mails["kasse"]) == 3
