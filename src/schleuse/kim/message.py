@@ -1,6 +1,11 @@
-"""One KIM mail, opened and built (kim.md §§ 4, 5, 7, 12).
+"""One KIM mail, opened: decrypted, verified, its outer compared with its inner header (kim.md §§ 4, 5, 7, 12).
 
-Work in progress: the signatures are settled, the bodies follow.
+    D  AuthEnvelopedData, base64, in the mail on the wire      decryption result (kim.md § 12.2)
+    C  SignedData, binary, as a MIME entity                    integrity results (kim.md § 12.3)
+    B  a Content-Type: message/rfc822 line and an empty line
+    A  the client mail                                         OpenedMail.inner
+
+Everything in a mail is an expected outcome and comes back as a value. Building is in `building`.
 """
 
 from __future__ import annotations
@@ -9,10 +14,37 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from schleuse.kim.results import DecryptionResult, IntegrityCheckResult
-from schleuse.mail.head import Head
+from schleuse.errors import MalformedError, UnavailableError
+from schleuse.kim.building import build_kim_mail
+from schleuse.kim.results import VERSION_UNSUPPORTED_CODE, DecryptionResult, IntegrityCheckResult
+from schleuse.mail.head import Head, parse, split
+from schleuse.mail.parts import decode_body
+from schleuse.mail.smime.envelope import TI_ECIES, Envelope, EnvelopeFormatError, open_envelope, parse_envelope
+from schleuse.mail.smime.judge import Judged, Verdict, judge_signed
+from schleuse.mail.smime.recipients import issuer_and_serial, same_pairs, same_recipients
 from schleuse.mail.smime.trust import SignerCertificate, TrustStore
-from schleuse.vault import Signer, WrappedKey
+from schleuse.vault import WrappedKey
+from schleuse.vault.keys import UnsupportedWrapError
+
+__all__ = ["OpenedMail", "build_kim_mail", "open_kim_mail"]
+
+#: kim.md § 1; "1.5+" belongs into the directory, but nothing depends on the sender knowing that.
+SUPPORTED_VERSIONS = frozenset({"1.0", "1.5", "1.5+"})
+#: Fields that must be the same outside and inside (kim.md § 12.1, step 5). Date is not among them: no result code
+#: speaks of it (§ 12.3), and even the official sample spells it differently outside and inside (§ 7.5).
+COMPARED_FIELDS = ("from", "sender", "reply-to", "to", "cc")
+#: Recipient infos tried: one for each own certificate that an address may have at the same time.
+MAX_TRIED = 4
+_PKCS7 = frozenset({"application/pkcs7-mime", "application/x-pkcs7-mime"})
+
+_INTEGRITY = {
+    Verdict.VALID: IntegrityCheckResult.INTACT,
+    Verdict.STATUS_UNKNOWN: IntegrityCheckResult.STATUS_UNKNOWN,
+    Verdict.CONTENT_DIFFERS: IntegrityCheckResult.CONTENT_DIFFERS,
+    Verdict.NO_SIGNATURE: IntegrityCheckResult.NO_SIGNATURE,
+    Verdict.WRONG_FORMAT: IntegrityCheckResult.WRONG_FORMAT,
+    Verdict.CERTIFICATE_INVALID: IntegrityCheckResult.CERTIFICATE_INVALID,
+}
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -43,7 +75,11 @@ class OpenedMail:
     @property
     def error_codes(self) -> tuple[str, ...]:
         """Codes for X-KIM-Fehlermeldung (kim.md § 13)."""
-        raise NotImplementedError
+        if self.version is not None and self.version not in SUPPORTED_VERSIONS:
+            return (VERSION_UNSUPPORTED_CODE,)
+        codes = [self.decryption.error_code] if self.decryption is not None else []
+        codes += [result.error_code for result in self.integrity]
+        return tuple(code for code in codes if code is not None)
 
 
 def open_kim_mail(
@@ -57,27 +93,160 @@ def open_kim_mail(
 ) -> OpenedMail:
     """Decrypt and verify one mail as fetched from the mailbox (kim.md § 12.1). Never raises for what is in the mail.
 
-    address: of the mailbox; only its own key is used (step 3). None (command line): any address bound to our certificates.
+    address: of the mailbox; only its own key is used (step 3). None (command line): any that is bound to our keys.
     certificates: DER of our own encryption certificates. unwrap: such as `lambda w: vault.unwrap(ik, w)`.
     trust: None leaves the certificate unchecked, result 07.
     """
-    raise NotImplementedError
+    try:
+        block, body = split(raw)
+        outer = parse(block)
+    except MalformedError as error:
+        return _not_decrypted(Head(()), None, DecryptionResult.WRONG_FORMAT, error)
+    version = outer.get("X-KOM-LE-Version")
+    if version is None:
+        return OpenedMail(outer, None, None, (), raw, None, None, "no KIM mail: it has no X-KOM-LE-Version")
+    if version not in SUPPORTED_VERSIONS:
+        return OpenedMail(outer, version, None, (), None, None, None, "the X-KOM-LE-Version is not supported")
+    try:
+        envelope = _envelope(outer, body)
+        content = _decrypt(envelope, address, certificates, unwrap)
+    except UnsupportedWrapError as error:
+        return _not_decrypted(outer, version, DecryptionResult.UNSUPPORTED_KEY_TRANSPORT, error)
+    except UnavailableError as error:
+        return _not_decrypted(outer, version, DecryptionResult.KONNEKTOR_NOT_AVAILABLE, error)
+    except _NoKeyError as error:
+        return _not_decrypted(outer, version, DecryptionResult.KEY_NOT_AVAILABLE, error)
+    except MalformedError as error:
+        return _not_decrypted(outer, version, DecryptionResult.WRONG_FORMAT, error)
+    return _verified(outer, version, envelope, _judge(content, trust, now))
 
 
-def build_kim_mail(
-    inner: bytes,
-    *,
-    signer: Signer,
-    recipients: Sequence[tuple[str, bytes]],
-    sender: tuple[str, bytes],
-    date: datetime,
-    message_id: str | None = None,
-    cm_version: str | None = None,
+class _NoKeyError(MalformedError):
+    """The envelope binds none of our certificates to the mailbox's address."""
+
+    code = "kim.no-key"
+
+
+def _not_decrypted(
+    outer: Head, version: str | None, result: DecryptionResult, error: MalformedError | UnavailableError
+) -> OpenedMail:
+    return OpenedMail(outer, version, result, (), None, None, None, str(error))
+
+
+def _envelope(outer: Head, body: bytes) -> Envelope:
+    if outer.content_type()[0] not in _PKCS7:
+        raise EnvelopeFormatError("the content type of the KIM mail is not application/pkcs7-mime")
+    return parse_envelope(decode_body(body, outer.get("content-transfer-encoding")))
+
+
+def _decrypt(
+    envelope: Envelope, address: str | None, certificates: Sequence[bytes], unwrap: Callable[[WrappedKey], bytes]
 ) -> bytes:
-    """The mail on the wire (layer D) around a client mail (layer A), signed and encrypted.
+    """Layer C, by the key that recipient-emails binds to the address and no other (kim.md § 7.3)."""
+    if envelope.recipient_emails is None:
+        raise EnvelopeFormatError("the envelope has no recipient-emails")
+    if not certificates:
+        raise UnavailableError("no encryption certificate of our own is configured")
+    own = {issuer_and_serial(certificate) for certificate in certificates}
+    bound = {pair.recipient for pair in envelope.recipient_emails if address is None or pair.address == address.lower()}
+    candidates = [one for one in envelope.recipients if one.recipient in own and one.recipient in bound]
+    if not candidates:
+        raise _NoKeyError("the envelope binds none of our certificates to this address")
+    candidates.sort(key=lambda one: TI_ECIES in one.algorithm)  # what we can open first
+    for one in candidates[:MAX_TRIED]:
+        try:
+            return open_envelope(envelope, one, unwrap)
+        except UnsupportedWrapError as error:
+            unsupported = error
+    raise unsupported
 
-    recipients, sender: (KIM address, DER of the encryption certificate); the sender gets a key too (kim.md § 7.2).
-    date: signing time, and the Date of an inner mail without one. message_id: for an inner mail without one.
-    Raises MalformedError (inner mail unusable), UnsupportedWrapError (EC certificate), KeyMissingError (signer).
-    """
-    raise NotImplementedError
+
+def _verified(outer: Head, version: str, envelope: Envelope, judged: Judged) -> OpenedMail:
+    inner = _client_mail(judged.content)
+    found = [(_INTEGRITY[judged.verdict], judged.reason)]
+    if judged.verdict not in {Verdict.NO_SIGNATURE, Verdict.WRONG_FORMAT}:
+        found += _comparisons(outer, inner, envelope, judged)
+    return OpenedMail(
+        outer,
+        version,
+        DecryptionResult.DECRYPTED,
+        tuple(result for result, _ in found),
+        inner,
+        judged.signer,
+        judged.signing_time,
+        "; ".join(reason for _, reason in found),
+    )
+
+
+def _comparisons(
+    outer: Head, inner: bytes | None, envelope: Envelope, judged: Judged
+) -> list[tuple[IntegrityCheckResult, str]]:
+    """What differs between outside and inside (kim.md § 12.1, step 5)."""
+    found = []
+    differing = _differing_fields(outer, inner)
+    if differing is None:
+        found.append((IntegrityCheckResult.OTHER_FAILURE, "the signed content is no mail"))
+    elif differing:
+        reason = f"outer and inner header differ in {', '.join(differing)}"
+        found.append((IntegrityCheckResult.HEADERS_DIFFER, reason))
+    if not _recipients_agree(envelope, judged):
+        reason = "recipient-emails of envelope and signature, or the recipients of the envelope, differ"
+        found.append((IntegrityCheckResult.RECIPIENT_EMAILS_DIFFER, reason))
+    return found
+
+
+def _judge(content: bytes, trust: TrustStore | None, now: datetime) -> Judged:
+    """The verdict on layer C, the decrypted MIME entity. For an unsigned one, content is that entity itself."""
+    try:
+        block, body = split(content)
+        head = parse(block)
+        type_, parameters = head.content_type()
+        if type_ == "multipart/signed":
+            return Judged(Verdict.WRONG_FORMAT, "the mail is clear-signed; KIM signs opaquely", content)
+        if type_ not in _PKCS7 or parameters.get("smime-type", "signed-data").lower() != "signed-data":
+            return Judged(Verdict.NO_SIGNATURE, "the decrypted content is not signed", content)
+        signed = decode_body(body, head.get("content-transfer-encoding"))
+    except MalformedError as error:
+        return Judged(Verdict.WRONG_FORMAT, str(error))
+    return judge_signed(signed, trust, now)
+
+
+def _client_mail(content: bytes | None) -> bytes | None:
+    """Layer A out of layer B; content that lacks the message/rfc822 wrapper is taken for the mail itself."""
+    if content is None:
+        return None
+    try:
+        block, body = split(content)
+        return body if parse(block).content_type()[0] == "message/rfc822" else content
+    except MalformedError:
+        return content
+
+
+def _differing_fields(outer: Head, inner: bytes | None) -> list[str] | None:
+    """Names of the fields that differ; None if there is no inner header to compare."""
+    try:
+        head = parse(split(inner or b"")[0])
+        if head.get("from") is None:
+            return None
+        return [name for name in COMPARED_FIELDS if not _same_addresses(outer, head, name)]
+    except MalformedError:
+        return None
+
+
+def _same_addresses(outer: Head, inner: Head, name: str) -> bool:
+    """Whether a field has the same addresses in both, however they are folded, ordered or named."""
+    if outer.all(name) == inner.all(name):
+        return True
+    one, other = (sorted(address.lower() for address in head.addresses(name)) for head in (outer, inner))
+    # Values that differ and yield no address cannot be shown to be the same.
+    return bool(one) and one == other
+
+
+def _recipients_agree(envelope: Envelope, judged: Judged) -> bool:
+    """Envelope, signature and recipient infos name the same recipients (kim.md § 12.1, step 5)."""
+    pairs = envelope.recipient_emails or ()
+    return (
+        judged.recipient_emails is not None
+        and same_pairs(pairs, judged.recipient_emails)
+        and same_recipients(pairs, (one.recipient for one in envelope.recipients))
+    )

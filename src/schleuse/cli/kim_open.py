@@ -1,0 +1,172 @@
+"""`schleuse kim open`: decrypt and verify one KIM mail, print what is inside."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import pkcs12
+from cyclopts import Parameter
+
+from schleuse.cli import EXIT_CODES
+from schleuse.clock import utc_now
+from schleuse.errors import MalformedError, UnavailableError
+from schleuse.kim.message import OpenedMail, open_kim_mail
+from schleuse.kim.results import DecryptionResult, IntegrityCheckResult
+from schleuse.mail.smime.trust import TrustStore
+from schleuse.vault import KeyMissingError, WrappedKey, open_private_key
+from schleuse.vault.local import PrivateKey, unwrap_with
+
+INTACT, NOT_INTACT, NOT_OPENED = 0, 1, 2
+
+
+class NoKeyGivenError(MalformedError):
+    """The command line names no key, or two."""
+
+    code = "cli.no-key-given"
+
+
+class UnreadableFileError(UnavailableError):
+    """A file of the command line cannot be read."""
+
+    code = "cli.unreadable-file"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class _OwnKey:
+    certificate: bytes  # DER
+    key: PrivateKey
+
+    def unwrap(self, wrapped: WrappedKey) -> bytes:
+        return unwrap_with(self.key, wrapped)
+
+
+def open_mail(
+    file: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    /,
+    *,
+    p12: Path | None = None,
+    password_file: Path | None = None,
+    key: Path | None = None,
+    cert: Path | None = None,
+    trust: Annotated[tuple[Path, ...], Parameter(consume_multiple=True)] = (),
+    address: str | None = None,
+    json_: Annotated[bool, Parameter(name="--json")] = False,
+) -> int:
+    """Decrypt and verify one KIM mail: the inner mail goes to stdout, the results to stderr.
+
+    Exit code: 0 opened and intact (results 01, 07), 1 opened but not intact, 2 not opened, 69 our own key
+    cannot serve.
+
+    Parameters
+    ----------
+    file: The mail as fetched from the mailbox; - for standard input.
+    p12: PKCS#12 with encryption certificate and private key.
+    password_file: File with the password of the PKCS#12 or key in its first line.
+    key: Private key in PEM, with --cert instead of --p12.
+    cert: Encryption certificate in PEM, with --key.
+    trust: PEM files with trust anchors and CRLs; without any the signer's certificate is not checked (result 07).
+    address: KIM address of the mailbox; only its key may open the mail. Default: any address bound to the key.
+    json_: Results as one JSON object.
+    """
+    own = _own_key(p12, key, cert, _password(password_file))
+    opened = open_kim_mail(
+        _read_mail(file),
+        address=address,
+        certificates=[own.certificate],
+        unwrap=own.unwrap,
+        trust=TrustStore.from_files(trust) if trust else None,
+        now=utc_now(),
+    )
+    if opened.inner is not None:
+        sys.stdout.buffer.write(opened.inner)
+        sys.stdout.buffer.flush()
+    print(_as_json(opened) if json_ else _as_text(opened), file=sys.stderr)
+    return exit_code(opened)
+
+
+def exit_code(opened: OpenedMail) -> int:
+    if opened.decryption is not None and opened.decryption.own_trouble:
+        return EXIT_CODES[UnavailableError]
+    if opened.inner is None:
+        return NOT_OPENED if not opened.integrity else NOT_INTACT
+    return INTACT if opened.intact else NOT_INTACT
+
+
+def _as_json(opened: OpenedMail) -> str:
+    signer = opened.signer
+    return json.dumps(
+        {
+            "version": opened.version,
+            "decryption": opened.decryption,
+            "integrity": list(opened.integrity),
+            "intact": opened.intact,
+            "error_codes": list(opened.error_codes),
+            "reason": opened.reason,
+            "signing_time": opened.signing_time.isoformat() if opened.signing_time else None,
+            "telematik_id": signer.telematik_id if signer else None,
+            "profession_oids": list(signer.profession_oids) if signer else [],
+        }
+    )
+
+
+def _as_text(opened: OpenedMail) -> str:
+    lines = []
+    if opened.decryption is not None:
+        lines.append(f"X-KIM-DecryptionResult: {opened.decryption} ({_words(opened.decryption)})")
+    lines += [f"X-KIM-IntegrityCheckResult: {result} ({_words(result)})" for result in opened.integrity]
+    lines += [f"X-KIM-Fehlermeldung: {code}" for code in opened.error_codes]
+    if opened.signer is not None and opened.signer.telematik_id is not None:
+        lines.append(f"Signer: Telematik-ID {opened.signer.telematik_id}")
+    if opened.signing_time is not None:
+        lines.append(f"Signed: {opened.signing_time.isoformat()}")
+    return "\n".join([*lines, f"Reason: {opened.reason}"])
+
+
+def _words(result: DecryptionResult | IntegrityCheckResult) -> str:
+    return result.name.replace("_", " ").lower()
+
+
+def _read_mail(file: str) -> bytes:
+    if file == "-":
+        return sys.stdin.buffer.read()
+    return _read(Path(file))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as cause:
+        raise UnreadableFileError(f"{path} cannot be read ({cause.strerror})") from cause
+
+
+def _password(path: Path | None) -> bytes | None:
+    return None if path is None else _read(path).split(b"\n")[0].rstrip(b"\r")
+
+
+def _own_key(p12: Path | None, key: Path | None, cert: Path | None, password: bytes | None) -> _OwnKey:
+    if p12 is not None and key is None and cert is None:
+        return _from_p12(_read(p12), password)
+    if p12 is None and key is not None and cert is not None:
+        try:
+            certificate = x509.load_pem_x509_certificate(_read(cert))
+        except ValueError as cause:
+            raise KeyMissingError(f"{cert} is no certificate in PEM") from cause
+        return _OwnKey(certificate.public_bytes(serialization.Encoding.DER), open_private_key(_read(key), password))
+    raise NoKeyGivenError("give either --p12, or --key together with --cert")
+
+
+def _from_p12(content: bytes, password: bytes | None) -> _OwnKey:
+    try:
+        key, certificate, _ = pkcs12.load_key_and_certificates(content, password)
+    except ValueError as cause:
+        raise KeyMissingError("the PKCS#12 does not open: wrong password (--password-file), or no PKCS#12") from cause
+    if certificate is None or not isinstance(key, (rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey)):
+        raise KeyMissingError("the PKCS#12 does not hold a certificate together with its RSA or EC key")
+    return _OwnKey(certificate.public_bytes(serialization.Encoding.DER), key)
