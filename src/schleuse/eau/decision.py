@@ -217,8 +217,6 @@ def _answer(fault: Fault, kind: Kind, details: tuple[Detail, ...], found: Findin
     value = name.written if name else found.message_id
     if not value or not value.isprintable():
         return Quarantined(Quarantine.NO_REFERENCE)
-    if found.answer_to is None:
-        return Quarantined(Quarantine.NO_ADDRESS)
     version, dienstkennung = answer_version(
         found.profile.version if found.profile and found.profile.kind else None,
         found.dienstkennung.version if found.dienstkennung and claimed_kind(found.dienstkennung) else None,
@@ -226,7 +224,6 @@ def _answer(fault: Fault, kind: Kind, details: tuple[Detail, ...], found: Findin
     return Faulty(
         code,
         kind,
-        found.answer_to,
         Reference.BUNDLE_IDENTIFIER if name else Reference.MESSAGE_ID,
         value,
         version,

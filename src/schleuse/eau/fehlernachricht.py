@@ -115,7 +115,7 @@ class Fehlernachricht:
 class Envelope:
     """Who writes to whom. sender: the insurer's KIM address. product: `<name>;<version>` of X-KIM-Sendersystem.
 
-    date: of the message, with zone. in_reply_to: outer Message-ID of the faulty mail; left out unless it is a clean one.
+    date: of the message, with zone. in_reply_to: outer Message-ID of the faulty mail; left out unless it is clean.
     """
 
     sender: KIMAddress

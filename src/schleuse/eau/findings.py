@@ -13,7 +13,6 @@ from enum import StrEnum
 
 from schleuse.eau.document import DocumentId, Facts, Kind, Profile
 from schleuse.eau.signature import PayloadVerdict
-from schleuse.kim.address import KIMAddress
 from schleuse.kim.classify import Kind as MailKind
 from schleuse.kim.dienstkennung import EAU_LIEFERUNG, EAU_STORNO_ARZT, Dienstkennung
 from schleuse.kim.results import DecryptionResult, IntegrityCheckResult
@@ -107,7 +106,6 @@ class Findings:
 
     sent_at: Date of the KIM mail, else the time of acceptance (HD-48).
     message_id: outer Message-ID with angle brackets, None if missing.
-    answer_to: see `fehlernachricht.answer_address`; None if there is nobody to answer to.
     trouble: whatever was off at our side, at any stage.
     decryption: KEY_NOT_AVAILABLE says that the envelope names no certificate that was ever this insurer's: the sender
         encrypted for somebody else. A key of ours that cannot be used now is Trouble.KEY instead.
@@ -119,7 +117,6 @@ class Findings:
 
     sent_at: datetime
     message_id: str | None = None
-    answer_to: KIMAddress | None = None
     mail: MailKind = MailKind.APPLICATION
     dienstkennung: Dienstkennung | None = None
     file_name: FileName | None = None

@@ -11,7 +11,6 @@ from schleuse.eau.document import DocumentId, Facts, Kind
 from schleuse.eau.findings import Detail, Trouble
 from schleuse.eau.versions import TRANSITION_TA_1_26, Answer, Transition
 from schleuse.holding.states import State
-from schleuse.kim.address import KIMAddress
 from schleuse.kim.classify import Kind as MailKind
 
 
@@ -153,7 +152,6 @@ class Faulty:
 
     code: Code
     kind: Kind
-    to: KIMAddress
     reference: Reference
     reference_value: str
     version: Answer

@@ -1,0 +1,123 @@
+"""How the feed answers what it cannot serve: problem details (RFC 9457), from the five kinds of error."""
+
+from __future__ import annotations
+
+import http
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from schleuse.errors import ConflictError, CorruptError, Error, MalformedError, RefusedError, UnavailableError
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_S = 30
+
+_log = structlog.get_logger(__name__)
+
+
+class BadTokenError(RefusedError):
+    code = "eau.feed.bad-token"
+
+
+class ForeignInsurerError(RefusedError):
+    code = "eau.feed.foreign-insurer"
+
+
+class UnknownDocumentError(RefusedError):
+    code = "eau.feed.unknown-document"
+
+
+class NoSuchFormError(MalformedError):
+    code = "eau.feed.no-such-form"
+
+
+class SealedDamageError(CorruptError):
+    code = "eau.feed.damaged-document"
+
+
+#: The most special kind that fits decides.
+STATUS: Mapping[type[Error], int] = {
+    BadTokenError: 401,
+    UnknownDocumentError: 404,
+    NoSuchFormError: 406,
+    MalformedError: 400,
+    RefusedError: 403,
+    ConflictError: 409,
+    UnavailableError: 503,
+    CorruptError: 500,
+}
+
+
+class Problem(BaseModel):
+    """RFC 9457 § 3.1. code: of the error, never reused."""
+
+    type: str = Field(examples=["urn:schleuse:error:eau.feed.unknown-document"])
+    title: str
+    status: int
+    detail: str
+    code: str
+
+
+def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI descriptions of these problems, and of those that every operation may give."""
+    return {
+        status: {
+            "description": http.HTTPStatus(status).phrase,
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+        for status in sorted({401, 403, 413, 422, 500, 503, *statuses})
+    }
+
+
+def problem(status: int, code: str, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """One answer."""
+    body = Problem(
+        type=f"urn:schleuse:error:{code}",
+        title=http.HTTPStatus(status).phrase,
+        status=status,
+        detail=detail,
+        code=code,
+    )
+    return JSONResponse(body.model_dump(), status, dict(headers or {}), MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Answer every kind of failure of the app."""
+    app.add_exception_handler(Error, _own)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+def _own(_request: Request, error: Exception) -> JSONResponse:
+    kind = next(kind for kind in type(error).__mro__ if kind in STATUS)
+    status = STATUS[kind]
+    code = error.code if isinstance(error, Error) else "error"
+    if status >= 500:
+        _log.error("eau.feed.failed", code=code)
+    headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": str(RETRY_AFTER_S)}}.get(status)
+    return problem(status, code, str(error), headers)
+
+
+def _invalid(_request: Request, error: Exception) -> JSONResponse:
+    """Which part of the request is wrong, without quoting it."""
+    found = error.errors() if isinstance(error, RequestValidationError) else []
+    places = sorted({".".join(str(step) for step in item["loc"]) + f" ({item['type']})" for item in found})
+    return problem(422, "eau.feed.bad-request", "not as the OpenAPI description asks: " + ", ".join(places))
+
+
+def _http(_request: Request, error: Exception) -> JSONResponse:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    headers = error.headers if isinstance(error, HTTPException) else None
+    return problem(status, f"http.{status}", http.HTTPStatus(status).description or "see the status", headers)
+
+
+def _unexpected(_request: Request, error: Exception) -> JSONResponse:
+    _log.error("eau.feed.crashed", error=type(error).__name__)
+    return problem(500, "internal", "an error of ours; nothing was changed by this request")
