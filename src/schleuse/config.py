@@ -116,6 +116,7 @@ class KimSection(_Section):
 
     smtp_tls: Listen = "127.0.0.1:8465"
     smtp_starttls: Listen | None = "127.0.0.1:8587"
+    smtp_relay: Listen | None = None  # for other providers' hosts, without login (Fachdienst to Fachdienst)
     pop3_tls: Listen = "127.0.0.1:8995"
     tls: TLS
     database: str | None = None

@@ -103,6 +103,16 @@ class FeedStore:
                 connection.execute(_NUMBER, rows)
         return len(deliveries)
 
+    def unpublished_end(self, ik: IK) -> int | None:
+        """One above the position of the last event that has no number yet, None if there is none.
+
+        Whoever publishes reads this first and the leases of the mail store second (decision 0004).
+        """
+        query = sa.select(sa.func.max(EVENT.c.position)).where(EVENT.c.ik == ik.value, sa.text("seq IS NULL"))
+        with _transaction(self._reader) as connection:
+            last = connection.execute(query).scalar_one()
+        return None if last is None else last + 1
+
     def events(self, ik: IK, after: int, limit: int) -> list[Event]:
         """Published events with a higher number, in order."""
         with _transaction(self._reader) as connection:

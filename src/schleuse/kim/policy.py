@@ -8,14 +8,8 @@ from dataclasses import dataclass
 from schleuse.errors import Error, MalformedError, RefusedError
 from schleuse.kim.accounts import Accounts, mailbox_user
 from schleuse.mail.contracts import Mail
-from schleuse.mail.head import parse, split
+from schleuse.mail.sender_checks import check_originators, check_sender
 from schleuse.mail.smtp_replies import SenderNotYoursError, UnknownRecipientError
-
-
-class ForeignHeaderError(RefusedError):
-    """From, Sender or Reply-To name somebody else than the account that sends (kim.md § 9.4)."""
-
-    code = "kim.foreign-header"
 
 
 class RelayRefusedError(RefusedError):
@@ -37,11 +31,12 @@ class SubmissionPolicy:
 
     def sender_allowed(self, user: str | None, sender: str) -> Error | None:
         """SMTP AUTH user must equal MAIL FROM."""
+        if user is None:
+            return SenderNotYoursError("nobody has logged in")
         try:
-            own = user is not None and mailbox_user(user) == sender.lower()
+            return check_sender(mailbox_user(user), sender)
         except MalformedError as error:
             return error
-        return None if own else SenderNotYoursError("MAIL FROM is not the address of the account that logged in")
 
     def recipient(self, address: str) -> Error | None:
         """Known here, or in another domain of this environment that we have a route to."""
@@ -54,19 +49,7 @@ class SubmissionPolicy:
 
     def content_allowed(self, mail: Mail) -> Error | None:
         """Every From and Sender equals MAIL FROM, Reply-To ends with the KIM suffix; a mail to oneself is exempt."""
-        sender = mail.sender.lower()
-        if len(mail.recipients) == 1 and mail.recipients[0].address.lower() == sender:
-            return None  # a failed mail forwarded to oneself for re-processing (kim.md § 9.4, § 12.4)
-        try:
-            head = parse(split(mail.content)[0])
-        except MalformedError as error:
-            return error
-        named = [*head.addresses("from"), *head.addresses("sender")]
-        if not head.addresses("from") or any(address.lower() != sender for address in named):
-            return ForeignHeaderError("From and Sender must be the address of the account that sends")
-        if any(not address.lower().endswith(self.suffix) for address in head.addresses("reply-to")):
-            return ForeignHeaderError(f"Reply-To must end with {self.suffix}")
-        return None
+        return check_originators(mail, self.suffix)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,248 @@
+"""Looking into one mail of an insurer's eAU mailbox: every stage of eau.md § 13.2 up to the decision, in order.
+
+Each stage is timed under a name of `STAGES`; what costs how much is measured where it happens. Nothing here decides:
+the result is `Findings` for `decision.judge`, and the octets that filing needs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from schleuse.eau.checks import Checked, Checker
+from schleuse.eau.document import (
+    BadDocumentError,
+    BadDocumentIdError,
+    DocumentId,
+    read_document_id,
+    read_facts,
+    read_profile,
+)
+from schleuse.eau.findings import (
+    IN_BAND,
+    Detail,
+    FileName,
+    Findings,
+    Payload,
+    Trouble,
+    Verdict,
+)
+from schleuse.eau.signature import PayloadVerdict, check_payload
+from schleuse.errors import CorruptError, UnavailableError
+from schleuse.fhir.finding import Finding
+from schleuse.identifiers import IK
+from schleuse.kim.classify import classify
+from schleuse.kim.dienstkennung import dienstkennung_of
+from schleuse.kim.directory import Directory, UnknownAddressError
+from schleuse.kim.message import OpenedMail, open_kim_mail
+from schleuse.kim.results import DecryptionResult, IntegrityCheckResult
+from schleuse.kim.store import Claimed
+from schleuse.mail import head as mail_head
+from schleuse.mail.parts import BadPartError, leaves, payload_parts
+from schleuse.mail.smime.trust import TrustStore
+from schleuse.vault import KeyMissingError, Vault
+
+STAGES = ("head", "open", "parts", "signature", "check", "facts")
+Stage = Callable[[str], AbstractContextManager[object]]
+
+#: Content-Description of the payloads (eau.md § 5).
+_DESCRIPTIONS = frozenset({"eAU", "eAUStorno"})
+
+
+def _untimed(_stage: str) -> AbstractContextManager[object]:
+    return nullcontext()
+
+
+@dataclass(frozen=True, slots=True)
+class Mailbox:
+    """An insurer's eAU mailbox. address: in small letters."""
+
+    ik: IK
+    address: str
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Tools:
+    """What looking into a mail needs. directory may raise UnavailableError."""
+
+    vault: Vault
+    trust: Callable[[], TrustStore]
+    checker: Checker
+    directory: Callable[[], Directory]
+    stage: Stage = field(default=_untimed)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Examined:
+    """One mail after all stages. xml, p7s: of the payload, as far as it was reached.
+
+    reply_to, sender: header values of the inner mail, of the outer one where that was not reached.
+    """
+
+    claimed: Claimed
+    findings: Findings
+    xml: bytes | None = None
+    p7s: bytes | None = None
+    target: DocumentId | None = None
+    reply_to: str | None = None
+    sender: str | None = None
+
+
+def examine(claimed: Claimed, mailbox: Mailbox, tools: Tools, now: datetime) -> Examined:
+    """All that can be found out about one mail. Never raises for what is in it; own trouble is in the findings."""
+    blank = Findings(sent_at=claimed.accepted_at)
+    if claimed.mail is None:
+        return Examined(claimed, replace(blank, trouble=Trouble.STORE))
+    try:
+        return _examine(claimed, claimed.mail.content, mailbox, tools, now)
+    except mail_head.BadHeadError as error:
+        detail = Detail("KIM-Nachricht", "Kopf", str(error))
+        return Examined(claimed, replace(blank, decryption=DecryptionResult.WRONG_FORMAT, details=(detail,)))
+    except KeyMissingError:
+        return Examined(claimed, replace(blank, trouble=Trouble.KEY))
+    except (UnavailableError, CorruptError) as error:
+        return Examined(claimed, replace(blank, trouble=_TROUBLE.get(error.code.partition(".")[0], Trouble.INTERNAL)))
+
+
+_TROUBLE = {"vault": Trouble.KEY, "smime": Trouble.TRUST, "kim": Trouble.DIRECTORY, "fhir": Trouble.VALIDATOR}
+
+
+def _examine(claimed: Claimed, raw: bytes, mailbox: Mailbox, tools: Tools, now: datetime) -> Examined:
+    with tools.stage("head"):
+        outer = mail_head.parse(mail_head.split(raw)[0])
+        found = Findings(
+            sent_at=_aware(outer.date()) or claimed.accepted_at,
+            message_id=outer.get("message-id"),
+            dienstkennung=dienstkennung_of(outer),
+        )
+        if outer.get("x-kom-le-version") is None:
+            found = replace(found, mail=classify(outer).kind)
+    examined = Examined(claimed, found, reply_to=outer.get("reply-to"), sender=outer.get("from"))
+    if found.mail in IN_BAND:
+        return examined
+    with tools.stage("open"):
+        opened = open_kim_mail(
+            raw,
+            address=mailbox.address,
+            certificates=tools.vault.certificates(mailbox.ik),
+            unwrap=lambda wrapped: tools.vault.unwrap(mailbox.ik, wrapped),
+            trust=tools.trust(),
+            now=now,
+        )
+    found = _transport(found, opened, mailbox, tools)
+    if opened.inner is None or found.trouble is not None:
+        return replace(examined, findings=found)
+    return _inside(replace(examined, findings=found), opened.inner, tools, now)
+
+
+def _transport(found: Findings, opened: OpenedMail, mailbox: Mailbox, tools: Tools) -> Findings:
+    """X-KIM-DecryptionResult and X-KIM-IntegrityCheckResult, and whether a failure is really the sender's."""
+    if opened.version is None:
+        # Neither encrypted nor signed, and no error mail: an eAU that did not pass a Clientmodul.
+        return replace(found, decryption=DecryptionResult.WRONG_FORMAT)
+    if opened.decryption is None:
+        return replace(found, trouble=Trouble.INTERNAL)  # a version of KIM that we do not speak yet
+    if opened.decryption is DecryptionResult.KEY_NOT_AVAILABLE and not _has_published_keys(mailbox, tools):
+        return replace(found, trouble=Trouble.KEY)
+    integrity = opened.integrity or (IntegrityCheckResult.INTACT,)
+    details: tuple[Detail, ...] = ()
+    if opened.inner is None or any(not result.success for result in integrity):
+        details = (Detail("KIM-Nachricht", opened.decryption.value, opened.reason),)
+    return replace(found, decryption=opened.decryption, integrity=integrity, details=details)
+
+
+def _has_published_keys(mailbox: Mailbox, tools: Tools) -> bool:
+    """Whether we hold every key that the directory publishes under our address.
+
+    If not, "encrypted for somebody else" may be our own mistake, and must not be told as the sender's (HD-01).
+    """
+    try:
+        published = set(tools.directory().certificates(mailbox.address))
+    except UnknownAddressError:
+        return False
+    return published <= set(tools.vault.certificates(mailbox.ik))
+
+
+def _inside(examined: Examined, inner: bytes, tools: Tools, now: datetime) -> Examined:
+    found = examined.findings
+    with tools.stage("parts"):
+        try:
+            head = mail_head.parse(mail_head.split(inner)[0])
+            payloads = payload_parts(leaves(inner), _DESCRIPTIONS)
+            p7s = payloads[0].decode() if len(payloads) == 1 else None
+        except (BadPartError, mail_head.BadHeadError) as error:
+            detail = Detail("KIM-Nachricht", "MIME", str(error))
+            return replace(examined, findings=replace(found, payload=Payload.MISSING, details=(detail,)))
+    found = replace(
+        found,
+        dienstkennung=found.dienstkennung or dienstkennung_of(head),
+        file_name=FileName.parse(head.decoded("subject")) or (FileName.parse(payloads[0].name) if payloads else None),
+    )
+    examined = replace(
+        examined, reply_to=head.get("reply-to") or None, sender=head.get("from") or examined.sender, p7s=p7s
+    )
+    if p7s is None:
+        payload = Payload.SEVERAL if payloads else Payload.MISSING
+        detail = Detail("KIM-Nachricht", "Anhang", f"{len(payloads)} .p7s found, exactly 1 expected")
+        return replace(examined, findings=replace(found, payload=payload, details=(detail,)))
+    return _payload(replace(examined, findings=found), p7s, tools, now)
+
+
+def _payload(examined: Examined, p7s: bytes, tools: Tools, now: datetime) -> Examined:
+    with tools.stage("signature"):
+        signature = check_payload(p7s, tools.trust(), now)
+    if signature.xml is None or signature.verdict is PayloadVerdict.UNREADABLE:
+        detail = Detail("p7s", "CMS", signature.reason)
+        found = replace(examined.findings, signature=signature.verdict, details=(detail,))
+        return replace(examined, findings=found)
+    details = () if signature.verdict.accepted else (Detail("p7s", signature.verdict.value, signature.reason),)
+    found = replace(
+        examined.findings,
+        signature=signature.verdict,
+        file_hash=hashlib.sha256(signature.xml).digest(),
+        details=examined.findings.details + details,
+    )
+    return _document(replace(examined, findings=found, xml=signature.xml), signature.xml, tools)
+
+
+def _document(examined: Examined, xml: bytes, tools: Tools) -> Examined:
+    with tools.stage("check"):
+        checked = tools.checker.check(xml)
+    found = replace(
+        examined.findings,
+        charset_ok=not checked.charset_fault,
+        verdict=Verdict(checked.verdict),
+        details=examined.findings.details + tuple(_detail(finding) for finding in checked.errors),
+    )
+    if checked.node is None:
+        return replace(examined, findings=found)
+    with tools.stage("facts"):
+        found = replace(found, profile=read_profile(checked.node), document_id=read_document_id(checked.node))
+        if found.verdict is Verdict.VALID:
+            try:
+                facts = read_facts(checked.node)
+            except (BadDocumentError, BadDocumentIdError) as error:
+                # The rules let it pass, and we cannot file it: people look, nobody is accused.
+                return replace(
+                    examined,
+                    findings=replace(
+                        found, trouble=Trouble.VALIDATOR, details=(Detail("Bundle", "facts", str(error)),)
+                    ),
+                )
+            found = replace(found, facts=facts)
+            examined = replace(examined, target=facts.target)
+    return replace(examined, findings=found)
+
+
+def _detail(finding: Finding) -> Detail:
+    return Detail(finding.path, finding.key, finding.message("de"))
+
+
+def _aware(moment: datetime | None) -> datetime | None:
+    return moment if moment is not None and moment.tzinfo is not None else None
+
+
+__all__ = ["STAGES", "Checked", "Examined", "Mailbox", "Tools", "examine"]

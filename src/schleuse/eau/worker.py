@@ -1,0 +1,244 @@
+"""One worker of the `eau` role: takes a batch under a lease, looks into each mail, files, and closes the deliveries.
+
+Order of events, and why (docs/tour.md § 6-10): the eAU store is durable before the mail store is told, so a crash
+between the two repeats the batch, and filing finds its own earlier answers. Our own trouble puts a mail back and
+never answers it (HD-01).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+import structlog
+
+from schleuse.eau.decision import Judgement, Sound, judge, settle
+from schleuse.eau.document import Facts
+from schleuse.eau.fehlernachricht import (
+    BadFehlernachrichtError,
+    Envelope,
+    Fehlernachricht,
+    answer_address,
+    build_mail,
+    identity,
+    message_id,
+)
+from schleuse.eau.findings import Membership, Trouble
+from schleuse.eau.intake import Examined, Mailbox, Tools, examine
+from schleuse.eau.outcome import DeliveredAgain, Faulty, Outcome, Policy, Quarantine, Quarantined, Wait
+from schleuse.eau.store import Arrival, EauStore, Filing, Letter, Recorded, Sealed, context
+from schleuse.errors import UnavailableError
+from schleuse.holding.states import State
+from schleuse.identifiers import IK
+from schleuse.kim.address import KIMAddress
+from schleuse.kim.directory import Directory
+from schleuse.kim.store import Claimed, Leases
+from schleuse.kim.store import Outcome as DeliveryOutcome
+
+log = structlog.get_logger()
+
+#: Longer than any batch takes; a worker that dies has its leases reset when it starts again.
+LEASE = timedelta(minutes=5)
+FIRST_WAIT = timedelta(seconds=5)
+LONGEST_WAIT = timedelta(minutes=5)
+
+#: The steps of a batch at which the crash tests kill the process, in order.
+STEPS = ("claimed", "examined", "filing", "filed", "finished")
+
+
+def no_membership(_ik: IK, _facts: Facts, _on: datetime) -> Membership:
+    """Without membership data nobody is told that a person is not insured (code 100 needs an answer, eau.md § 13.2)."""
+    return Membership.NOT_ASKED
+
+
+def wait_until(accepted_at: datetime, now: datetime) -> datetime:
+    """When a mail that met our own trouble is tried again: the older, the rarer."""
+    return now + min(max((now - accepted_at) / 4, FIRST_WAIT), LONGEST_WAIT)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """owner: name of this worker in leases, the same after a restart. product: of X-KIM-Sendersystem."""
+
+    owner: str
+    batch: int
+    policy: Policy
+    product: str
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class _Case:
+    """One mail between looking and filing."""
+
+    examined: Examined
+    arrival: Arrival
+    judgement: Judgement
+    sealed: Sealed | None
+
+
+@dataclass(slots=True, repr=False)
+class Worker:
+    """Call `run_batch` again and again. step: named in STEPS, for crash tests; membership: of the insurer."""
+
+    settings: Settings
+    leases: Leases
+    store: EauStore
+    mailboxes: Mapping[str, Mailbox]
+    tools: Tools
+    now: Callable[[], datetime]
+    membership: Callable[[IK, Facts, datetime], Membership] = no_membership
+    step: Callable[[str], None] = field(default=lambda _step: None)
+
+    def start(self) -> int:
+        """Give back what an earlier run of this worker held when it died."""
+        return self.leases.reset(self.settings.owner)
+
+    def run_batch(self) -> int:
+        """Take, look, file, close. Returns how many mails were taken. Raises UnavailableError, CorruptError."""
+        now = self.now()
+        with self.tools.stage("claim"):
+            claimed = self.leases.claim(list(self.mailboxes), self.settings.batch, self.settings.owner, now, LEASE)
+        if not claimed:
+            return 0
+        self.step("claimed")
+        directory = self._directory()
+        recorded: list[Recorded] = []
+        for ik, mails in self._by_insurer(claimed).items():
+            recorded += self._file(ik, mails, directory)
+        self.step("filed")
+        with self.tools.stage("finish"):
+            self._close(recorded, {mail.id: mail for mail in claimed})
+        self.step("finished")
+        return len(claimed)
+
+    def _by_insurer(self, claimed: Sequence[Claimed]) -> dict[IK, list[Claimed]]:
+        found: dict[IK, list[Claimed]] = {}
+        for mail in claimed:
+            found.setdefault(self.mailboxes[mail.account].ik, []).append(mail)
+        return found
+
+    def _file(self, ik: IK, mails: Sequence[Claimed], directory: Directory | None) -> list[Recorded]:
+        cases = [self._case(ik, mail) for mail in mails]
+        self.step("examined")
+        try:
+            with (
+                self.tools.stage("file"),
+                self.store.filing(ik, [case.arrival for case in cases], self.now()) as filing,
+            ):
+                recorded = [self._settle(ik, case, filing, directory) for case in cases]
+                self.step("filing")
+        except UnavailableError as error:
+            log.warning("eau.filing_waits", ik=str(ik), mails=len(cases), code=error.code, reason=str(error))
+            return [Recorded(case.arrival.delivery, State.HELD, Trouble.STORE.value) for case in cases]
+        return recorded
+
+    def _case(self, ik: IK, claimed: Claimed) -> _Case:
+        examined = examine(claimed, self.mailboxes[claimed.account], self.tools, self.now())
+        with self.tools.stage("seal"):
+            return self._sealed_case(ik, examined)
+
+    def _sealed_case(self, ik: IK, examined: Examined) -> _Case:
+        claimed, found = examined.claimed, examined.findings
+        plain = Arrival(
+            claimed.id, claimed.digest, claimed.accepted_at, found.document_id, found.file_hash, examined.target
+        )
+        facts = found.facts
+        if facts is None or examined.xml is None:
+            return _Case(examined, plain, judge(found, self.settings.policy), None)
+        try:
+            practice = self._pseudonym(ik, facts.practice.encode() if facts.practice else None)
+            found = replace(found, practice=practice, membership=self.membership(ik, facts, claimed.accepted_at))
+            arrival = replace(
+                plain,
+                practice=practice,
+                person=self._pseudonym(ik, facts.person_key()),
+                content_key=self._pseudonym(ik, facts.content_key()),
+            )
+            judgement = judge(found, self.settings.policy)
+            sealed = self._seal(ik, facts, examined) if isinstance(judgement, Sound) else None
+        except UnavailableError as error:
+            trouble = Trouble.KEY if error.code.startswith("vault.") else Trouble.MEMBERSHIP
+            return _Case(examined, plain, Wait(trouble), None)
+        return _Case(replace(examined, findings=found), arrival, judgement, sealed)
+
+    def _pseudonym(self, ik: IK, value: bytes | None) -> bytes | None:
+        return None if value is None else self.tools.vault.pseudonym(ik, value)
+
+    def _seal(self, ik: IK, facts: Facts, examined: Examined) -> Sealed:
+        seal = self.tools.vault.seal
+        assert examined.xml is not None  # noqa: S101 -- facts come out of it
+        return Sealed(
+            seal(ik, examined.xml, context(ik, facts.id, "xml")),
+            seal(ik, examined.p7s, context(ik, facts.id, "p7s")) if examined.p7s is not None else None,
+        )
+
+    def _settle(self, ik: IK, case: _Case, filing: Filing, directory: Directory | None) -> Recorded:
+        earlier = filing.recorded(case.arrival)
+        if earlier is not None:
+            return earlier
+        outcome = settle(case.judgement, case.examined.findings, filing.memory(case.arrival), self.settings.policy)
+        letter = None
+        if isinstance(outcome, Faulty):
+            letter_or_other = self._letter(ik, case, outcome, directory)
+            if isinstance(letter_or_other, Letter):
+                letter = letter_or_other
+            else:
+                outcome = letter_or_other
+        recorded = filing.keep(case.arrival, outcome, sealed=_kept(outcome, case.sealed), letter=letter)
+        log.info(
+            "eau.decided", delivery=recorded.delivery, ik=str(ik), state=recorded.state.value, reason=recorded.reason
+        )
+        return recorded
+
+    def _letter(self, ik: IK, case: _Case, faulty: Faulty, directory: Directory | None) -> Letter | Outcome:
+        """The Fehlernachricht, sealed; or why there is none: no directory (we wait), or nobody to write to."""
+        if directory is None:
+            return Wait(Trouble.DIRECTORY)
+        examined = case.examined
+        recipient = answer_address(examined.reply_to, examined.sender, lambda address: address in directory)
+        if recipient is None:
+            return Quarantined(Quarantine.NO_REFERENCE)
+        sender = KIMAddress(self.mailboxes[examined.claimed.account].address)
+        id = identity(ik, examined.claimed.id, examined.findings.message_id)
+        message = Fehlernachricht(id, self.settings.policy.prefix, faulty)
+        envelope = Envelope(sender, recipient, self.now(), self.settings.product, examined.findings.message_id)
+        try:
+            draft = build_mail(message, envelope)
+        except BadFehlernachrichtError as error:
+            log.error("eau.letter_impossible", delivery=examined.claimed.id, reason=str(error))
+            return Quarantined(Quarantine.NO_REFERENCE)
+        try:
+            sealed = self.tools.vault.seal(ik, draft, context(ik, message_id(id, sender), "draft"))
+        except UnavailableError:
+            return Wait(Trouble.KEY)
+        return Letter(message_id(id, sender), sender.value, recipient.value, sealed)
+
+    def _close(self, recorded: Sequence[Recorded], mails: Mapping[int, Claimed]) -> None:
+        now = self.now()
+        done = [DeliveryOutcome(one.delivery, one.state, one.reason) for one in recorded if one.state is not State.HELD]
+        if done:
+            lost = self.leases.finish(done, self.settings.owner, now)
+            if lost:
+                log.warning("eau.leases_lost", deliveries=len(lost))
+        for one in recorded:
+            if one.state is State.HELD:
+                log.warning("eau.waits", delivery=one.delivery, reason=one.reason)
+                not_before = wait_until(mails[one.delivery].accepted_at, now)
+                self.leases.put_back([one.delivery], self.settings.owner, not_before)
+
+    def _directory(self) -> Directory | None:
+        try:
+            return self.tools.directory()
+        except UnavailableError as error:
+            log.error("eau.directory_unavailable", reason=str(error))
+            return None
+
+
+def _kept(outcome: Outcome, sealed: Sealed | None) -> Sealed | None:
+    """Nothing of a mail that is not filed is kept."""
+    if isinstance(outcome, Faulty | Quarantined | Wait):
+        return None
+    if isinstance(outcome, DeliveredAgain) and outcome.facts is None:
+        return None
+    return sealed

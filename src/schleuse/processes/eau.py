@@ -1,0 +1,257 @@
+"""The `eau` role: a master that forks workers and one desk.
+
+Workers open, check and file mails; the desk publishes the feed, serves it over HTTPS, sends Fehlernachrichten and
+tells the mail store what insurers have acknowledged. Rules are compiled once, before the fork.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+
+import structlog
+import uvicorn
+import uvloop
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from schleuse.clock import utc_now
+from schleuse.config import Config, host_and_port
+from schleuse.eau.checks import Checker
+from schleuse.eau.feed import FeedClient, confirm_acknowledged, create_app
+from schleuse.eau.intake import Mailbox, Tools
+from schleuse.eau.outbox import Outbox
+from schleuse.eau.outcome import Policy
+from schleuse.eau.store import EauStore, open_store
+from schleuse.eau.worker import Settings, Worker
+from schleuse.errors import Error, UnavailableError
+from schleuse.identifiers import IK
+from schleuse.kim.directory import DirectoryFile
+from schleuse.kim.store import Leases, open_leases
+from schleuse.mail.smime.trust import TrustStore
+from schleuse.processes.injection import injected_steps
+from schleuse.processes.letters import Submitter, finisher
+from schleuse.processes.life import until_stopped
+from schleuse.processes.observe import observed, serving
+from schleuse.processes.prefork import Master, ParentWatch
+from schleuse.vault import InsurerKeyFiles, LocalVault, Vault
+
+log = structlog.get_logger()
+
+IDLE_SECONDS = 0.1
+TROUBLE_SECONDS = 2.0
+
+
+def main(config: Config) -> None:
+    """Run until stopped."""
+    checker = open_checker(config)
+    children: dict[str, Callable[[], None]] = {
+        f"worker-{number}": partial(_work, config, checker, f"eau-worker-{number}")
+        for number in range(config.eau.workers)
+    }
+    children["desk"] = lambda: uvloop.run(_desk(config))
+    Master(children).run()
+
+
+def open_checker(config: Config) -> Checker:
+    """The rules that this home uses, compiled or from the cache."""
+    return Checker(rules=config.eau.rules, packages=config.eau.packages)
+
+
+def open_vault(config: Config) -> Vault:
+    """Keys of all insurers of this home, read when they are first used."""
+    return LocalVault(
+        {
+            IK(insurer.ik): InsurerKeyFiles(insurer.encryption, insurer.signature, insurer.store_key)
+            for insurer in config.insurers
+        }
+    )
+
+
+def mailboxes(config: Config) -> dict[str, Mailbox]:
+    """The insurers' mailboxes by account name."""
+    return {insurer.address.lower(): Mailbox(IK(insurer.ik), insurer.address.lower()) for insurer in config.insurers}
+
+
+def policy(config: Config) -> Policy:
+    """What the operator chose."""
+    return Policy(
+        prefix=config.environment.prefix, accept_if_payload_signed=config.eau.accept_if_payload_signature_valid
+    )
+
+
+def make_worker(config: Config, checker: Checker, owner: str, leases: Leases, store: EauStore, vault: Vault) -> Worker:
+    """All that one worker is made of."""
+    return Worker(
+        settings=Settings(owner, config.eau.batch, policy(config), config.product),
+        leases=leases,
+        store=store,
+        mailboxes=mailboxes(config),
+        tools=Tools(vault, _Anchors(config).current, checker, DirectoryFile(config.kim.directory).current),
+        now=utc_now,
+        step=injected_steps(),
+    )
+
+
+class _Anchors:
+    """The trust store, read at first use, so that a missing file makes mails wait instead of stopping the role."""
+
+    def __init__(self, config: Config) -> None:
+        self._paths = config.eau.trust
+        self._store: TrustStore | None = None
+
+    def current(self) -> TrustStore:
+        if self._store is None:
+            self._store = TrustStore.from_files(self._paths)
+        return self._store
+
+
+def _work(config: Config, checker: Checker, owner: str) -> None:
+    stopped = False
+
+    def stop(_number: int, _frame: object) -> None:
+        nonlocal stopped
+        stopped = True
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    watch = ParentWatch()
+    leases = open_leases(config.kim_database, config.kim.spool)
+    store = open_store(config.eau_database)
+    worker = make_worker(config, checker, owner, leases, store, open_vault(config))
+    begun = False
+    while not stopped and not watch.gone():
+        try:
+            if not begun:
+                worker.start()
+                begun = True
+            taken = worker.run_batch()
+        except UnavailableError as error:
+            log.error("eau.waiting", code=error.code, reason=str(error))
+            begun = False  # whatever we still hold goes back first
+            time.sleep(TROUBLE_SECONDS)
+            continue
+        if not taken:
+            time.sleep(IDLE_SECONDS)
+    leases.close()
+    store.close()
+
+
+async def _desk(config: Config) -> None:
+    registry = CollectorRegistry()
+    watch = ParentWatch()
+    async with AsyncExitStack() as stack:
+        store = open_store(config.eau_database)
+        stack.callback(store.close)
+        leases = open_leases(config.kim_database, config.kim.spool)
+        stack.callback(leases.close)
+        vault = open_vault(config)
+        registry.register(_Figures(store, [IK(insurer.ik) for insurer in config.insurers]))
+        await stack.enter_async_context(serving(_feed_server(config, store, vault, leases)))
+        await stack.enter_async_context(observed("eau", config.eau.metrics, registry, lambda: True))
+        outbox = Outbox(store.letters, finisher(config, vault), Submitter(config).submit, utc_now)
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(_repeat("publish", lambda: _publish(config, store, leases))),
+                group.create_task(_repeat("confirm", lambda: _confirm(store, leases))),
+                group.create_task(outbox.run(asyncio.Event())),
+                group.create_task(_parent(watch)),
+            ]
+            await until_stopped()
+            for task in tasks:
+                task.cancel()
+
+
+def _publish(config: Config, store: EauStore, leases: Leases) -> int:
+    """Number what is filed, in acceptance order, behind nothing that a worker still holds (decision 0004)."""
+    published = 0
+    for insurer in config.insurers:
+        ik = IK(insurer.ik)
+        # The end first, then the leases: what is filed later has no number yet, and what was claimed
+        # before the end was read is either still claimed now or already filed.
+        end = store.feed.unpublished_end(ik)
+        if end is not None:
+            oldest = leases.oldest_claimed([insurer.address.lower()])
+            published += store.feed.publish(ik, end if oldest is None else min(end, oldest))
+    return published
+
+
+def _confirm(store: EauStore, leases: Leases) -> int:
+    return confirm_acknowledged(store.feed, _confirmer(leases))
+
+
+def _confirmer(leases: Leases) -> Callable[[IK, Sequence[int]], object]:
+    return lambda _ik, deliveries: leases.confirm(deliveries, utc_now())
+
+
+async def _repeat(name: str, step: Callable[[], int]) -> None:
+    while True:
+        try:
+            done = await asyncio.to_thread(step)
+        except Error as error:
+            log.error(f"{name}.waiting", code=error.code, reason=str(error))
+            await asyncio.sleep(TROUBLE_SECONDS)
+            continue
+        if not done:
+            await asyncio.sleep(IDLE_SECONDS)
+
+
+async def _parent(watch: ParentWatch) -> None:
+    while not watch.gone():
+        await asyncio.sleep(0.5)
+    signal.raise_signal(signal.SIGTERM)
+
+
+def _feed_server(config: Config, store: EauStore, vault: Vault, leases: Leases) -> uvicorn.Config:
+    host, port = host_and_port(config.eau.feed)
+    return uvicorn.Config(
+        create_app(store.feed, vault, feed_clients(config), _confirmer(leases)),
+        host=host,
+        port=port,
+        ssl_certfile=config.eau.feed_tls.certificate,
+        ssl_keyfile=config.eau.feed_tls.key,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+    )
+
+
+def feed_clients(config: Config) -> list[FeedClient]:
+    """Who may read which feed. Raises UnavailableError when a token file cannot be read."""
+    return [
+        FeedClient(client.name, _token_hash(client.token_hash_file), frozenset({IK(insurer.ik)}))
+        for insurer in config.insurers
+        for client in insurer.feed_clients
+    ]
+
+
+def _token_hash(path: Path) -> bytes:
+    try:
+        return bytes.fromhex(path.read_text(encoding="ascii").strip())
+    except (OSError, ValueError) as cause:
+        raise UnavailableError(f"the token hash file {path.name} cannot be read as hexadecimal SHA-256") from cause
+
+
+class _Figures(Collector):
+    """Counted when somebody looks."""
+
+    def __init__(self, store: EauStore, iks: list[IK]) -> None:
+        self._store = store
+        self._iks = iks
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        mails = GaugeMetricFamily("schleuse_eau_mails", "Decided mails by insurer and state", labels=["ik", "state"])
+        for ik in self._iks:
+            for state, number in self._store.outcomes(ik).items():
+                mails.add_metric([str(ik), state], number)
+        yield mails
+        yield GaugeMetricFamily(
+            "schleuse_eau_fehlernachrichten_waiting", "Fehlernachrichten not sent yet", self._store.letters.waiting()
+        )

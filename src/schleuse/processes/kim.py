@@ -1,0 +1,235 @@
+"""The `kim` role: SMTP in and out, mailboxes, POP3, DSN. Reads hostile bytes and holds no key to any content."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from pathlib import Path
+
+import structlog
+import uvloop
+from prometheus_client import CollectorRegistry, Counter
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from schleuse.clock import utc_now
+from schleuse.config import Config, host_and_port
+from schleuse.config import Route as RouteSection
+from schleuse.errors import Error, UnavailableError
+from schleuse.identifiers import IK
+from schleuse.kim.accounts import Account, Accounts, mailbox_user
+from schleuse.kim.policy import RelayPolicy, SubmissionPolicy
+from schleuse.kim.store import MailStore, Settings, open_mail_store
+from schleuse.mail import passwords
+from schleuse.mail.contracts import Maildrop
+from schleuse.mail.listener import Limits, listen_smtp, tls_context
+from schleuse.mail.outbound import run_queue
+from schleuse.mail.outbound_routes import Credentials, OutboundConfig, Route, Routes, TLSMode
+from schleuse.mail.passwords import Outcome, Passwords
+from schleuse.mail.pop3_listener import Config as Pop3Config
+from schleuse.mail.pop3_listener import listen_pop3
+from schleuse.mail.smtp import Policy
+from schleuse.mail.smtp import Settings as SmtpSettings
+from schleuse.processes.life import until_stopped
+from schleuse.processes.observe import observed
+from schleuse.processes.reports import send_reports
+
+log = structlog.get_logger()
+
+IDLE_SECONDS = 0.2
+PURGE_EVERY = timedelta(hours=1)
+#: A stopping role ends its sessions within this time; the supervisor gives it 8 s in all.
+DRAIN_SECONDS = 4.0
+
+
+def main(config: Config) -> None:
+    """Run until stopped."""
+    uvloop.run(run(config))
+
+
+async def run(config: Config) -> None:
+    """One screen shows all that the role is made of; leaving the block closes in reverse order."""
+    kim = config.kim
+    accounts = load_accounts(config)
+    registry = CollectorRegistry()
+    events = Counter("schleuse_kim_events", "What happened at the edges of the mail role", ["event"], registry=registry)
+
+    def count(event: str) -> None:
+        events.labels(event).inc()
+
+    async with AsyncExitStack() as stack:
+        store = open_mail_store(store_settings(config), accounts.account_of)
+        stack.callback(store.close)
+        registry.register(_Deliveries(store))
+        logins = Passwords(_find(accounts), now=utc_now, memory_key=os.urandom(32))
+        stack.callback(logins.close)
+        tls = tls_context(kim.tls.certificate, kim.tls.key)
+        suffix = config.environment.suffix
+        routes = outbound_routes(config)
+        submission = SubmissionPolicy(accounts, suffix, routed=lambda domain: routes.find(f"@{domain}") is not None)
+        listeners: list[tuple[str | None, bool, Policy, bool]] = [
+            (kim.smtp_tls, True, submission, True),
+            (kim.smtp_starttls, False, submission, True),
+            (kim.smtp_relay, True, RelayPolicy(accounts, suffix), False),
+        ]
+        for listen, implicit, policy, login in listeners:
+            if listen is not None:
+                host, port = host_and_port(listen)
+                await stack.enter_async_context(
+                    listen_smtp(
+                        host,
+                        port,
+                        settings=SmtpSettings(config.hostname, login, not implicit, kim.max_mail_octets),
+                        policy=policy,
+                        intake=store,
+                        now=utc_now,
+                        passwords=logins if login else None,
+                        tls=tls,
+                        implicit_tls=implicit,
+                        limits=Limits(kim.max_connections, kim.max_connections_per_peer),
+                        count=count,
+                        grace=DRAIN_SECONDS,
+                    )
+                )
+        host, port = host_and_port(kim.pop3_tls)
+        await stack.enter_async_context(
+            listen_pop3(
+                Pop3Config(config.hostname, host, port),
+                tls=tls,
+                authenticate=_authenticate(logins),
+                mailboxes=_Mailboxes(store),
+                count=count,
+                grace=timedelta(seconds=DRAIN_SECONDS),
+            )
+        )
+        await stack.enter_async_context(
+            run_queue(
+                store.queue, OutboundConfig(config.hostname, routes), now=utc_now, jitter=random.random, count=count
+            )
+        )
+        await stack.enter_async_context(observed("kim", kim.metrics, registry, lambda: True))
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(_reports(store)), group.create_task(_purge(store))]
+            await until_stopped()
+            for task in tasks:
+                task.cancel()
+
+
+def store_settings(config: Config) -> Settings:
+    """Where the mail store of this home is."""
+    return Settings(url=config.kim_database, spool=config.kim.spool, host=config.hostname)
+
+
+def outbound_routes(config: Config) -> Routes:
+    """Where mail for other domains goes. Raises BadRouteError."""
+    routes = {route.domain.lower(): _route(route) for route in config.kim.routes}
+    smarthost = routes.pop("*", None)
+    return Routes(routes, smarthost, frozenset({config.hostname.lower()}))
+
+
+def _route(section: RouteSection) -> Route:
+    credentials = None
+    if section.user is not None and section.password_file is not None:
+        credentials = Credentials(section.user, section.password_file)
+    return Route(section.host, section.port, TLSMode(section.tls), section.ca, credentials=credentials)
+
+
+def load_accounts(config: Config) -> Accounts:
+    """The accounts with their password hashes. Raises UnavailableError when a file cannot be read."""
+    return Accounts(
+        Account(
+            account.address.lower(),
+            IK(account.owner.partition(":")[2]) if account.owner.startswith("insurer:") else None,
+            _text(account.password_hash_file),
+        )
+        for account in config.accounts
+    )
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError as cause:
+        raise UnavailableError(f"the file {path.name} cannot be read ({cause.strerror})") from cause
+
+
+def _find(accounts: Accounts) -> Callable[[str], passwords.Account | None]:
+    def find(user_name: str) -> passwords.Account | None:
+        account = accounts.get(mailbox_user(user_name))
+        return passwords.Account(account.address, account.password_hash) if account else None
+
+    return find
+
+
+def _authenticate(logins: Passwords) -> Callable[[str, str, str], asyncio.Future[str | None]]:
+    def authenticate(user: str, password: str, peer: str) -> asyncio.Future[str | None]:
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[str | None] = loop.create_future()
+
+        def tell(outcome: Outcome) -> None:
+            if answer.done():
+                return
+            if isinstance(outcome, UnavailableError):
+                answer.set_exception(outcome)
+            else:
+                answer.set_result(outcome if isinstance(outcome, str) else None)
+
+        def done(outcome: Outcome) -> None:
+            loop.call_soon_threadsafe(tell, outcome)
+
+        logins.check(user, password, peer, done)
+        return answer
+
+    return authenticate
+
+
+class _Mailboxes:
+    """What the POP3 listener opens."""
+
+    def __init__(self, store: MailStore) -> None:
+        self._store = store
+
+    def open(self, account: str) -> Maildrop:
+        return self._store.maildrop(account)
+
+
+class _Deliveries(Collector):
+    """Deliveries per kind of account and state, counted when somebody looks."""
+
+    def __init__(self, store: MailStore) -> None:
+        self._store = store
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        family = GaugeMetricFamily(
+            "schleuse_kim_deliveries", "Deliveries of the mail store by account and state", labels=["account", "state"]
+        )
+        for account, states in self._store.counts().items():
+            for state, number in states.items():
+                family.add_metric([account, state.value], number)
+        yield family
+
+
+async def _reports(store: MailStore) -> None:
+    while True:
+        try:
+            sent = await asyncio.to_thread(send_reports, store)
+        except Error as error:
+            log.error("reports.waiting", code=error.code, reason=str(error))
+            sent = 0
+        if not sent:
+            await asyncio.sleep(IDLE_SECONDS)
+
+
+async def _purge(store: MailStore) -> None:
+    while True:
+        try:
+            erased = await asyncio.to_thread(store.purge, utc_now())
+            if erased:
+                log.info("mail.purged", bodies=erased)
+        except Error as error:
+            log.error("purge.waiting", code=error.code, reason=str(error))
+        await asyncio.sleep(PURGE_EVERY.total_seconds())
