@@ -10,6 +10,7 @@ with open_leases(url=…, spool=…) as leases:                                 
     leases.claim(accounts, 64, owner, now, lease)      then finish, put_back, confirm
 """
 
+from schleuse.kim.store.audit import read_books
 from schleuse.kim.store.delivery import (
     DAMAGED,
     OUTBOUND,
@@ -20,13 +21,15 @@ from schleuse.kim.store.delivery import (
     PendingReport,
 )
 from schleuse.kim.store.leases import Leases, open_leases
-from schleuse.kim.store.store import AccountOf, MailStore, Settings, open_mail_store
+from schleuse.kim.store.parts import IndexMissingError, Settings
+from schleuse.kim.store.store import AccountOf, MailStore, open_mail_store, rebuild_index
 
 __all__ = [
     "DAMAGED",
     "OUTBOUND",
     "AccountOf",
     "Claimed",
+    "IndexMissingError",
     "LeaseLostError",
     "Leases",
     "MailStore",
@@ -36,4 +39,6 @@ __all__ = [
     "Settings",
     "open_leases",
     "open_mail_store",
+    "read_books",
+    "rebuild_index",
 ]

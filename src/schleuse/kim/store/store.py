@@ -2,78 +2,211 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 
+import sqlalchemy as sa
+import structlog
+
+from schleuse.clock import Now, utc_now
+from schleuse.errors import Error
+from schleuse.holding.reconcile import Books
 from schleuse.holding.states import State
-from schleuse.kim.store.delivery import PendingReport
+from schleuse.kim.store.audit import audit, count_states
+from schleuse.kim.store.delivery import MAX_RECIPIENTS, PendingReport, TooManyRecipientsError, to_us
 from schleuse.kim.store.leases import Leases
-from schleuse.mail.contracts import Done, Mail, Maildrop, Queue
+from schleuse.kim.store.maildrop import Mailbox
+from schleuse.kim.store.marks import Mark
+from schleuse.kim.store.outbound import Outbound
+from schleuse.kim.store.parts import Parts, Settings, open_parts, require_index
+from schleuse.kim.store.placement import AccountOf
+from schleuse.kim.store.rebuild import rebuild
+from schleuse.kim.store.reports import Reports
+from schleuse.kim.store.retention import purge_bodies, remove_segments
+from schleuse.kim.store.router import Router
+from schleuse.mail.contracts import Done, Mail
+from schleuse.mail.spool import Disk, Envelope, GroupCommit, OsDisk
+from schleuse.mail.spool.segments import position
 
-#: The account that an address belongs to (any case), or None when the mail must leave by the outbound queue.
-AccountOf = Callable[[str], str | None]
+__all__ = ["AccountOf", "MailStore", "Settings", "open_mail_store", "rebuild_index"]
 
+log = structlog.get_logger()
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """url: database (`sqlite:///…` embedded, `postgresql+psycopg://…`). spool: directory of the segments.
+Step = Callable[[str], None]
 
-    host: our name in DSNs and their Message-IDs. owner: name of this process among those that share a PostgreSQL.
-    """
+#: After an error, and for mail that another host accepted and died before routing it (PostgreSQL).
+ROUTE_EVERY = timedelta(seconds=1)
 
-    url: str
-    spool: Path
-    host: str
-    owner: str = "kim"
-    segment_bytes: int = 128 << 20
-    retention: timedelta = timedelta(days=90)
-    give_up_after: timedelta = timedelta(days=5)
+_RECONSIDER = sa.text(
+    "UPDATE kim_delivery SET state = 'HELD', reason = NULL, changed_us = :now, expires_us = NULL"
+    " WHERE id IN :ids AND state = 'QUARANTINED' AND account IS NOT NULL"
+).bindparams(sa.bindparam("ids", expanding=True))
 
 
 class MailStore:
-    """Durable mail of the platform. Thread-safe. Satisfies `contracts.Intake`; `.queue` is a `contracts.Queue`,
-    `.leases` the worker's side."""
+    """Durable mail of the platform. Thread-safe. Satisfies `contracts.Intake`.
 
-    queue: Queue
-    leases: Leases
+    queue: the outbound queue (`contracts.Queue`). leases: the worker's side. Methods raise UnavailableError when the
+    store cannot serve now.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        settings: Settings,
+        account_of: AccountOf,
+        now: Now,
+        *,
+        background: bool,
+        step: Step,
+    ) -> None:
+        self._parts = parts
+        self._settings = settings
+        self._now = now
+        backing = parts.backing
+        self.queue = Outbound(backing, settings.owner)
+        self.leases = Leases(backing, settings.retention)
+        self._reports = Reports(backing, settings.host, settings.give_up_after)
+        self._router = Router(backing, parts.bodies, account_of, now, retention=settings.retention, step=step)
+        self._routing = threading.Lock()
+        self._purging = threading.Lock()
+        self._wake = threading.Event()
+        self._closing = False
+        self._commit = GroupCommit(self._keep, step=step)
+        self._thread = threading.Thread(target=self._route_for_ever, name="mail-router", daemon=True)
+        if background:
+            self._wake.set()
+            self._thread.start()
 
     def accept(self, mail: Mail, done: Done) -> None:
         """Keep it durably, then call done (from the commit thread). Returns at once; many mails share one flush."""
-        raise NotImplementedError
+        if len(mail.recipients) > MAX_RECIPIENTS:
+            done(TooManyRecipientsError(f"a mail has at most {MAX_RECIPIENTS} recipients; its sender must split it"))
+        else:
+            self._commit.accept(mail, done)
 
     def route(self) -> int:
-        """Turn accepted mail that has none yet into deliveries. Returns how many mails; runs by itself, too."""
-        raise NotImplementedError
+        """Turn all accepted mail that has none yet into deliveries. Returns how many mails; runs by itself, too."""
+        routed = 0
+        with self._routing:
+            while count := self._router.route():
+                routed += count
+        return routed
 
-    def maildrop(self, account: str) -> Maildrop:
+    def maildrop(self, account: str) -> Mailbox:
         """Lock the mailbox for one POP3 session. Raises MaildropLockedError, UnavailableError."""
-        raise NotImplementedError
+        return Mailbox(self._parts.backing, account, self._parts.locks.take(account), self._now)
 
     def pending_reports(self, limit: int) -> Sequence[PendingReport]:
-        """DSNs that are to be built (`mail.dsn.build`) and accepted. The same ones until `report_accepted`."""
-        raise NotImplementedError
+        """DSNs that are to be built (`mail.dsn.envelope`) and accepted. The same ones until `report_accepted`."""
+        return self._reports.pending(limit)
 
     def report_accepted(self, pending: Sequence[PendingReport]) -> None:
         """Their DSNs are durable. Call it after `done(None)`; a crash between is harmless."""
-        raise NotImplementedError
+        self._reports.accepted(pending, self._now())
+
+    def reconsider(self, ids: Sequence[int], now: datetime) -> int:
+        """QUARANTINED -> HELD, by the decision of people. Returns how many moved."""
+        if not ids:
+            return 0
+        with self._parts.backing.writing() as connection:
+            moved = connection.execute(_RECONSIDER, {"ids": list(ids), "now": to_us(now)}).rowcount
+        self._parts.backing.marks.write_later([Mark(id, to_us(now), State.HELD) for id in ids])
+        return moved
 
     def counts(self) -> Mapping[str, Mapping[State, int]]:
         """Deliveries per account and state; OUTBOUND stands for the outbound queue."""
-        raise NotImplementedError
+        with self._parts.backing.reading() as connection:
+            return count_states(connection)
+
+    def audit(self) -> Books:
+        """What `holding.reconcile` compares; reads every record. Raises CorruptError."""
+        with self._purging:
+            return audit(self._parts.backing, self._settings.spool)
 
     def purge(self, now: datetime) -> int:
-        """Erase the bodies of finished mail whose retention is over. Returns how many."""
-        raise NotImplementedError
+        """Erase the bodies of finished mail whose retention is over; remove segments without any. Returns how many."""
+        with self._purging:
+            spool = self._parts.spool
+            active = spool.active if spool else None
+            before = None if active is None else position(active, 0)
+            purged = purge_bodies(self._parts.backing, self._parts.bodies, now, before=before)
+            if spool is not None:
+                remove_segments(self._parts.backing, spool, self._parts.disk)
+            return purged
 
     def close(self) -> None:
         """Commit what was accepted, then stop."""
+        self._commit.close()
+        self._closing = True
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._parts.close()
+
+    def __enter__(self) -> MailStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _keep(self, batch: Sequence[tuple[Envelope, bytes]]) -> None:
+        self._parts.bodies.keep(batch)
+        self._wake.set()
+
+    def _route_for_ever(self) -> None:
+        patience = ROUTE_EVERY.total_seconds() if self._parts.backing.is_shared else None
+        wait = patience
+        while not self._closing:
+            self._wake.wait(wait)
+            self._wake.clear()
+            wait = patience
+            try:
+                with self._routing:
+                    while not self._closing and self._router.route():
+                        pass
+            except Error as error:
+                log.error("mail.routing-waits", code=error.code, reason=str(error))
+                wait = ROUTE_EVERY.total_seconds()
+            except Exception as cause:  # accepted mail stays where it is; the next round begins where this one did
+                log.error("mail.routing-waits", code="kim.routing-failed", kind=type(cause).__name__)
+                wait = ROUTE_EVERY.total_seconds()
 
 
-def open_mail_store(settings: Settings, account_of: AccountOf) -> MailStore:
-    """Open (recover, upgrade, start routing).
+def open_mail_store(
+    settings: Settings,
+    account_of: AccountOf,
+    *,
+    now: Now = utc_now,
+    disk: Disk | None = None,
+    background: bool = True,
+    step: Step = lambda name: None,
+) -> MailStore:
+    """Open: recover the segments, upgrade the tables, take outbound mail back that was on its way, start routing.
 
-    Raises UnavailableError (database), ConflictError (another process has the spool), CorruptError.
+    background: False: only `route` routes. disk, step: where a test makes it fail.
+    Raises DatabaseUnavailableError, SpoolLockedError (another process has the spool), IndexMissingError, CorruptError.
     """
-    raise NotImplementedError
+    parts = open_parts(settings, disk or OsDisk())
+    try:
+        if parts.spool is not None:
+            require_index(parts.backing, parts.spool)
+        Outbound(parts.backing, settings.owner).reset()
+        return MailStore(parts, settings, account_of, now, background=background, step=step)
+    except BaseException:
+        parts.close()
+        raise
+
+
+def rebuild_index(settings: Settings, account_of: AccountOf, *, now: Now = utc_now, disk: Disk | None = None) -> int:
+    """Rebuild the index of an embedded store that no process has open (see `rebuild`). Returns how many mails.
+
+    Raises NothingToRebuildError, SpoolLockedError, UnavailableError, CorruptError.
+    """
+    parts = open_parts(settings, disk or OsDisk())
+    try:
+        router = Router(parts.backing, parts.bodies, account_of, now, retention=settings.retention)
+        return rebuild(parts.backing, parts.spool, parts.disk, router)
+    finally:
+        parts.close()

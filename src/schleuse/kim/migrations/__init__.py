@@ -1,0 +1,1 @@
+"""Alembic environment of the mail store's tables."""

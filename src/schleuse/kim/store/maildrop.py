@@ -1,0 +1,185 @@
+"""Mailboxes for POP3 sessions: one session at a time has one (RFC 1939 § 4), and no lock outlives its process."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import SQLAlchemyError
+
+from schleuse.clock import Now
+from schleuse.database import translate
+from schleuse.errors import Error, UnavailableError
+from schleuse.holding.states import State
+from schleuse.kim.store.backing import Backing
+from schleuse.kim.store.delivery import MaildropLockedError, position_of, to_us
+from schleuse.kim.store.marks import Mark
+from schleuse.mail.spool import DamagedRecordError
+
+_ENTRIES = sa.text("SELECT id, length, size FROM kim_delivery WHERE account = :account AND state = 'HELD' ORDER BY id")
+#: The retention clock ends at once: its owner has deleted it.
+_DELETE = sa.text(
+    "UPDATE kim_delivery SET state = 'DELIVERED', changed_us = :now, expires_us = :now"
+    " WHERE id IN :ids AND account = :account AND state = 'HELD'"
+).bindparams(sa.bindparam("ids", expanding=True))
+
+#: SQLite binds at most 32,766 values in one statement.
+_AT_ONCE = 10_000
+
+
+class MessageTakenError(UnavailableError):
+    code = "kim.message-taken"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A message as POP3 lists it."""
+
+    id: int
+    uidl: str
+    size: int
+
+
+def uidl(delivery: int) -> str:
+    """Derived from the delivery's id alone, so it is the same for ever, also after the index was rebuilt."""
+    digest = hashlib.sha256(b"schleuse uidl %d" % delivery).digest()
+    return base64.b32encode(digest[:15]).decode("ascii").lower()
+
+
+class Lock(Protocol):
+    """One mailbox, locked."""
+
+    def check(self) -> None:
+        """Raises UnavailableError when the lock was lost."""
+        ...
+
+    def release(self) -> None: ...
+
+
+class Locks(Protocol):
+    """Locks mailboxes."""
+
+    def take(self, account: str) -> Lock:
+        """Raises MaildropLockedError, UnavailableError."""
+        ...
+
+
+class Mailbox:
+    """Satisfies `contracts.Maildrop`."""
+
+    def __init__(self, backing: Backing, account: str, lock: Lock, now: Now) -> None:
+        self._backing = backing
+        self._account = account
+        self._lock = lock
+        self._now = now
+        try:
+            with backing.reading() as connection:
+                rows = connection.execute(_ENTRIES, {"account": account}).all()
+        except Error:
+            lock.release()
+            raise
+        self._entries = [Entry(row.id, uidl(row.id), row.size) for row in rows]
+        self._lengths = {row.id: row.length for row in rows}
+
+    def entries(self) -> Sequence[Entry]:
+        return self._entries
+
+    def content(self, id: int) -> bytes:
+        (content,) = self._backing.contents.read([(position_of(id), self._lengths[id])])
+        if isinstance(content, DamagedRecordError):
+            raise content
+        return content[1]
+
+    def delete(self, ids: Sequence[int]) -> None:
+        """HELD -> DELIVERED. Raises MessageTakenError when a worker has one of them under a lease."""
+        if not ids:
+            return
+        self._lock.check()
+        now_us = to_us(self._now())
+        with self._backing.writing() as connection:
+            self._delete_in(connection, sorted(set(ids)), now_us)
+        # The mark after: what was not committed is not deleted, and must come back in a rebuild.
+        self._backing.marks.write_later([Mark(id, now_us, State.DELIVERED) for id in ids])
+
+    def close(self) -> None:
+        self._lock.release()
+
+    def _delete_in(self, connection: Connection, ids: list[int], now_us: int) -> None:
+        for start in range(0, len(ids), _AT_ONCE):
+            part = ids[start : start + _AT_ONCE]
+            values = {"ids": part, "account": self._account, "now": now_us}
+            if connection.execute(_DELETE, values).rowcount != len(part):
+                raise MessageTakenError("a message is being worked on; none was deleted, try again later")
+
+
+class ProcessLocks:
+    """Embedded: only this process serves mailboxes, so the lock is a set in memory and dies with it."""
+
+    def __init__(self) -> None:
+        self._guarded = threading.Lock()
+        self._taken: set[str] = set()
+
+    def take(self, account: str) -> Lock:
+        with self._guarded:
+            if account in self._taken:
+                raise MaildropLockedError("another session has this mailbox")
+            self._taken.add(account)
+        return _ProcessLock(self, account)
+
+    def give_back(self, account: str) -> None:
+        with self._guarded:
+            self._taken.discard(account)
+
+
+class _ProcessLock:
+    def __init__(self, locks: ProcessLocks, account: str) -> None:
+        self._locks = locks
+        self._account: str | None = account
+
+    def check(self) -> None:
+        pass
+
+    def release(self) -> None:
+        if self._account is not None:
+            self._locks.give_back(self._account)
+            self._account = None
+
+
+class PostgresLocks:
+    """Several hosts: an advisory lock of a connection of its own, which the server frees when the connection ends."""
+
+    def __init__(self, url: sa.URL) -> None:
+        self._engine = sa.create_engine(url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
+
+    def take(self, account: str) -> Lock:
+        digest = hashlib.sha256(b"schleuse maildrop " + account.encode()).digest()
+        key = int.from_bytes(digest[:8], "big", signed=True)
+        try:
+            connection = self._engine.connect()
+            taken = connection.exec_driver_sql("SELECT pg_try_advisory_lock(%s)", (key,)).scalar_one()
+        except SQLAlchemyError as cause:
+            raise translate(cause) from cause
+        if not taken:
+            connection.close()
+            raise MaildropLockedError("another session has this mailbox")
+        return _PostgresLock(connection)
+
+
+class _PostgresLock:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def check(self) -> None:
+        try:
+            self._connection.exec_driver_sql("SELECT 1")
+        except SQLAlchemyError as cause:
+            raise translate(cause) from cause
+
+    def release(self) -> None:
+        self._connection.close()

@@ -1,0 +1,98 @@
+"""What a store is made of, and how it is opened: embedded (segments and SQLite), or PostgreSQL."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from schleuse.database import open_database
+from schleuse.errors import CorruptError
+from schleuse.kim.store.backing import Backing
+from schleuse.kim.store.bodies import Bodies, RowBodies, SegmentBodies, read_cursor, write_cursor
+from schleuse.kim.store.leases import MIGRATIONS
+from schleuse.kim.store.maildrop import Locks, PostgresLocks, ProcessLocks
+from schleuse.kim.store.marks import MARKS, MarkFiles, NoMarks
+from schleuse.mail.spool import Disk, Spool
+from schleuse.mail.spool.segments import OFFSET_BITS
+from schleuse.mail.spool.writer import default_reserve
+
+
+class IndexMissingError(CorruptError):
+    code = "kim.index-missing"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Where a store is.
+
+    url: database (`sqlite:///…` embedded, `postgresql+psycopg://…`). spool: directory of the segments (embedded).
+    host: our name in DSNs and their Message-IDs. owner: name of this process among those that share a PostgreSQL;
+    the same after a restart. retention: from the end of processing on (kim.md § 17). reserve_bytes: must stay free
+    on the disk of the spool; None: 5 %, at most 4 GiB (HD-28).
+    """
+
+    url: str
+    spool: Path
+    host: str
+    owner: str = "kim"
+    segment_bytes: int = 128 << 20
+    retention: timedelta = timedelta(days=90)
+    give_up_after: timedelta = timedelta(days=5)
+    reserve_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What differs between the embedded store and PostgreSQL. spool: None with PostgreSQL."""
+
+    backing: Backing
+    bodies: Bodies
+    locks: Locks
+    spool: Spool | None
+    disk: Disk
+
+    def close(self) -> None:
+        self.backing.marks.close()
+        self.bodies.close()
+        self.backing.engine.dispose()
+
+
+def open_parts(settings: Settings, disk: Disk) -> Parts:
+    """Recover the segments, upgrade the tables. Raises DatabaseUnavailableError, SpoolLockedError, CorruptError."""
+    engine = open_database(settings.url, MIGRATIONS)
+    if engine.dialect.name == "postgresql":
+        rows = RowBodies(engine)
+        return Parts(Backing(engine, rows, NoMarks()), rows, PostgresLocks(engine.url), None, disk)
+    try:
+        with engine.connect() as connection:
+            floor = (read_cursor(connection) or 0) >> OFFSET_BITS
+        reserve = settings.reserve_bytes
+        spool = Spool(
+            disk,
+            settings.spool,
+            segment_bytes=settings.segment_bytes,
+            reserve=default_reserve if reserve is None else lambda total: reserve,
+            floor=floor,
+        )
+    except BaseException:
+        engine.dispose()
+        raise
+    segments = SegmentBodies(spool)
+    backing = Backing(engine, segments, MarkFiles(disk, settings.spool / MARKS))
+    return Parts(backing, segments, ProcessLocks(), spool, disk)
+
+
+def require_index(backing: Backing, spool: Spool) -> None:
+    """An empty index beside segments with mail is a lost index: routing anew would hand finished mail out again.
+
+    Raises IndexMissingError.
+    """
+    with backing.writing() as connection:
+        if read_cursor(connection) is not None:
+            return
+        if spool.end:
+            raise IndexMissingError(
+                "the segments hold mail, but the index is empty; restore or rebuild it before this role goes on"
+            )
+        write_cursor(connection, 0)
