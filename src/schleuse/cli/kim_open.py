@@ -25,6 +25,28 @@ from schleuse.vault.local import PrivateKey, unwrap_with
 
 INTACT, NOT_INTACT, NOT_OPENED = 0, 1, 2
 
+File = Annotated[
+    str, Parameter(allow_leading_hyphen=True, help="The mail as fetched from the mailbox; - for standard input")
+]
+P12 = Annotated[Path | None, Parameter(help="PKCS#12 with encryption certificate and private key")]
+PasswordFile = Annotated[
+    Path | None, Parameter(help="File with the password of the PKCS#12 or private key in its first line")
+]
+Key = Annotated[Path | None, Parameter(help="Private key in PEM; with --cert, instead of --p12")]
+Cert = Annotated[Path | None, Parameter(help="Encryption certificate in PEM; with --key")]
+Trust = Annotated[
+    tuple[Path, ...],
+    Parameter(
+        consume_multiple=True,
+        negative="",
+        help="PEM files with trust anchors and CRLs; without any the signer's certificate is not checked (result 07)",
+    ),
+]
+Address = Annotated[
+    str | None, Parameter(help="KIM address of the mailbox; only its key may open [default: any bound to the key]")
+]
+Json = Annotated[bool, Parameter(name="--json", negative="", help="The results as one JSON object")]
+
 
 class NoKeyGivenError(MalformedError):
     """The command line names no key, or two."""
@@ -48,32 +70,20 @@ class _OwnKey:
 
 
 def open_mail(
-    file: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    file: File,
     /,
     *,
-    p12: Path | None = None,
-    password_file: Path | None = None,
-    key: Path | None = None,
-    cert: Path | None = None,
-    trust: Annotated[tuple[Path, ...], Parameter(consume_multiple=True)] = (),
-    address: str | None = None,
-    json_: Annotated[bool, Parameter(name="--json")] = False,
+    p12: P12 = None,
+    password_file: PasswordFile = None,
+    key: Key = None,
+    cert: Cert = None,
+    trust: Trust = (),
+    address: Address = None,
+    json_: Json = False,
 ) -> int:
-    """Decrypt and verify one KIM mail: the inner mail goes to stdout, the results to stderr.
+    """Decrypt and verify one KIM mail: the inner mail goes to stdout, the result codes to stderr.
 
-    Exit code: 0 opened and intact (results 01, 07), 1 opened but not intact, 2 not opened, 69 our own key
-    cannot serve.
-
-    Parameters
-    ----------
-    file: The mail as fetched from the mailbox; - for standard input.
-    p12: PKCS#12 with encryption certificate and private key.
-    password_file: File with the password of the PKCS#12 or key in its first line.
-    key: Private key in PEM, with --cert instead of --p12.
-    cert: Encryption certificate in PEM, with --key.
-    trust: PEM files with trust anchors and CRLs; without any the signer's certificate is not checked (result 07).
-    address: KIM address of the mailbox; only its key may open the mail. Default: any address bound to the key.
-    json_: Results as one JSON object.
+    Exit code: 0 opened and intact (results 01, 07); 1 opened, not intact; 2 not opened; 69 our own key cannot serve.
     """
     own = _own_key(p12, key, cert, _password(password_file))
     opened = open_kim_mail(

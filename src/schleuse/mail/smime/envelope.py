@@ -38,6 +38,8 @@ TI_ECIES = ber.oid("1.2.276.0.76.4.222")
 
 KEY_OCTETS, NONCE_OCTETS, ICV_OCTETS = 32, 12, 16
 MAX_RECIPIENTS = 1_000
+#: [2] (RFC 5083 § 2.1), and [3], as OpenSSL 3.0 has it (3.0.19 reads nothing else, 3.5.9 is right).
+_UNAUTHENTICATED = frozenset({0xA2, 0xA3})
 _OAEP = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), None)
 
 #: (DER of a recipient's certificate, content key) -> the recipient info.
@@ -93,7 +95,7 @@ def _parse(data: bytes) -> Envelope:
     mac = ber.octets(data, ber.expect(fields[at], ber.OCTET_STRING))
     pairs = None
     if len(fields) > at + 1:
-        pairs = _recipient_emails(data, ber.expect(fields[at + 1], 0xA2))
+        pairs = _recipient_emails(data, fields[at + 1])
     nonce, ciphertext = _encrypted_content(data, encrypted)
     if len(mac) != ICV_OCTETS:
         raise EnvelopeFormatError(f"the mac has {len(mac)} octets instead of {ICV_OCTETS}")
@@ -161,6 +163,8 @@ def _encrypted_content(data: bytes, info: ber.Element) -> tuple[bytes, bytes]:
 
 def _recipient_emails(data: bytes, attributes: ber.Element) -> tuple[RecipientEmail, ...] | None:
     """The pairs in the unauthenticated attributes, found by OID and not by position."""
+    if attributes[0] not in _UNAUTHENTICATED:
+        raise EnvelopeFormatError("something else than unauthenticated attributes follows the mac")
     found = None
     for attribute in ber.children(data, attributes):
         fields = ber.children(data, ber.expect(attribute, ber.SEQUENCE))

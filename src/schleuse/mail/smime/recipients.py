@@ -31,7 +31,8 @@ class RecipientEmail:
 @lru_cache(maxsize=1024)
 def issuer_and_serial(certificate: bytes) -> bytes:
     """DER of IssuerAndSerialNumber of a certificate in DER, with the issuer's own octets (RFC 5652 § 10.2.4)."""
-    body = ber.children(certificate, ber.children(certificate, ber.whole(certificate, ber.SEQUENCE))[0])
+    fields = ber.children(certificate, ber.whole(certificate, ber.SEQUENCE))
+    body = ber.children(certificate, fields[0]) if fields else []
     if len(body) < 6:
         raise ber.BadEncodingError("a certificate has too few fields")
     at = 1 if body[0][0] == 0xA0 else 0  # version [0] is optional

@@ -282,11 +282,18 @@ def _certificate_of(data: bytes, sid: ber.Element, certificates: tuple[bytes, ..
     """The enclosed certificate that the signer identifier names: by issuer and serial, or by key identifier."""
     if sid[0] == ber.SEQUENCE:
         wanted = ber.encoding(data, sid)
-        return next((one for one in certificates if issuer_and_serial(one) == wanted), None)
+        return next((one for one in certificates if _issuer_and_serial(one) == wanted), None)
     if sid[0] != 0x80:
         raise SignatureFormatError("the signer identifier is neither issuer and serial nor a key identifier")
     key_identifier = ber.contents(data, sid)
     return next((one for one in certificates if _key_identifier(one) == key_identifier), None)
+
+
+def _issuer_and_serial(certificate: bytes) -> bytes | None:
+    try:
+        return issuer_and_serial(certificate)
+    except ber.BadEncodingError:
+        return None  # broken ones beside the signer's do no harm
 
 
 def _key_identifier(certificate: bytes) -> bytes | None:
