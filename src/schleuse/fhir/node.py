@@ -1,8 +1,34 @@
-"""From hostile XML bytes to a light tree."""
+"""From hostile XML bytes to a light tree.
+
+A flaw of FHIR's XML form (text between elements, an unknown attribute, repetitions that do not stand together) becomes a
+child whose name starts with "#". No element definition knows such a name, so no rule can overlook it.
+
+Source: FHIR R4 § 2.6.1 (XML representation); limits.md "Budget" (what the tree may cost).
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from typing import Final
+from xml.parsers import expat
+
 from schleuse.errors import MalformedError
+
+#: An eAU has 25 KB; more than this is no document of the KIM world that we check.
+MAX_BYTES: Final = 4 * 1024 * 1024
+#: An eAU has some 500 elements. Bounds memory (about 250 bytes an element).
+MAX_ELEMENTS: Final = 100_000
+#: An eAU is 11 levels deep. Bounds recursion of the checks.
+MAX_DEPTH: Final = 64
+
+_FHIR: Final = "http://hl7.org/fhir"
+_XHTML: Final = "http://www.w3.org/1999/xhtml"
+
+TEXT: Final = "#text"
+ATTRIBUTE: Final = "#attribute"
+ORDER: Final = "#order"
+MARKUP: Final = "#markup"
 
 
 class BadXmlError(MalformedError):
@@ -14,9 +40,10 @@ class BadXmlError(MalformedError):
 class Node:
     """One FHIR element.
 
-    name: element name ("birthDate"); for a resource the name of the element that holds it ("resource"), for the root its type.
+    name: element name ("birthDate"); for a resource the name of the element that holds it ("resource"),
+        for the root its type.
     type: resource type ("Patient") if this is a resource, else None.
-    value: the `value` attribute of a primitive, or the `url` attribute of an extension (see `url`); None if absent.
+    value: the `value` attribute of a primitive, or the `url` attribute of an extension; None if absent.
     children: child elements by name, in document order; an `id` attribute becomes a child "id".
     """
 
@@ -28,19 +55,240 @@ class Node:
         self.value: str | None = None
         self.children: dict[str, list[Node]] = {}
 
+    def __repr__(self) -> str:
+        return f"<Node {self.name} with {len(self.children)} kinds of children>"  # no values: personal data
+
     def all(self, *path: str) -> list[Node]:
         """Every descendant along a path of element names: `bundle.all("entry", "resource")`."""
-        raise NotImplementedError
+        found = [self]
+        for name in path:
+            found = [child for node in found for child in node.children.get(name, ())]
+        return found
 
     def first(self, *path: str) -> Node | None:
         """The first such descendant, or None."""
-        raise NotImplementedError
+        return next(iter(self.all(*path)), None)
 
     def text(self, *path: str) -> str | None:
         """The value of the first such descendant, or None."""
-        raise NotImplementedError
+        found = self.first(*path)
+        return None if found is None else found.value
+
+    def walk(self, path: str = "") -> Iterator[tuple[str, Node]]:
+        """This node and all below it, each with its path ("Bundle.entry[3].resource.date")."""
+        path = path or self.name
+        yield path, self
+        for name, nodes in self.children.items():
+            for index, node in enumerate(nodes):
+                yield from node.walk(f"{path}.{name}[{index}]" if len(nodes) > 1 else f"{path}.{name}")
+
+
+#: Elements and attributes of a Narrative (FHIR R4 § 2.4.0.1, txt-1).
+_HTML_ELEMENTS: Final = frozenset(
+    "a abbr acronym b big blockquote br caption cite code col colgroup dd dfn div dl dt em h1 h2 h3 h4 h5 h6 hr i img "
+    "li ol p pre q samp small span strong sub sup table tbody td tfoot th thead tr tt ul var".split()
+)
+_HTML_ATTRIBUTES: Final = frozenset(
+    "abbr accesskey align alt axis border cellhalign cellpadding cellspacing cellvalign char charoff charset cite class "
+    "colspan compact coords dir frame headers height href hreflang hspace id lang longdesc name rel rev rowspan rules "
+    "scope shape span src start style summary tabindex title type valign value vspace width "
+    "http://www.w3.org/XML/1998/namespace|lang http://www.w3.org/XML/1998/namespace|space".split()
+)
+
+#: Something that may be text between elements. Rarely true, and then the slower parse decides.
+_MAYBE_TEXT: Final = re.compile(rb">[ \t\r\n]*[^<\s]|<!\[CDATA\[")
 
 
 def parse(xml: bytes) -> Node:
-    """The tree of one FHIR resource in XML (UTF-8, no DTD, no entities, bounded size and depth). Raises BadXmlError."""
-    raise NotImplementedError
+    """The tree of one FHIR resource in XML (UTF-8, no DTD, no entities, bounded size and depth).
+
+    Raises BadXmlError.
+    """
+    if len(xml) > MAX_BYTES:
+        raise BadXmlError(f"the document has {len(xml)} bytes, allowed are {MAX_BYTES}")
+    if xml.count(b"<") > 2 * MAX_ELEMENTS:
+        raise BadXmlError(f"the document has more than {MAX_ELEMENTS} elements")
+    reader = _Reader(watch_text=_MAYBE_TEXT.search(xml) is not None)
+    try:
+        reader.parser.Parse(xml, True)
+        return reader.result()
+    except expat.ExpatError as cause:
+        raise BadXmlError(
+            f"the XML is not well formed in line {cause.lineno}: {expat.ErrorString(cause.code)}"
+        ) from None  # the cause quotes nothing, but a chained traceback would hold the parser's state
+    except (UnicodeError, ValueError):
+        raise BadXmlError(f"the XML has a character that is not allowed in line {reader.line}") from None
+    finally:
+        reader.close()
+
+
+class _Reader:
+    """Feeds one expat parser and builds the tree."""
+
+    def __init__(self, *, watch_text: bool) -> None:
+        parser = expat.ParserCreate("UTF-8", "|")
+        self.parser = parser
+        parser.ordered_attributes = True
+        parser.buffer_text = True
+        self._document = Node("")
+        self._stack = [self._document]
+        self._html_depth = 0
+        parser.StartElementHandler = self._starter()
+        parser.EndElementHandler = self._ender()
+        if watch_text:
+            parser.CharacterDataHandler = self._text
+        parser.StartDoctypeDeclHandler = self._refuse_doctype
+        parser.XmlDeclHandler = self._declaration
+
+    def close(self) -> None:
+        """Untie parser and handlers: workers run without garbage collection, a cycle would stay for ever."""
+        parser = self.parser
+        parser.StartElementHandler = parser.EndElementHandler = parser.CharacterDataHandler = None
+        parser.StartDoctypeDeclHandler = parser.XmlDeclHandler = None
+
+    @property
+    def line(self) -> int:
+        return self.parser.CurrentLineNumber
+
+    def result(self) -> Node:
+        roots = list(self._document.children.values())
+        root = roots[0][0]
+        if root.type is None:
+            raise BadXmlError("the root element is not a FHIR resource")
+        root.name = root.type
+        return root
+
+    def _starter(self):  # type: ignore[no-untyped-def]
+        """The handler of start tags, as a closure: it runs 500 times a document."""
+        stack = self._stack
+        names = _LOCAL_NAMES
+        new = Node
+
+        def start(qualified: str, attributes: list[str]) -> None:
+            name = names.get(qualified) or self._name(qualified)
+            parent = stack[-1]
+            if name < "a":  # capital letter: a resource inside the element that holds it
+                stack.append(self._resource(name, parent))
+                if attributes:
+                    self._attributes(stack[-1], attributes)
+                return
+            node = new(name)
+            siblings = parent.children.get(name)
+            if siblings is None:
+                parent.children[name] = [node]
+            else:
+                siblings.append(node)
+                if next(reversed(parent.children)) != name:
+                    _flaw(parent, ORDER)
+            if attributes:
+                if len(attributes) == 2 and attributes[0] == "value" and attributes[1]:
+                    node.value = attributes[1]
+                else:
+                    self._attributes(node, attributes)
+            stack.append(node)
+            if len(stack) > MAX_DEPTH:
+                raise BadXmlError(f"the document is more than {MAX_DEPTH} levels deep in line {self.line}")
+
+        return start
+
+    def _ender(self):  # type: ignore[no-untyped-def]
+        pop = self._stack.pop
+
+        def end(_: str) -> None:
+            pop()
+
+        return end
+
+    def _name(self, qualified: str) -> str:
+        """The local name of a tag that is not in the table yet; notices the start of a Narrative."""
+        namespace, bar, local = qualified.rpartition("|")
+        if namespace == _XHTML and local == "div":
+            self._enter_html()
+            return "div"
+        if namespace != _FHIR or not bar:
+            raise BadXmlError(f"an element in line {self.line} is not in the namespace of FHIR")
+        if not local.isascii() or not local.isalnum():
+            return "#element"
+        if len(_LOCAL_NAMES) < _MAX_NAMES:  # hostile documents must not fill the memory
+            _LOCAL_NAMES[qualified] = local
+        return local
+
+    def _resource(self, name: str, holder: Node) -> Node:
+        """The node of a resource: its type goes to the element that holds it."""
+        if holder is self._document:
+            node = Node(name)
+            holder.children[name] = [node]
+            holder = node
+        elif holder.type is not None or holder.children:
+            _flaw(holder, ORDER)
+        holder.type = name
+        return holder
+
+    def _attributes(self, node: Node, attributes: list[str]) -> None:
+        for name, value in zip(attributes[::2], attributes[1::2], strict=True):
+            if not value:
+                _flaw(node, ATTRIBUTE)
+            elif name == "value" or (name == "url" and node.name in ("extension", "modifierExtension")):
+                if node.value is not None:
+                    _flaw(node, ATTRIBUTE)
+                node.value = value
+            elif name == "id" and "id" not in node.children and node.type is None:
+                child = Node("id")
+                child.value = value
+                node.children["id"] = [child]
+            else:
+                _flaw(node, ATTRIBUTE)
+
+    def _text(self, text: str) -> None:
+        if not text.isspace():
+            _flaw(self._stack[-1], TEXT)
+
+    def _refuse_doctype(self, *_: object) -> None:
+        raise BadXmlError(f"a DTD is not allowed (line {self.line})")
+
+    def _declaration(self, _version: str, encoding: str | None, _standalone: int) -> None:
+        if encoding is not None and encoding.upper() != "UTF-8":
+            raise BadXmlError("the XML declares an encoding other than UTF-8")
+
+    # A Narrative's markup is not kept, only whether it is allowed and whether it says anything (txt-1, txt-2).
+
+    def _enter_html(self) -> None:
+        parser = self.parser
+        saved = (parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler)
+        depth = 0
+
+        def start(qualified: str, attributes: list[str]) -> None:
+            nonlocal depth
+            depth += 1
+            namespace, _, local = qualified.rpartition("|")
+            div = self._stack[-1]
+            if namespace != _XHTML or local not in _HTML_ELEMENTS:
+                _flaw(div, MARKUP)
+            if any(name not in _HTML_ATTRIBUTES for name in attributes[::2]):
+                _flaw(div, MARKUP)
+            if local == "img":
+                div.value = "image"
+            if depth > MAX_DEPTH:
+                raise BadXmlError(f"the markup is more than {MAX_DEPTH} levels deep in line {self.line}")
+
+        def end(_: str) -> None:
+            nonlocal depth
+            depth -= 1
+            if depth < 0:
+                parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = saved
+                self._stack.pop()
+
+        def text(data: str) -> None:
+            if not data.isspace():
+                self._stack[-1].value = "text"
+
+        parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, text
+
+
+def _flaw(node: Node, kind: str) -> None:
+    node.children.setdefault(kind, [Node(kind)])
+
+
+#: "http://hl7.org/fhir|birthDate" -> "birthDate"; shared by all documents, so that names are one object each.
+_LOCAL_NAMES: dict[str, str] = {}
+_MAX_NAMES: Final = 5_000
