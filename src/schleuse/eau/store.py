@@ -99,7 +99,7 @@ class EauStore:
         """How many mails of the insurer had each outcome, by state of incident.md appendix A."""
         query = sa.select(RECEIVED.c.state, sa.func.count()).where(RECEIVED.c.ik == ik.value).group_by(RECEIVED.c.state)
         with self._reading() as connection:
-            return dict(connection.execute(query).tuples().all())
+            return {row[0]: row[1] for row in connection.execute(query)}
 
     def documents(self, ik: IK) -> dict[tuple[Kind, DocumentState], int]:
         """How many documents of the insurer are in each state."""
@@ -109,7 +109,7 @@ class EauStore:
             .group_by(DOCUMENT.c.kind, DOCUMENT.c.state)
         )
         with self._reading() as connection:
-            return {(Kind(kind), DocumentState(state)): n for kind, state, n in connection.execute(query).tuples()}
+            return {(Kind(kind), DocumentState(state)): n for kind, state, n in connection.execute(query)}
 
     def close(self) -> None:
         """Close all connections."""
