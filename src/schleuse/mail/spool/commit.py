@@ -43,8 +43,15 @@ class Keep(Protocol):
 class GroupCommit:
     """One thread that flushes. Thread-safe."""
 
-    def __init__(self, keep: Keep, *, step: Callable[[str], None] = lambda name: None) -> None:
+    def __init__(
+        self,
+        keep: Keep,
+        *,
+        max_waiting_bytes: int = MAX_WAITING_BYTES,
+        step: Callable[[str], None] = lambda name: None,
+    ) -> None:
         """step: told the name of each step before the next one; a test dies there."""
+        self._max_waiting_bytes = max_waiting_bytes
         self._keep = keep
         self._step = step
         self._wake = threading.Condition()
@@ -75,8 +82,9 @@ class GroupCommit:
     def _refusal(self, size: int) -> Error | None:
         if self._closing:
             return IntakeClosedError("this store is stopping; another process or a later try will take the mail")
-        if self._waiting and self._bytes + size > MAX_WAITING_BYTES:
-            return IntakeBusyError(f"more than {MAX_WAITING_BYTES >> 20} MiB wait for the disk; try again later")
+        if self._waiting and self._bytes + size > self._max_waiting_bytes:
+            limit = self._max_waiting_bytes >> 20
+            return IntakeBusyError(f"more than {limit} MiB wait for the disk; try again later")
         return None
 
     def _run(self) -> None:

@@ -224,7 +224,7 @@ class SegmentReader:
     def ends(self) -> dict[int, int]:
         """Where the durable records of each segment end: as the next one's header says, or judged from its bytes.
 
-        A newest file without a header was being made when its process died; it is left out.
+        A file without a header that holds no records was being made when its process died; it is left out.
         Raises SegmentReadError, DamagedRecordError.
         """
         numbers = self.numbers()
@@ -234,9 +234,18 @@ class SegmentReader:
         for number, header in headers.items():
             if header is not None:
                 ends[number] = said[number] if number in said else self._end(number)
-            elif number != numbers[-1]:
+            elif number in said or self._holds_records(number):
                 raise DamagedRecordError(f"segment {number} has no header; restore it before this role goes on")
         return ends
+
+    def _holds_records(self, number: int) -> bool:
+        with self._opened(number) as fd:
+            offset = 0
+            while data := self._disk.read(fd, _SEARCH, offset):
+                if RECORD_MAGIC in data:  # always at a multiple of 8, so never across two reads
+                    return True
+                offset += len(data)
+        return False
 
     def _end(self, number: int) -> int:
         with self._opened(number) as fd:
