@@ -38,8 +38,9 @@ from schleuse.eau.feed_errors import (
 from schleuse.eau.feed_guard import Guard
 from schleuse.eau.feed_store import Event, FeedStore, StoredDocument
 from schleuse.eau.filing import context
-from schleuse.errors import Error
+from schleuse.errors import Error, MalformedError
 from schleuse.identifiers import IK
+from schleuse.mail.smime.signed import parse_signed
 from schleuse.vault import Vault
 from schleuse.vault.keys import SealBrokenError
 
@@ -196,7 +197,7 @@ def create_app(store: FeedStore, vault: Vault, clients: Sequence[FeedClient], co
         operation_id="get_document",
         tags=["eau"],
     )
-    def get_document(  # noqa: PLR0917 - FastAPI passes them by name
+    def get_document(
         ik: Insurer,
         client: Client,
         document_id: Annotated[str, Path(description="Dokumenten-ID, with or without urn:uuid:")],
@@ -257,13 +258,31 @@ def _find(store: FeedStore, ik: IK, document_id: str) -> StoredDocument:
 
 
 def _unsealed(vault: Vault, ik: IK, stored: StoredDocument, form: str) -> bytes:
-    sealed = stored.xml if form == "xml" else stored.p7s
+    if form == "p7s":
+        return _unseal(vault, ik, stored, "p7s", stored.p7s)
+    if stored.xml is not None:
+        xml = _unseal(vault, ik, stored, "xml", stored.xml)
+    else:
+        xml = _enveloped(_unseal(vault, ik, stored, "p7s", stored.p7s))
+    if hashlib.sha256(xml).digest() != stored.sha256:
+        raise SealedDamageError("a stored document is not the one that was filed; its operator must look")
+    return xml
+
+
+def _unseal(vault: Vault, ik: IK, stored: StoredDocument, form: str, sealed: bytes | None) -> bytes:
     if sealed is None:
         raise NoSuchFormError("this document is kept as XML only; ask for format=xml")
     try:
         return vault.unseal(ik, sealed, context(ik, stored.document_id, form))
     except SealBrokenError as cause:
         raise SealedDamageError("a stored document does not open under its seal; its operator must look") from cause
+
+
+def _enveloped(p7s: bytes) -> bytes:
+    try:
+        return parse_signed(p7s).content
+    except MalformedError as cause:
+        raise SealedDamageError("a stored signed file cannot be read any more; its operator must look") from cause
 
 
 def _negotiate(accept: str) -> str:

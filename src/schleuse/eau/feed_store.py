@@ -46,11 +46,14 @@ class Event:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class StoredDocument:
-    """A published document, still sealed under `filing.context`. sha256: over the XML octets."""
+    """A published document, still sealed under `filing.context`. sha256: over the XML octets.
+
+    xml is None where the signed file holds it; at least one of the two is there.
+    """
 
     document_id: DocumentId
     sha256: bytes
-    xml: bytes
+    xml: bytes | None
     p7s: bytes | None
 
 

@@ -67,10 +67,17 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Sealed:
-    """A document as it is kept: sealed by the caller's vault under `context(ik, id, form)`."""
+    """A document as it is kept: sealed by the caller's vault under `context(ik, id, form)`.
 
-    xml: bytes
+    The signed file is enough, for the feed takes the XML out of it; xml: for a document without one.
+    """
+
+    xml: bytes | None = None
     p7s: bytes | None = None
+
+    def __post_init__(self) -> None:
+        if self.xml is None and self.p7s is None:
+            raise ValueError("a document is kept as signed file or as XML")
 
 
 @dataclass(frozen=True, slots=True, repr=False)

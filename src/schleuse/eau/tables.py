@@ -89,12 +89,13 @@ _partial("eau_document_file", "file_hash", sa.text("file_hash IS NOT NULL"))
 _partial("eau_document_content", "content_key", sa.text("content_key IS NOT NULL"))
 _partial("eau_document_pending", "target", sa.text("state = 'pending'"))
 
-#: Sealed octets, apart from the rows that every batch reads.
+#: Sealed octets, apart from the rows that every batch reads. A signed file holds the XML, so one of the two is enough:
+#: keeping both would double what a batch writes.
 CONTENT = sa.Table(
     "eau_content",
     METADATA,
     sa.Column("delivery", _Delivery, primary_key=True, autoincrement=False),
-    sa.Column("xml", sa.LargeBinary, nullable=False),
+    sa.Column("xml", sa.LargeBinary),
     sa.Column("p7s", sa.LargeBinary),
 )
 

@@ -64,7 +64,7 @@ def upgrade() -> None:
     op.create_table(
         "eau_content",
         _delivery(),
-        sa.Column("xml", sa.LargeBinary, nullable=False),
+        sa.Column("xml", sa.LargeBinary),
         sa.Column("p7s", sa.LargeBinary),
     )
     op.create_table(
