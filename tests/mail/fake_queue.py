@@ -56,19 +56,27 @@ class MemoryQueue:
         with self._mutex, self.faults.around("due"):
             rows = [row for row in self.rows.values() if row.state is State.HELD and row.next_at <= now]
             rows.sort(key=lambda row: (row.next_at, row.mail.id))
+            for row in rows[:limit]:
+                row.state = State.RELEASING
             return [row.mail for row in rows[:limit]]
+
+    def restart(self) -> None:
+        """What the process had in its hands when it ended is due again."""
+        for row in self.rows.values():
+            if row.state is State.RELEASING:
+                row.state = State.HELD
 
     def delivered(self, id: int, now: datetime, reply: str, relayed_dsn: bool) -> None:
         with self._mutex, self.faults.around("delivered"):
-            row = self._held(id)
+            row = self._ours(id)
             row.state, row.reply = State.DELIVERED, reply
             if not relayed_dsn:
                 self._record(row, Action.RELAYED, "2.0.0")
 
     def retry(self, id: int, now: datetime, next_at: datetime, reply: str, report_delay: bool) -> None:
         with self._mutex, self.faults.around("retry"):
-            row = self._held(id)
-            row.next_at, row.reply = next_at, reply
+            row = self._ours(id)
+            row.state, row.next_at, row.reply = State.HELD, next_at, reply
             reported = row.mail.delay_reported or report_delay
             if report_delay and not row.mail.delay_reported:
                 self._record(row, Action.DELAYED, "4.0.0")
@@ -76,14 +84,14 @@ class MemoryQueue:
 
     def failed(self, id: int, now: datetime, reply: str, status: str) -> None:
         with self._mutex, self.faults.around("failed"):
-            row = self._held(id)
+            row = self._ours(id)
             row.state, row.reply = State.RETURNED, reply
             self._record(row, Action.FAILED, status)
 
-    def _held(self, id: int) -> Row:
+    def _ours(self, id: int) -> Row:
         row = self.rows[id]
-        if row.state is not State.HELD:
-            raise ConflictError(f"the mail is {row.state}, and was expected to be HELD")
+        if row.state is not State.RELEASING:
+            raise ConflictError(f"the mail is {row.state}, and was expected to be RELEASING")
         return row
 
     def _record(self, row: Row, action: Action, status: str) -> None:

@@ -56,10 +56,13 @@ class QueueContract:
         assert due.message_id.strip("<>") == "1@arzt.kim.telematik-test"
         assert not due.delay_reported
 
-    def test_due_takes_nothing_out_of_the_queue(self, queue: Queue) -> None:
-        due = self.one(queue)
+    def test_what_was_taken_is_ours_until_its_attempt_has_ended(self, queue: Queue) -> None:
+        self.put(queue, A_MAIL)
+        assert [*queue.due(NOW, 0)] == []
+        (due,) = queue.due(NOW, 1)
+        assert [*queue.due(NOW, 10)] == []
+        queue.retry(due.id, NOW, NOW, "451 later", report_delay=False)
         assert [mail.id for mail in queue.due(NOW, 10)] == [due.id]
-        assert queue.due(NOW, 0) == []
 
     def test_delivered_is_not_due_again(self, queue: Queue) -> None:
         queue.delivered(self.one(queue).id, NOW, "250 ok", relayed_dsn=True)
@@ -124,4 +127,5 @@ class QueueContract:
         first, second = queue.due(NOW, 10)
         assert {first.recipient.address, second.recipient.address} == {r.address for r in both}
         queue.delivered(first.id, NOW, "250 ok", relayed_dsn=True)
+        queue.retry(second.id, NOW, NOW, "451 later", report_delay=False)
         assert [mail.id for mail in queue.due(NOW, 10)] == [second.id]

@@ -363,7 +363,7 @@ def test_no_mail_is_sent_twice_however_small_the_room_is() -> None:
             route = Route("127.0.0.1", server.port, TLSMode.NONE, connections=2)
             config = OutboundConfig("mail.kim.example", Routes(smarthost=route), max_in_flight=5)
             async with run_queue(queue, config, now=lambda: NOW, jitter=lambda: 0.5):
-                while any(row.state is State.HELD for row in queue.rows.values()):
+                while any(row.state is not State.DELIVERED for row in queue.rows.values()):
                     await asyncio.sleep(0)
             assert len({taken.content for taken in server.taken}) == len(server.taken) == 60
 
@@ -396,6 +396,7 @@ def test_stopping_in_the_middle_of_a_mail_leaves_it_to_the_next_start() -> None:
             async with run_queue(queue, config, now=lambda: NOW, jitter=lambda: 0.5, grace=timedelta(0)):
                 while "DATA" not in server.commands:
                     await asyncio.sleep(0)
+            queue.restart()
             assert queue.rows[1].state is State.HELD
             assert queue.rows[1].mail.attempts == 0
 

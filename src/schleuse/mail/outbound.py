@@ -117,12 +117,12 @@ class Outbound:
             return 0
         now = self._now()
         try:
-            due = await self._in_thread(lambda: self._queue.due(now, room + len(before)))
+            due = await self._in_thread(lambda: self._queue.due(now, room))
         except Error as error:
             self._note_store(error)
             return 0
-        # What was under way when we asked may be settled by now, and would be sent twice.
-        fresh = [mail for mail in due if mail.id not in before][:room]
+        # The queue gives out each mail once, for a time: what comes again while we have it must not be sent twice.
+        fresh = [mail for mail in due if mail.id not in before]
         for mail in fresh:
             task = asyncio.create_task(self._one(mail))
             self._in_flight[mail.id] = task
@@ -131,7 +131,7 @@ class Outbound:
 
     def _settled(self, id: int) -> None:
         del self._in_flight[id]
-        # Each look at the queue reads what is under way again, so look when half of it is done.
+        # One look, one transaction: look when half of it is done, not after each.
         if len(self._in_flight) <= self._config.max_in_flight // 2:
             self._woken.set()
 
