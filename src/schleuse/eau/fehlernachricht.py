@@ -207,7 +207,7 @@ def _addresses(header: str | None) -> Iterator[KIMAddress]:
 
 def _attribute(value: str) -> str:
     """Quoted for XML; signs that XML 1.0 § 2.2 forbids are refused, so that the message is always well formed."""
-    if _UNPRINTABLE.search(value):
+    if not value or _UNPRINTABLE.search(value):
         raise BadFehlernachrichtError("the reference of a Fehlernachricht has signs that XML cannot carry")
     return quoteattr(value)
 

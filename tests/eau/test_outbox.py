@@ -1,0 +1,180 @@
+"""Fehlernachrichten leave once each, with the same octets, whatever breaks between (style.md § 1 no. 6)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.eau.samples import NOON, faulty, file
+
+from schleuse.eau.letter_store import Unsent
+from schleuse.eau.outbox import BATCH, FIRST_PAUSE, LONGEST_PAUSE, Outbox, Step, pause_after
+from schleuse.eau.store import EauStore
+from schleuse.errors import UnavailableError
+
+
+class MailSystem:
+    """Keeps what is submitted. fail: "before" loses the mail, "after" only the reply."""
+
+    def __init__(self) -> None:
+        self.taken: list[bytes] = []
+        self.fail: str | None = None
+        self.refuses: set[str] = set()
+
+    async def submit(self, mail: bytes, _sender: str, recipient: str) -> None:
+        if self.fail == "before":
+            raise UnavailableError("no connection")
+        if recipient in self.refuses:
+            raise ValueError("a bug in a client library")
+        self.taken.append(mail)
+        if self.fail == "after":
+            raise ConnectionResetError
+
+
+class Signer:
+    """Finishes mails, each time with other octets, as encryption does."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.off = False
+
+    def finish(self, letter: Unsent) -> bytes:
+        if self.off:
+            raise UnavailableError("no key")
+        self.calls += 1
+        return b"%s %s %d" % (letter.message_id.encode(), letter.draft, self.calls)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = NOON
+
+    def __call__(self) -> object:
+        return self.now
+
+
+def outbox(store: EauStore, mails: MailSystem, signer: Signer, clock: Clock) -> Outbox:
+    return Outbox(store.letters, signer.finish, mails.submit, lambda: clock.now)
+
+
+@pytest.fixture
+def mails() -> MailSystem:
+    return MailSystem()
+
+
+@pytest.fixture
+def signer() -> Signer:
+    return Signer()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def test_a_recorded_letter_is_sent_once(store: EauStore, mails: MailSystem, signer: Signer, clock: Clock) -> None:
+    file(store, faulty(1), faulty(2))
+    box = outbox(store, mails, signer, clock)
+    assert asyncio.run(box.step()) == Step(sent=2)
+    assert asyncio.run(box.step()) == Step()
+    assert [mail.split()[0] for mail in mails.taken] == [b"<l1@kk.kim.telematik>", b"<l2@kk.kim.telematik>"]
+    assert store.letters.waiting() == 0
+
+
+@pytest.mark.parametrize("fail", ["before", "after"])
+def test_a_failure_is_tried_again_later_with_the_same_octets(
+    store: EauStore, mails: MailSystem, signer: Signer, clock: Clock, fail: str
+) -> None:
+    file(store, faulty(1))
+    box = outbox(store, mails, signer, clock)
+    mails.fail = fail
+    assert asyncio.run(box.step()) == Step(failed=1)
+    mails.fail = None
+    assert asyncio.run(box.step()) == Step()  # not yet due
+    clock.now += FIRST_PAUSE
+    assert asyncio.run(box.step()) == Step(sent=1)
+    assert len(set(mails.taken)) == 1
+    assert signer.calls == 1
+
+
+def test_a_crash_between_sending_and_marking_sends_the_same_octets_again(
+    open_eau: Callable[[], EauStore], mails: MailSystem, signer: Signer, clock: Clock
+) -> None:
+    file(open_eau(), faulty(1))
+
+    class Killed(BaseException):
+        pass
+
+    async def submit_and_die(mail: bytes, _sender: str, _recipient: str) -> None:
+        mails.taken.append(mail)
+        raise Killed
+
+    with pytest.raises(Killed):
+        asyncio.run(Outbox(open_eau().letters, signer.finish, submit_and_die, lambda: clock.now).step())
+    assert asyncio.run(outbox(open_eau(), mails, signer, clock).step()) == Step(sent=1)
+    first, second = mails.taken
+    assert first == second
+
+
+def test_two_outboxes_agree_on_the_octets_of_a_letter(store: EauStore) -> None:
+    file(store, faulty(1))
+    assert store.letters.keep_wire(1, b"mine") == b"mine"
+    assert store.letters.keep_wire(1, b"yours") == b"mine"
+
+
+def test_one_letter_that_cannot_go_does_not_keep_the_others(
+    store: EauStore, mails: MailSystem, signer: Signer, clock: Clock
+) -> None:
+    stuck = faulty(1)
+    stuck.letter = type(stuck.letter)("<x@y>", "eau@kk.kim.telematik", "bad@b.kim.telematik", b"draft")
+    file(store, stuck, faulty(2))
+    mails.refuses.add("bad@b.kim.telematik")
+    assert asyncio.run(outbox(store, mails, signer, clock).step()) == Step(sent=1, failed=1)
+
+
+def test_a_key_that_is_off_is_waited_for(store: EauStore, mails: MailSystem, signer: Signer, clock: Clock) -> None:
+    file(store, faulty(1))
+    signer.off = True
+    box = outbox(store, mails, signer, clock)
+    assert asyncio.run(box.step()) == Step(failed=1)
+    signer.off = False
+    clock.now += LONGEST_PAUSE
+    assert asyncio.run(box.step()) == Step(sent=1)
+
+
+@given(st.integers(1, 10_000))
+def test_pauses_grow_up_to_a_bound_and_never_end(attempts: int) -> None:
+    assert FIRST_PAUSE <= pause_after(attempts) <= pause_after(attempts + 1) <= LONGEST_PAUSE
+
+
+def test_the_loop_sends_what_it_is_woken_for_and_survives_a_store_that_is_off(
+    sqlite_store: EauStore, mails: MailSystem, signer: Signer, clock: Clock
+) -> None:
+    file(sqlite_store, *(faulty(delivery) for delivery in range(1, BATCH + 3)))
+
+    async def scenario() -> None:
+        wake = asyncio.Event()
+        wake.set()
+        loop = asyncio.create_task(outbox(sqlite_store, mails, signer, clock).run(wake))
+        while sqlite_store.letters.waiting():
+            await asyncio.sleep(0)
+        with sqlite_store._engine.begin() as connection:
+            connection.execute(sa.text("ALTER TABLE eau_letter RENAME TO gone"))
+        wake.set()
+        while wake.is_set():
+            await asyncio.sleep(0)
+        assert not loop.done()
+        loop.cancel()
+        await asyncio.gather(loop, return_exceptions=True)
+
+    asyncio.run(scenario())
+    assert len(mails.taken) == BATCH + 2
+
+
+def test_the_first_pause_is_short_because_an_answer_is_due_as_fast_as_possible() -> None:
+    assert pause_after(1) <= timedelta(seconds=10)
