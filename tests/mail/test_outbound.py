@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+import uvloop
 from tests.mail.fake_queue import MemoryQueue
 from tests.mail.fake_smtp_server import FakeSMTPServer
 from tests.mail.fake_tls import TestCA, server_context
@@ -78,6 +79,7 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
         await asyncio.wait_for(test(), 30)
 
     asyncio.run(bounded())
+    uvloop.run(bounded())  # the loop of the kim role
 
 
 def test_a_mail_arrives_byte_for_byte_with_its_dsn_parameters() -> None:

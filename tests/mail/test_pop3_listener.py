@@ -11,12 +11,14 @@ import ssl
 import subprocess
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+import uvloop
 from tests.mail.fake_maildrop import MemoryMailboxes
 from tests.mail.fake_tls import TestCA, server_context
 
@@ -27,9 +29,17 @@ MAIL = b"From: a@kim.example\r\nTo: b@kim.example\r\nSubject: one\r\nMessage-ID:
 CONFIG = Config(hostname="localhost", port=0)
 
 
-@pytest.fixture(scope="module")
-def ca(tmp_path_factory: pytest.TempPathFactory) -> TestCA:
-    return TestCA(tmp_path_factory.mktemp("ca"))
+class Place(TestCA):
+    """Where the listener runs: on which event loop, and with whose certificate."""
+
+    def __init__(self, directory: Path, run: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+        super().__init__(directory)
+        self.run = run
+
+
+@pytest.fixture(scope="module", params=[asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def ca(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return Place(tmp_path_factory.mktemp("ca"), request.param)
 
 
 @dataclass
@@ -72,7 +82,7 @@ async def check(user: str, password: str, peer: str) -> str | None:
 
 
 @contextlib.contextmanager
-def serving(ca: TestCA, config: Config = CONFIG, grace: float = 5) -> Iterator[Running]:
+def serving(ca: Place, config: Config = CONFIG, grace: float = 5) -> Iterator[Running]:
     """The listener on its own loop in a thread, because the clients of these tests block."""
     boxes = MemoryMailboxes()
     counted: Counter[Signal] = Counter()
@@ -95,7 +105,7 @@ def serving(ca: TestCA, config: Config = CONFIG, grace: float = 5) -> Iterator[R
             ready.set()
             await ending.wait()
 
-    thread = threading.Thread(target=asyncio.run, args=(run(),))
+    thread = threading.Thread(target=ca.run, args=(run(),))
     thread.start()
     assert ready.wait(10)
     try:
@@ -110,7 +120,7 @@ def serving(ca: TestCA, config: Config = CONFIG, grace: float = 5) -> Iterator[R
         assert boxes.locked == set()
 
 
-def test_poplib_fetches_and_deletes_over_tls(ca: TestCA) -> None:
+def test_poplib_fetches_and_deletes_over_tls(ca: Place) -> None:
     with serving(ca) as server:
         server.boxes.put("kasse", MAIL)
         client = server.logged_in()
@@ -125,7 +135,7 @@ def test_poplib_fetches_and_deletes_over_tls(ca: TestCA) -> None:
         assert server.boxes.locked == set()  # unlocked before the client hears +OK
 
 
-def test_a_dropped_connection_deletes_nothing_and_gives_the_lock_back(ca: TestCA) -> None:
+def test_a_dropped_connection_deletes_nothing_and_gives_the_lock_back(ca: Place) -> None:
     with serving(ca) as server:
         server.boxes.put("kasse", MAIL)
         client = server.logged_in()
@@ -136,7 +146,7 @@ def test_a_dropped_connection_deletes_nothing_and_gives_the_lock_back(ca: TestCA
         server.logged_in().quit()
 
 
-def test_a_connection_dropped_while_the_store_works_gives_the_lock_back(ca: TestCA) -> None:
+def test_a_connection_dropped_while_the_store_works_gives_the_lock_back(ca: Place) -> None:
     with serving(ca) as server:
         server.boxes.put("kasse", MAIL)
         client = server.logged_in()
@@ -147,7 +157,7 @@ def test_a_connection_dropped_while_the_store_works_gives_the_lock_back(ca: Test
         server.until_gone()
 
 
-def test_two_sessions_on_one_mailbox_are_refused_and_on_two_are_not(ca: TestCA) -> None:
+def test_two_sessions_on_one_mailbox_are_refused_and_on_two_are_not(ca: Place) -> None:
     with serving(ca) as server:
         first = server.logged_in()
         second = server.tls_client()
@@ -160,7 +170,7 @@ def test_two_sessions_on_one_mailbox_are_refused_and_on_two_are_not(ca: TestCA) 
         first.quit()
 
 
-def test_own_trouble_is_temporary_and_a_wrong_password_is_not(ca: TestCA) -> None:
+def test_own_trouble_is_temporary_and_a_wrong_password_is_not(ca: Place) -> None:
     with serving(ca) as server:
         client = server.tls_client()
         client.user("stoerung")
@@ -178,7 +188,7 @@ def test_own_trouble_is_temporary_and_a_wrong_password_is_not(ca: TestCA) -> Non
         assert server.counted[Signal.STORE_FAILED] == 2
 
 
-def test_a_mailbox_whose_list_cannot_be_read_stays_unlocked(ca: TestCA) -> None:
+def test_a_mailbox_whose_list_cannot_be_read_stays_unlocked(ca: Place) -> None:
     with serving(ca) as server:
         server.boxes.faults.before("entries")
         client = server.tls_client()
@@ -190,7 +200,7 @@ def test_a_mailbox_whose_list_cannot_be_read_stays_unlocked(ca: TestCA) -> None:
         client.quit()
 
 
-def test_deleting_that_worked_though_unlocking_failed_is_a_success(ca: TestCA) -> None:
+def test_deleting_that_worked_though_unlocking_failed_is_a_success(ca: Place) -> None:
     with serving(ca) as server:
         server.boxes.put("kasse", MAIL)
         client = server.logged_in()
@@ -200,7 +210,7 @@ def test_deleting_that_worked_though_unlocking_failed_is_a_success(ca: TestCA) -
         assert server.boxes.mails["kasse"] == {}
 
 
-def test_a_plain_port_takes_a_log_in_only_after_stls(ca: TestCA) -> None:
+def test_a_plain_port_takes_a_log_in_only_after_stls(ca: Place) -> None:
     with serving(ca, replace(CONFIG, implicit_tls=False)) as server:
         client = poplib.POP3("localhost", server.port, timeout=10)
         assert "STLS" in client.capa()
@@ -212,7 +222,7 @@ def test_a_plain_port_takes_a_log_in_only_after_stls(ca: TestCA) -> None:
         client.quit()
 
 
-def test_what_follows_stls_in_clear_is_forgotten(ca: TestCA) -> None:
+def test_what_follows_stls_in_clear_is_forgotten(ca: Place) -> None:
     with serving(ca, replace(CONFIG, implicit_tls=False)) as server:
         raw = socket.create_connection(("127.0.0.1", server.port), timeout=10)
         raw.recv(200)
@@ -223,7 +233,7 @@ def test_what_follows_stls_in_clear_is_forgotten(ca: TestCA) -> None:
             assert secure.recv(200).startswith(b"-ERR")
 
 
-def test_a_broken_handshake_after_stls_leaves_no_session(ca: TestCA) -> None:
+def test_a_broken_handshake_after_stls_leaves_no_session(ca: Place) -> None:
     with serving(ca, replace(CONFIG, implicit_tls=False)) as server:
         with socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
             raw.recv(200)
@@ -236,7 +246,7 @@ def test_a_broken_handshake_after_stls_leaves_no_session(ca: TestCA) -> None:
         server.until_gone()
 
 
-def test_openssl_s_client_talks_to_both_ports(ca: TestCA) -> None:
+def test_openssl_s_client_talks_to_both_ports(ca: Place) -> None:
     script = b"USER kasse\nPASS geheim\nSTAT\nQUIT\n"
     for implicit in (True, False):
         with serving(ca, replace(CONFIG, implicit_tls=implicit)) as server:
@@ -249,7 +259,7 @@ def test_openssl_s_client_talks_to_both_ports(ca: TestCA) -> None:
             assert b"+OK bye" in done.stdout
 
 
-def test_a_third_connection_of_one_peer_is_turned_away_and_a_free_place_is_used_again(ca: TestCA) -> None:
+def test_a_third_connection_of_one_peer_is_turned_away_and_a_free_place_is_used_again(ca: Place) -> None:
     with serving(ca, replace(CONFIG, max_sessions_per_peer=2)) as server:
         first, second = server.tls_client(), server.tls_client()
         with (
@@ -265,7 +275,7 @@ def test_a_third_connection_of_one_peer_is_turned_away_and_a_free_place_is_used_
         assert server.counted[Signal.TURNED_AWAY] == 1
 
 
-def test_an_idle_session_ends_without_a_word_and_deletes_nothing(ca: TestCA) -> None:
+def test_an_idle_session_ends_without_a_word_and_deletes_nothing(ca: Place) -> None:
     with serving(ca, replace(CONFIG, idle_timeout=timedelta(milliseconds=150))) as server:
         server.boxes.put("kasse", MAIL)
         client = server.logged_in()
@@ -278,7 +288,7 @@ def test_an_idle_session_ends_without_a_word_and_deletes_nothing(ca: TestCA) -> 
         assert server.counted[Signal.TIMED_OUT] == 1
 
 
-def test_draining_closes_who_is_not_logged_in_and_lets_the_others_finish(ca: TestCA) -> None:
+def test_draining_closes_who_is_not_logged_in_and_lets_the_others_finish(ca: Place) -> None:
     with serving(ca) as server:
         server.boxes.put("kasse", MAIL)
         stranger, client = server.tls_client(), server.logged_in()
@@ -292,7 +302,7 @@ def test_draining_closes_who_is_not_logged_in_and_lets_the_others_finish(ca: Tes
         assert server.boxes.mails["kasse"] == {}
 
 
-def test_draining_cuts_who_stays_too_long_and_deletes_nothing(ca: TestCA) -> None:
+def test_draining_cuts_who_stays_too_long_and_deletes_nothing(ca: Place) -> None:
     with serving(ca, grace=0.05) as server:
         server.boxes.put("kasse", MAIL)
         client = server.logged_in()
@@ -303,7 +313,7 @@ def test_draining_cuts_who_stays_too_long_and_deletes_nothing(ca: TestCA) -> Non
     assert len(server.boxes.mails["kasse"]) == 1
 
 
-def test_a_client_that_does_not_read_makes_no_second_copy_of_a_big_mail(ca: TestCA) -> None:
+def test_a_client_that_does_not_read_makes_no_second_copy_of_a_big_mail(ca: Place) -> None:
     content = b"Subject: big\r\n\r\n" + b".0123456789abcdef\r\n" * 1_000_000
     with serving(ca) as server:
         server.boxes.put("kasse", content)
@@ -323,7 +333,7 @@ def test_a_client_that_does_not_read_makes_no_second_copy_of_a_big_mail(ca: Test
 
 
 @pytest.mark.skipif(shutil.which("fetchmail") is None, reason="fetchmail is not installed")
-def test_fetchmail_fetches_and_deletes(ca: TestCA, tmp_path: Path) -> None:
+def test_fetchmail_fetches_and_deletes(ca: Place, tmp_path: Path) -> None:
     with serving(ca) as server:
         for _ in range(3):
             server.boxes.put("kasse", MAIL)
@@ -342,7 +352,7 @@ def test_fetchmail_fetches_and_deletes(ca: TestCA, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("mpop") is None, reason="mpop is not installed")
 @pytest.mark.parametrize("implicit", [True, False])
-def test_mpop_fetches_by_uidl_pipelines_and_keeps(ca: TestCA, tmp_path: Path, implicit: bool) -> None:
+def test_mpop_fetches_by_uidl_pipelines_and_keeps(ca: Place, tmp_path: Path, implicit: bool) -> None:
     with serving(ca, replace(CONFIG, implicit_tls=implicit)) as server:
         for _ in range(3):
             server.boxes.put("kasse", MAIL)
