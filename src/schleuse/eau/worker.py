@@ -166,12 +166,11 @@ class Worker:
         return None if value is None else self.tools.vault.pseudonym(ik, value)
 
     def _seal(self, ik: IK, facts: Facts, examined: Examined) -> Sealed:
-        seal = self.tools.vault.seal
+        # One form is kept: the signed file, out of which the feed takes the XML.
+        if examined.p7s is not None:
+            return Sealed(p7s=self.tools.vault.seal(ik, examined.p7s, context(ik, facts.id, "p7s")))
         assert examined.xml is not None  # noqa: S101 -- facts come out of it
-        return Sealed(
-            seal(ik, examined.xml, context(ik, facts.id, "xml")),
-            seal(ik, examined.p7s, context(ik, facts.id, "p7s")) if examined.p7s is not None else None,
-        )
+        return Sealed(xml=self.tools.vault.seal(ik, examined.xml, context(ik, facts.id, "xml")))
 
     def _settle(self, ik: IK, case: _Case, filing: Filing, directory: Directory | None) -> Recorded:
         earlier = filing.recorded(case.arrival)

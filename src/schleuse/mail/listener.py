@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, assert_never
+from typing import Literal, assert_never, cast
 
 import structlog
 
@@ -36,6 +36,7 @@ from schleuse.mail.smtp import (
     Settings,
     StartTLS,
 )
+from schleuse.mail.tls_pipe import TLSFailedError, TLSPipe
 
 #: What happened, for metrics. A closed set of words.
 Event = Literal[
@@ -89,28 +90,6 @@ class Parts:
     passwords: CheckPasswords | None
     now: Callable[[], datetime]
     count: Count
-
-
-def tls_context(certificate: Path, key: Path, client_ca: Path | None = None) -> ssl.SSLContext:
-    """A server's TLS: 1.2 with ECDHE and AES-GCM, or 1.3 (kim.md § 11).
-
-    client_ca: clients must show a certificate of this CA.
-    Raises: UnavailableError, when a file cannot be used.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_ciphers("ECDHE+AESGCM")
-    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
-    try:
-        context.load_cert_chain(certificate, key)
-        if client_ca is not None:
-            context.load_verify_locations(client_ca)
-            context.verify_mode = ssl.CERT_REQUIRED
-    except OSError as cause:  # ssl.SSLError is one
-        raise UnavailableError(
-            f"the TLS certificate {certificate.name} or its key cannot be used ({type(cause).__name__})"
-        ) from cause
-    return context
 
 
 class Listener:
@@ -251,12 +230,12 @@ class _Connection(asyncio.Protocol):
         self._writable = True
         self._needs_slot = False
         self._paused = False
-        self._upgrade: asyncio.Task[None] | None = None
+        self._tls: TLSPipe | None = None
 
     # asyncio -------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101
+        transport = cast(asyncio.Transport, transport)  # uvloop's is one, but does not derive from it
         self._transport = transport
         name = transport.get_extra_info("peername")
         self._peer = str(name[0]).partition("%")[0] if name else ""
@@ -279,7 +258,12 @@ class _Connection(asyncio.Protocol):
             return
         self._last = self._loop.time()
         try:
-            self._do(session.receive(data, self._parts.now()))
+            if self._tls is not None:
+                data = self._decrypt(self._tls, session, data)
+            if data:
+                self._do(session.receive(data, self._parts.now()))
+        except TLSFailedError:
+            self._tls_failed()
         except Exception as fault:
             self._own_fault(fault)
         self._regulate()
@@ -296,6 +280,8 @@ class _Connection(asyncio.Protocol):
         self._regulate()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._in_handshake and self._closing_since is None:
+            self._parts.count("tls_failed")
         if self._admitted:
             self._admitted = False
             self._listener.gone(self, self._peer)
@@ -313,8 +299,6 @@ class _Connection(asyncio.Protocol):
             self._do(self._session.end(replies.SHUTTING_DOWN))
         if self._transport is not None:
             self._transport.abort()
-        if self._upgrade is not None:
-            self._upgrade.cancel()
 
     def slot_given(self) -> None:
         self._needs_slot = False
@@ -329,6 +313,10 @@ class _Connection(asyncio.Protocol):
             return
         if self._session is None or self._session.waiting or self._needs_slot:
             return  # it waits for us
+        if self._in_handshake:
+            if at - self._last > HANDSHAKE_TIMEOUT:
+                self._tls_failed()
+            return
         limits = self._listener.limits
         mail_too_slow = self._data_since is not None and at - self._data_since > limits.message
         if mail_too_slow or at - self._last > limits.idle:
@@ -341,8 +329,7 @@ class _Connection(asyncio.Protocol):
         for action in actions:
             match action:
                 case Send():
-                    if self._transport is not None:
-                        self._transport.write(action.data)
+                    self._write(action.data)
                 case Deliver():
                     self._deliver(action.mail)
                 case CheckPassword():
@@ -411,7 +398,7 @@ class _Connection(asyncio.Protocol):
     def _regulate(self) -> None:
         """Read on, or let TCP hold the client back."""
         session, transport = self._session, self._transport
-        if session is None or transport is None or self._upgrade is not None or self._closing_since is not None:
+        if session is None or transport is None or self._closing_since is not None:
             return
         in_data = session.phase is Phase.DATA
         if not in_data:
@@ -431,46 +418,56 @@ class _Connection(asyncio.Protocol):
             else:
                 transport.resume_reading()
 
+    # TLS -----------------------------------------------------------------------------------------------
+
+    @property
+    def _in_handshake(self) -> bool:
+        return self._tls is not None and not self._tls.established
+
     def _start_tls(self) -> None:
-        assert self._transport is not None  # noqa: S101
-        self._transport.pause_reading()  # what the client sends from here on belongs to TLS
-        self._upgrade = asyncio.ensure_future(self._upgrade_to_tls(self._transport))
-
-    async def _upgrade_to_tls(self, plain: asyncio.Transport) -> None:
+        """From the next octet on, the client speaks TLS."""
         assert self._listener.tls is not None  # noqa: S101  (checked by listen_smtp)
-        try:
-            transport = await self._loop.start_tls(
-                plain,
-                self,
-                self._listener.tls,
-                server_side=True,
-                ssl_handshake_timeout=HANDSHAKE_TIMEOUT,
-                ssl_shutdown_timeout=CLOSING_TIMEOUT,
-            )
-        except (OSError, EOFError, asyncio.CancelledError):  # ssl.SSLError and timeouts are OSError
-            transport = None
-        self._upgrade = None
-        if transport is None:
-            self._parts.count("tls_failed")
-            plain.abort()
-            self.connection_lost(None)  # the TLS layer keeps a failed handshake to itself
-            return
-        self._transport = transport
-        self._tls_started(transport)
+        self._tls = TLSPipe(self._listener.tls)
 
-    def _tls_started(self, transport: asyncio.Transport) -> None:
-        session = self._session
-        if session is None:  # it went while we shook hands
-            transport.abort()
-            return
-        transport.set_write_buffer_limits(high=MAX_UNSENT)
-        self._last = self._loop.time()
+    def _decrypt(self, tls: TLSPipe, session: Session, data: bytes) -> bytes:
+        """Plain octets. Ends the handshake, when it ends."""
+        handshake = not tls.established
+        plain = tls.receive(data)
+        if handshake:
+            self._flush_tls(tls)
+            if tls.established:
+                self._tls_started(session)
+        if tls.ended and self._transport is not None:
+            self._transport.close()
+        return plain
+
+    def _tls_started(self, session: Session) -> None:
         if self._listener.implicit_tls:
             self._do(session.greet())
         else:
             session.tls_started()
         if self._listener.draining:
-            self.drain()
+            self._do(session.drain())
+
+    def _tls_failed(self) -> None:
+        self._parts.count("tls_failed")
+        if self._tls is not None:
+            self._flush_tls(self._tls)  # the alert
+        self._close(unread=True)
+
+    def _flush_tls(self, tls: TLSPipe) -> None:
+        octets = tls.to_send()
+        if octets and self._transport is not None:
+            self._transport.write(octets)
+
+    # The transport -------------------------------------------------------------------------------------
+
+    def _write(self, data: bytes) -> None:
+        if self._tls is not None and self._tls.established:
+            self._tls.send(data)
+            self._flush_tls(self._tls)
+        elif self._transport is not None:
+            self._transport.write(data)
 
     def _refuse(self, transport: asyncio.Transport) -> None:
         """Too many connections. Under implicit TLS without a word: a handshake is what an attacker wants us to pay."""
@@ -481,6 +478,9 @@ class _Connection(asyncio.Protocol):
 
     def _close(self, *, unread: bool) -> None:
         self._closing_since = self._loop.time()
+        if self._tls is not None:
+            self._tls.close()
+            self._flush_tls(self._tls)
         if self._transport is None:
             return
         if unread and self._transport.can_write_eof():

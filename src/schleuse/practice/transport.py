@@ -62,7 +62,7 @@ class Submission:
                 sender,
                 list(recipients),
                 content,
-                mail_options=[f"SIZE={len(content)}", "RET=HDRS"],
+                mail_options=["RET=HDRS"],  # SIZE is added by the client
                 rcpt_options=["NOTIFY=SUCCESS,FAILURE"],
             )
         except aiosmtplib.SMTPRecipientsRefused as refused:

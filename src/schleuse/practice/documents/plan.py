@@ -141,7 +141,7 @@ def plan(version: Version, choices: Choices, rng: Random, today: date) -> Plan:
         payor=payor,
         issuer=issuer,
         place=choices.get("place", "zahnarztpraxis" if dental else _place(rng)),
-        birth=choices.get("birth", "day" if rng.random() < 0.93 else rng.choice(("month", "year", "unknown"))),
+        birth=choices.get("birth", "day" if rng.random() < 0.93 else rng.choice(("month", "year"))),
         lines=choices.get("lines", _lines(rng)),
         legal_basis=_legal_basis(choices, payor, asv, rng),
         insurer=choices["insurer"] if "insurer" in choices else random_insurer(rng),
