@@ -167,7 +167,7 @@ class Check:
 
     def claimed(self, node: Node) -> list[CheckFunction]:
         """Functions of the profiles in meta.profile; one that is not known is an error."""
-        functions = []
+        functions: list[CheckFunction] = []
         for claim in node.all("meta", "profile"):
             url, _, version = (claim.value or "").partition("|")
             profile = self._tables.profiles.get(url)
@@ -218,7 +218,7 @@ class Check:
         for item in references:
             text = item
             if item.__class__ is Node:
-                text = item.text("reference") if "reference" in item.children else item.value
+                text = _value(item, "reference") if "reference" in item.children else item.value
             target = self._target(text) if isinstance(text, str) else None
             if target is not None:
                 found.append(target)
@@ -227,6 +227,17 @@ class Check:
     def container(self, resource: Node) -> Node:
         """The resource that contains a contained one; else the resource itself (%rootResource)."""
         return self._containers.get(id(resource), resource)
+
+    def fragment_resolves(self, node: Node, resource: Node) -> bool:
+        """ref-1: a reference to a fragment names something contained, or the container."""
+        text = _value(node, "reference")
+        return text is None or text[0] != "#" or text == "#" or self._fragment(text, resource) is not None
+
+    def _fragment(self, text: str, resource: Node) -> Node | None:
+        container = self.container(resource)
+        if text == "#":
+            return container
+        return next((one for one in container.all("contained") if "#" + (one.text("id") or "") == text), None)
 
     def _target(self, reference: str) -> Node | None:
         index = self._index
@@ -237,15 +248,11 @@ class Check:
     def _follow(
         self, node: Node, resource: Node, rule: int, targets: tuple[tuple[str, CheckFunction | None], ...]
     ) -> None:
-        text = node.text("reference")
-        kind = node.text("type")
+        text = _value(node, "reference")
+        kind = _value(node, "type")
         if text is None:
             return
-        if text.startswith("#"):
-            inner = [one for one in self.container(resource).all("contained") if "#" + (one.text("id") or "") == text]
-            target = inner[0] if inner else None
-        else:
-            target = self._target(text)
+        target = self._fragment(text, resource) if text[0] == "#" else self._target(text)
         if target is None:
             self._unresolved(node, resource, text, rule, {name for name, _ in targets})
             return
@@ -356,7 +363,7 @@ def is_exactly(node: Node, fixed: Any) -> bool:
 
 
 def _pair(coding: Node) -> tuple[str, str | None]:
-    return coding.text("system") or "", coding.text("code")
+    return _value(coding, "system") or "", _value(coding, "code")
 
 
 def check_coding(node: Node, check: Check, allowed: frozenset[tuple[str, str]], rule: int) -> None:
@@ -406,16 +413,37 @@ def any_type(node: Node, path: tuple[str, ...], types: tuple[str, ...]) -> bool:
     return any(found.type in types for found in node.all(*path))
 
 
-def claims(node: Node, path: tuple[str, ...], urls: tuple[str, ...], types: tuple[str, ...]) -> bool:
-    """Whether the resource at the path says in meta.profile that it is one of these profiles. A resource of the right
-    type that says nothing is taken for one, so that the finding is the missing meta.profile."""
-    for found in node.all(*path):
+def claimed(node: Node, path: tuple[str, ...]) -> frozenset[str]:
+    """The profiles that the resource at the path names in meta.profile, without version. Of a resource that names
+    none, its type: it is taken for the profile of that type, so that the finding is the missing meta.profile."""
+    for found in node.all(*path) if path else [node]:
         profiles = found.all("meta", "profile")
-        if any((profile.value or "").partition("|")[0] in urls for profile in profiles):
-            return True
-        if not profiles and found.type in types:
-            return True
-    return False
+        if profiles:
+            return frozenset([(profile.value or "").partition("|")[0] for profile in profiles])
+        if found.type is not None:
+            return frozenset([found.type])
+    return frozenset()
+
+
+def values_at(node: Node, path: tuple[str, ...]) -> list[str | None]:
+    """The values at a path."""
+    found = node.children.get(path[0], ())
+    for name in path[1:]:
+        found = [child for one in found for child in one.children.get(name, ())]
+    return [one.value for one in found]
+
+
+def codings_at(node: Node, path: tuple[str, ...]) -> list[tuple[str | None, str | None]]:
+    """(system, code) of all codings of the CodeableConcepts at a path."""
+    found = node.children.get(path[0], ())
+    for name in (*path[1:], "coding"):
+        found = [child for one in found for child in one.children.get(name, ())]
+    return [(_value(one, "system"), _value(one, "code")) for one in found]
+
+
+def _value(node: Node, name: str) -> str | None:
+    found = node.children.get(name)
+    return None if found is None else found[0].value
 
 
 def outside(value: str, operator: str, bound: float) -> bool:
@@ -438,11 +466,13 @@ NAMES: Final[dict[str, Any]] = {
         any_value,
         check_coding,
         check_concept,
-        claims,
+        claimed,
+        codings_at,
         has_pattern,
         is_exactly,
         outside,
         shown_code,
         shown_kind,
+        values_at,
     )
 }

@@ -8,8 +8,7 @@ Source: FHIR R4 § 2.6.1 (XML representation); limits.md "Budget" (what the tree
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 from xml.parsers import expat
 
@@ -95,9 +94,6 @@ _HTML_ATTRIBUTES: Final = frozenset(
     "http://www.w3.org/XML/1998/namespace|lang http://www.w3.org/XML/1998/namespace|space".split()
 )
 
-#: Something that may be text between elements. Rarely true, and then the slower parse decides.
-_MAYBE_TEXT: Final = re.compile(rb">[ \t\r\n]*[^<\s]|<!\[CDATA\[")
-
 
 def parse(xml: bytes) -> Node:
     """The tree of one FHIR resource in XML (UTF-8, no DTD, no entities, bounded size and depth).
@@ -108,7 +104,7 @@ def parse(xml: bytes) -> Node:
         raise BadXmlError(f"the document has {len(xml)} bytes, allowed are {MAX_BYTES}")
     if xml.count(b"<") > 2 * MAX_ELEMENTS:
         raise BadXmlError(f"the document has more than {MAX_ELEMENTS} elements")
-    reader = _Reader(watch_text=_MAYBE_TEXT.search(xml) is not None)
+    reader = _Reader(watch_text=_may_have_text(xml))
     try:
         reader.parser.Parse(xml, True)
         return reader.result()
@@ -120,6 +116,13 @@ def parse(xml: bytes) -> Node:
         raise BadXmlError(f"the XML has a character that is not allowed in line {reader.line}") from None
     finally:
         reader.close()
+
+
+def _may_have_text(xml: bytes) -> bool:
+    """False only if there is surely nothing but blanks between the tags, which spares a call for each gap."""
+    dense = xml.translate(None, b" \t\r\n")
+    tags = dense.count(b">")
+    return tags != dense.count(b"><") + 1 or not dense.endswith(b">") or b"<![CDATA[" in dense
 
 
 class _Reader:
@@ -158,40 +161,42 @@ class _Reader:
         root.name = root.type
         return root
 
-    def _starter(self):  # type: ignore[no-untyped-def]
+    def _starter(self) -> Callable[[str, list[str]], None]:
         """The handler of start tags, as a closure: it runs 500 times a document."""
         stack = self._stack
+        push = stack.append
         names = _LOCAL_NAMES
-        new = Node
+        local_name = self._name
 
         def start(qualified: str, attributes: list[str]) -> None:
-            name = names.get(qualified) or self._name(qualified)
+            name = names.get(qualified) or local_name(qualified)
             parent = stack[-1]
             if name < "a":  # capital letter: a resource inside the element that holds it
-                stack.append(self._resource(name, parent))
+                node = self._resource(name, parent)
                 if attributes:
-                    self._attributes(stack[-1], attributes)
+                    self._attributes(node, attributes)
+                push(node)
                 return
-            node = new(name)
-            siblings = parent.children.get(name)
-            if siblings is None:
-                parent.children[name] = [node]
-            else:
-                siblings.append(node)
-                if next(reversed(parent.children)) != name:
+            node = Node(name)
+            children = parent.children
+            if name in children:
+                children[name].append(node)
+                if next(reversed(children)) != name:
                     _flaw(parent, ORDER)
+            else:
+                children[name] = [node]
             if attributes:
-                if len(attributes) == 2 and attributes[0] == "value" and attributes[1]:
+                if attributes[0] == "value" and len(attributes) == 2 and attributes[1]:
                     node.value = attributes[1]
                 else:
                     self._attributes(node, attributes)
-            stack.append(node)
+            push(node)
             if len(stack) > MAX_DEPTH:
                 raise BadXmlError(f"the document is more than {MAX_DEPTH} levels deep in line {self.line}")
 
         return start
 
-    def _ender(self):  # type: ignore[no-untyped-def]
+    def _ender(self) -> Callable[[str], None]:
         pop = self._stack.pop
 
         def end(_: str) -> None:

@@ -80,18 +80,9 @@ def _is_text(value: str) -> bool:
     return not value.isspace() and len(value) <= _MAX_TEXT
 
 
-def _is_like(name: str) -> Callable[[str], bool]:
-    match = _COMPILED[name]
-
-    def check(value: str) -> bool:
-        return match(value) is not None
-
-    return check
-
-
-#: Type name -> whether a (not empty) value is one of that type.
-CHECKS: Final[dict[str, Callable[[str], bool]]] = {
-    **{name: _is_like(name) for name in PATTERNS},
+#: Type name -> something that is true of a (not empty) value of that type.
+CHECKS: Final[dict[str, Callable[[str], object]]] = {
+    **_COMPILED,
     **{name: _is_whole(name) for name in ("integer", "positiveInt", "unsignedInt")},
     **{name: _is_date(name) for name in ("date", "dateTime", "instant")},
     **{name: _is_text for name in ("string", "markdown")},

@@ -209,6 +209,9 @@ class _Writer:
             loop += [f"{word} {slices.belongs(compiler, child, part)}:", *indent(body or ["pass"])]
         loop += ["else:", *indent(self._unsliced(child) or ["pass"])]
         start = [f"{' = '.join(counters[part.slice] for part in counted)} = 0"] if counted else []
+        prepared = slices.probe(child)
+        if prepared:
+            loop.insert(0, f"p = {prepared}")
         return [*start, "for y in l:", *indent(loop), *self._slice_counts(counted, counters)]
 
     def _unsliced(self, child: Element) -> list[str]:

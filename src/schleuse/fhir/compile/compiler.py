@@ -45,9 +45,10 @@ class Scope:
 
 def compile_program(definitions: Definitions, roots: Iterable[str]) -> Program:
     """Compile the profiles `roots` and all that they reach. Raises BadDefinitionsError."""
-    compiler = Compiler(definitions)
+    wanted = tuple(roots)
+    compiler = Compiler(definitions, wanted)
     program = compiler.program
-    for canonical in roots:
+    for canonical in wanted:
         if compiler.profile(canonical) is None:
             raise BadDefinitionsError(f"the profile {canonical} is not among the definitions")
         program.roots += (canonical.partition("|")[0],)
@@ -59,22 +60,30 @@ def compile_program(definitions: Definitions, roots: Iterable[str]) -> Program:
 class Compiler:
     """Compiles each profile, type and element once."""
 
-    def __init__(self, definitions: Definitions) -> None:
+    def __init__(self, definitions: Definitions, roots: tuple[str, ...]) -> None:
         self.program = Program()
         self._definitions = definitions
         self._functions: dict[str, str] = {}
         self._elements: dict[tuple[int, str, str], str | None] = {}
         self._scopes: dict[str, Scope | None] = {}
         self._expansions: dict[str, frozenset[terminology.Code] | None] = {}
-        self.choices = self._choice_names()
+        self.choices = self._choice_names(roots)
 
-    def _choice_names(self) -> frozenset[str]:
-        return frozenset(
-            element["id"].rpartition(".")[2][:-3]
-            for structure in self._definitions.structures()
-            for element in structure["snapshot"]["element"]
-            if element["id"].endswith("[x]")
-        )
+    def _choice_names(self, roots: tuple[str, ...]) -> frozenset[str]:
+        """Base names of the choice elements that can occur. Not of all in FHIR: in some resource `code` is one too."""
+        names = {"value"}
+        queue, seen = list(roots), set()
+        while queue:
+            structure = self._definitions.structure(queue.pop())
+            if structure is None or structure["url"] in seen:
+                continue
+            seen.add(structure["url"])
+            for element in structure["snapshot"]["element"]:
+                if element["id"].endswith("[x]"):
+                    names.add(element["id"].rpartition(".")[2][:-3])
+                for entry in element.get("type", ()) if element.get("max") != "0" else ():
+                    queue += [_CORE + entry["code"], *entry.get("profile", ())]
+        return frozenset(names)
 
     # --- What the writers of statements ask ---
 
@@ -218,11 +227,12 @@ class Compiler:
             lines += [f"if n.type != {scope.type!r}: x.add((n, {wrong}, shown_kind(n))); return", "r = n"]
         if is_primitive(code):
             lines += self._primitive(scope, element, code)
-        elif code == "xhtml":
-            lines += ["if '#markup' in c: x.add((n, 3, ''))"]
-        else:
+        elif code != "xhtml":
             lines += self._complex(scope, element, entry, is_root=is_root)
-        lines += invariant_lines(self, scope, self._constraints(element, entry, is_root=is_root), code, element.id)
+        constraints = self._constraints(element, entry, is_root=is_root)
+        lines += invariant_lines(
+            self, scope, constraints, code, element.id, is_resource=is_root and scope.kind == "resource"
+        )
         self.program.functions[position] = "\n".join([f"def {name}(n, x, r):", *indent(lines)])
 
     def _primitive(self, scope: Scope, element: Element, code: str) -> list[str]:

@@ -16,10 +16,33 @@ if TYPE_CHECKING:
 _EXTENSIONS = ("extension", "modifierExtension")
 
 
+def probe(base: Element) -> str:
+    """Source of what is looked up once for each occurrence `y`, so that the tests of all slices can use it as `p`."""
+    discriminators = (base.slicing or {}).get("discriminator", ())
+    if len(discriminators) != 1:
+        return ""
+    kind, names = discriminators[0]["type"], _names(discriminators[0]["path"])
+    if kind == "profile" and len(names) < 2:
+        return f"claimed(y, {tuple(names)!r})"
+    if kind not in ("value", "pattern") or not names or (names == ["url"] and base.name in _EXTENSIONS):
+        return ""
+    if all(_is_plain(part, names) for part in base.slices.values()):
+        return f"values_at(y, {tuple(names)!r})"
+    if all(_one_coding(part, names) for part in base.slices.values()):
+        return f"codings_at(y, {tuple(names)!r})"
+    return ""
+
+
 def belongs(compiler: Compiler, base: Element, part: Element) -> str:
     """Source of the test whether `y`, an occurrence of `base`, belongs to the slice `part`."""
     slicing = base.slicing or {}
     discriminators = slicing.get("discriminator", ())
+    prepared = probe(base)
+    if prepared:
+        names = _names(discriminators[0]["path"])
+        test = _prepared_test(part, names, prepared)
+        if test is not None:
+            return test
     tests = [_test(compiler, base, part, one["type"], one["path"]) for one in discriminators]
     if not tests or None in tests:
         compiler.program.gap("discriminator", part.slice, part.id)
@@ -27,8 +50,50 @@ def belongs(compiler: Compiler, base: Element, part: Element) -> str:
     return " and ".join(str(test) for test in tests)
 
 
+def _names(path: str) -> list[str]:
+    return [] if path == "$this" else path.split(".")
+
+
+def _prepared_test(part: Element, names: list[str], prepared: str) -> str | None:
+    if prepared.startswith("values_at"):
+        return f"{plain(_own(part, names))!r} in p"
+    if prepared.startswith("codings_at"):
+        return f"{_one_coding(part, names)!r} in p"
+    element = _at(part, names)
+    urls = _profile_urls(element) if element is not None else []
+    if element is None or not urls:
+        return None
+    return " or ".join(f"{key!r} in p" for key in [*urls, *element.type_codes])
+
+
+def _own(part: Element, names: list[str]) -> Any:
+    """The fixed or pattern value that the elements of a slice themselves (not their type's profile) state at a path."""
+    element: Element | None = part
+    for position in range(len(names) + 1):
+        for prefix in ("fixed", "pattern"):
+            own = element.value(prefix) if element is not None else None
+            if own is not None:
+                return _dig(own[1], names[position:])
+        if position < len(names) and element is not None:
+            element = element.children.get(names[position])
+    return None
+
+
+def _is_plain(part: Element, names: list[str]) -> bool:
+    value = _own(part, names)
+    return value is not None and not isinstance(value, dict | list)
+
+
+def _one_coding(part: Element, names: list[str]) -> tuple[str, str] | None:
+    """(system, code) if a slice asks at a path for just one coding."""
+    match _own(part, names):
+        case {"coding": [{"system": str(system), "code": str(code), **more}], **others} if not more and not others:
+            return system, code
+    return None
+
+
 def _test(compiler: Compiler, base: Element, part: Element, kind: str, path: str) -> str | None:
-    names = [] if path == "$this" else path.split(".")
+    names = _names(path)
     match kind:
         case "value" | "pattern" if path == "url" and base.name in _EXTENSIONS:
             url = extension_url(part)
@@ -135,11 +200,14 @@ def _dig(value: Any, names: list[str]) -> Any:
 def _profile_test(part: Element, names: list[str]) -> str | None:
     """The resource at the path claims one of the slice's profiles (limits.md § 4: claimed, then checked)."""
     element = _at(part, names)
-    if element is None or len(names) > 1:
+    urls = _profile_urls(element) if element is not None else []
+    if element is None or len(names) > 1 or not urls:
         return None
-    urls = tuple(str(url).partition("|")[0] for entry in element.types for url in entry.get("profile", ()))
-    types = tuple(element.type_codes)
-    return f"claims(y, {tuple(names)!r}, {urls!r}, {types!r})" if urls else None
+    return f"not claimed(y, {tuple(names)!r}).isdisjoint({(*urls, *element.type_codes)!r})"
+
+
+def _profile_urls(element: Element) -> list[str]:
+    return [str(url).partition("|")[0] for entry in element.types for url in entry.get("profile", ())]
 
 
 def _type_test(part: Element, names: list[str]) -> str | None:

@@ -15,7 +15,7 @@ from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from typing import Any, Final
 
-from schleuse.fhir.node import MARKUP, Node
+from schleuse.fhir.node import Node
 
 Items = Sequence[Any]
 
@@ -161,6 +161,16 @@ def has_type(item: Any, name: str) -> bool:
     return plain == ("decimal" if isinstance(item, Decimal) else "string")
 
 
+def is_choice_type(name: str) -> bool:
+    """Whether a choice element can have this type, so that its name ends in it."""
+    return name[:1].upper() + name[1:] in _CHOICE_ENDINGS
+
+
+def is_resource_type(name: str) -> bool:
+    """Whether only resources of just this type are of it."""
+    return name[:1].isupper() and name not in _CHOICE_ENDINGS and name not in ("Resource", "DomainResource")
+
+
 def of_type(items: Items, name: str) -> list[Any]:
     """`items.ofType(name)`, and `items as name`."""
     return [item for item in items if has_type(item, name)]
@@ -178,8 +188,8 @@ def identity(item: Any) -> Any:
     """A hashable that is equal for equal items (FHIRPath § 6.1.1)."""
     if item.__class__ is not Node:
         return str(item).lower() if isinstance(item, bool) else item
-    if not item.children and item.name not in _EXTENSIONS:
-        return item.value
+    if item.value is not None and item.name not in _EXTENSIONS:
+        return item.value  # a primitive: its id and extensions do not count
     inner = tuple((name, *map(identity, nodes)) for name, nodes in sorted(item.children.items()))
     return (item.value, item.type, inner)
 
@@ -271,8 +281,8 @@ def has_value(items: Items) -> bool:
 
 
 def html_checks(items: Items) -> bool:
-    """`items.htmlChecks()`: the reader has looked at the markup (txt-1), and there is something to read (txt-2)."""
-    return all(item.value is not None and MARKUP not in item.children for item in items if item.__class__ is Node)
+    """`items.htmlChecks()`: there is something to read (txt-2); the reader has looked at the markup (txt-1)."""
+    return all(item.value is not None for item in items if item.__class__ is Node)
 
 
 # --- Comparison ---
@@ -291,9 +301,9 @@ def equal(left: Items, right: Items) -> bool | None:
 
 
 def _same(left: Any, right: Any) -> bool | None:
-    if left.__class__ is Node and right.__class__ is Node and (left.children or right.children):
-        return bool(identity(left) == identity(right))
     a, b = value_of(left), value_of(right)
+    if a is None or b is None:
+        return bool(identity(left) == identity(right))
     if isinstance(a, bool) or isinstance(b, bool):
         return str(a).lower() == str(b).lower()
     if isinstance(a, int | Decimal) or isinstance(b, int | Decimal):

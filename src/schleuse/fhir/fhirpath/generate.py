@@ -110,6 +110,7 @@ class Generator:
 
     choices: base names of all choice elements ("value", "onset"), so that `onset` finds onsetPeriod.
     focus_type: type of the focus where its element definition tells it ("dateTime"), else "".
+    focus_is_resource: the focus is the resource itself, so that `%resource` is `%context`.
     constant: gives a name to a value that the function needs as a global (a compiled pattern).
     """
 
@@ -119,10 +120,12 @@ class Generator:
         choices: frozenset[str],
         constant: Callable[[re.Pattern[str]], str],
         focus_type: str = "",
+        focus_is_resource: bool = False,
     ) -> None:
         self._choices = choices
         self._constant = constant
         self._focus_type = focus_type
+        self._same_as_focus = {"context", "resource"} if focus_is_resource else {"context"}
         self._root = _Block()
         self._block = self._root
         self._shared: frozenset[str] = frozenset()
@@ -135,7 +138,9 @@ class Generator:
 
     def prepare(self, expressions: Iterable[Expression]) -> None:
         """Tell all expressions before the first is generated: what occurs twice is looked up once, and first."""
-        times = Counter(repr(part) for whole in expressions for part in _from_the_focus(whole))
+        times = Counter(
+            repr(self._rebased(part)) for whole in expressions for part in _from_the_focus(whole, self._same_as_focus)
+        )
         self._shared = frozenset(key for key, count in times.items() if count > 1)
 
     def unless_true(self, expression: Expression, then: str) -> None:
@@ -183,11 +188,15 @@ class Generator:
         """Source of a list of items. Lookups that are known or shared come from a variable."""
         if not isinstance(e, Member | Call | Index):
             return self._plain_items(e, focus)
+        inner_focus = focus
+        if _starts_at_variable(e, self._same_as_focus):
+            e, focus = self._rebased(e), "n"
         key = f"{focus} {e!r}"
         known = self._block.find(key) or (self._root.known.get(f"% {e!r}") if focus != "n" else None)
         if known is not None:
             return known
-        if (focus == "n" and repr(e) in self._shared) or (focus != "n" and _starts_at_variable(e)):
+        outside = inner_focus != focus or (focus != "n" and _starts_at_variable(e, {"resource"}))
+        if outside or (focus == "n" and repr(e) in self._shared):
             # It hangs on the outermost focus alone, so it can be looked up before all conditions and loops.
             inner, self._block = self._block, self._root
             name = self._hold(self._plain_items(e, focus))
@@ -204,6 +213,16 @@ class Generator:
         if isinstance(e, Member | Call | Index):
             self._block.known[f"{focus} {e!r}"] = name
         return name
+
+    def _rebased(self, e: Expression) -> Expression:
+        """The same lookup, starting at the outermost focus instead of at the variable that names it."""
+        match e:
+            case Member(base, _) | Call(base, _, _) | Index(base, _):
+                return dataclasses.replace(e, base=self._rebased(base))
+            case Variable(name) if name in self._same_as_focus:
+                return This()
+            case _:
+                return e
 
     def _plain_items(self, e: Expression, focus: str) -> str:
         match e:
@@ -271,33 +290,30 @@ class Generator:
         if isinstance(base, This) or (isinstance(base, Variable) and base.name in ("context", "resource")):
             start = {"context": "n", "resource": "r"}[base.name] if isinstance(base, Variable) else focus
             return self._from_node(start, names)
-        items = self._items(base, focus)
-        return self._from_items(items, names)
+        return self._from_items(self._items(base, focus), names, nodes=_gives_nodes(base))
 
     def _is_direct(self, name: str) -> bool:
         return name not in self._choices and name != "url"
 
     def _from_node(self, node: str, names: list[str]) -> str:
         first, rest = names[0], names[1:]
-        if first[0].isupper() and not rest:  # a type name as the start of a path: Patient.name
-            return f"F.of_type([{node}], {first!r})"
-        if first[0].isupper():
-            return self._from_items(f"F.of_type([{node}], {first!r})", rest)
-        if not self._is_direct(first):
+        if first[0].isupper():  # a type name as the start of a path: Patient.name
+            start = f"F.of_type([{node}], {first!r})"
+        elif self._is_direct(first):
+            start = f"{node}.children.get({first!r}, ())"
+        else:
             start = self._choosing(first, f"[{node}]")
-            return self._from_items(start, rest) if rest else start
-        start = f"{node}.children.get({first!r}, ())"
-        return self._from_items(start, rest) if rest else start
+        return self._from_items(start, rest, nodes=first != "url") if rest else start
 
-    def _from_items(self, items: str, names: list[str]) -> str:
+    def _from_items(self, items: str, names: list[str], *, nodes: bool) -> str:
         for position, name in enumerate(names):
             if not self._is_direct(name):
-                before = self._from_items(items, names[:position]) if position else items
+                before = self._from_items(items, names[:position], nodes=nodes) if position else items
                 chosen = self._choosing(name, before)
                 rest = names[position + 1 :]
-                return self._from_items(chosen, rest) if rest else chosen
+                return self._from_items(chosen, rest, nodes=name != "url") if rest else chosen
         steps = [self._name() for _ in range(len(names) + 1)]
-        loops = f"for {steps[0]} in {items} if {steps[0]}.__class__ is Node"
+        loops = f"for {steps[0]} in {items}" + ("" if nodes else f" if {steps[0]}.__class__ is Node")
         for before, after, name in zip(steps, steps[1:], names, strict=False):
             loops += f" for {after} in {before}.children.get({name!r}, ())"
         return f"[{steps[-1]} {loops}]"
@@ -328,6 +344,8 @@ class Generator:
             case ("as" | "ofType"), (Literal(str(name)),):
                 if isinstance(e.base, This) and focus == "n" and self._focus_type == name:
                     return "[n]"
+                if isinstance(e.base, Member) and e.base.name in self._choices and functions.is_choice_type(name):
+                    return self._items(Member(e.base.base, e.base.name + name[0].upper() + name[1:]), focus)
                 return f"F.of_type({self._items(e.base, focus)}, {name!r})"
             case "trace", (_, *_):
                 return self._items(e.base, focus)
@@ -400,8 +418,8 @@ class Generator:
                 return str(value is wanted)
             case Binary("and", left, right):
                 return self._junction([left, right], focus, wanted, "and" if wanted else "or")
-            case Binary("or", left, right):
-                return self._disjunction(e, focus) if wanted else self._junction([left, right], focus, False, "and")
+            case Binary("or"):
+                return self._disjunction(e, focus, wanted)
             case Binary("implies", left, right) | Call(left, "implies", (right,)):
                 sides = [(left, not wanted), (right, wanted)]
                 return self._short_circuit(sides, focus, "or" if wanted else "and")
@@ -426,7 +444,10 @@ class Generator:
         """`first word second`; the second side's statements run only if they must."""
         (first, first_wanted), (second, second_wanted) = sides
         left = self._truth(first, focus, first_wanted)
-        lines, right = self._inside(lambda: self._truth(second, focus, second_wanted))
+        return self._second(left, lambda: self._truth(second, focus, second_wanted), word)
+
+    def _second(self, left: str, make: Callable[[], str], word: str) -> str:
+        lines, right = self._inside(make)
         if not lines:
             return f"({left} {word} {right})"
         result = self._name()
@@ -435,13 +456,12 @@ class Generator:
         self._block.lines += indent([*lines, f"{result} = {right}"])
         return result
 
-    def _disjunction(self, e: Expression, focus: str) -> str:
-        """`or` is true; `p = 'a' or p = 'b'` on one path becomes one look into a set."""
-        sides = _sides_of_or(e)
+    def _disjunction(self, e: Expression, focus: str, wanted: bool) -> str:
+        """`or`; `p = 'a' or p = 'b'` on one path becomes one look into a set."""
         texts: dict[str, list[str]] = {}
         paths: dict[str, Expression] = {}
         others: list[Expression] = []
-        for side in sides:
+        for side in _sides_of_or(e):
             match side:
                 case Binary("=", path, Literal(str(text))):
                     texts.setdefault(repr(path), []).append(text)
@@ -449,28 +469,26 @@ class Generator:
                 case _:
                     others.append(side)
         tests = [_OneOf(paths[key], tuple(found)) for key, found in texts.items()]
-        queue: list[Expression | _OneOf] = [*tests, *others]
-        return self._any_of(queue, focus)
+        return self._queue([*tests, *others], focus, wanted)
 
-    def _any_of(self, queue: list[Expression | _OneOf], focus: str) -> str:
+    def _queue(self, queue: list[Expression | _OneOf], focus: str, wanted: bool) -> str:
+        """Any is true (wanted), or all are false (not wanted)."""
         head, *rest = queue
-        left = self._one_of(head, focus) if isinstance(head, _OneOf) else self._truth(head, focus, True)
+        left = self._one_of(head, focus, wanted) if isinstance(head, _OneOf) else self._truth(head, focus, wanted)
         if not rest:
             return left
-        lines, right = self._inside(lambda: self._any_of(rest, focus))
-        if not lines:
-            return f"({left} or {right})"
-        result = self._name()
-        self._emit(f"{result} = {left}")
-        self._emit(f"if not {result}:")
-        self._block.lines += indent([*lines, f"{result} = {right}"])
-        return result
+        return self._second(left, lambda: self._queue(rest, focus, wanted), "or" if wanted else "and")
 
-    def _one_of(self, test: _OneOf, focus: str) -> str:
+    def _one_of(self, test: _OneOf, focus: str, wanted: bool) -> str:
         if len(test.texts) == 1:
-            return self._text_equality(test.path, test.texts[0], focus, True)
+            return self._text_equality(test.path, test.texts[0], focus, wanted)
         items = self._held_items(test.path, focus)
-        return f"(len({items}) == 1 and F.value_of({items}[0]) in {set(test.texts)!r})"
+        same = f"len({items}) == 1 and {self._value(items, test.path)} in {{{', '.join(map(repr, test.texts))}}}"
+        return f"({same})" if wanted else f"({items} and not ({same}))"
+
+    @staticmethod
+    def _value(items: str, path: Expression) -> str:
+        return f"{items}[0].value" if _gives_nodes(path) else f"F.value_of({items}[0])"
 
     def _exclusive(self, left: Expression, right: Expression, focus: str, wanted: bool) -> str:
         a, b = self._hold(self._truth(left, focus, True)), self._hold(self._truth(left, focus, False))
@@ -481,6 +499,8 @@ class Generator:
         match right:
             case Literal(str(text)):
                 return self._text_equality(left, text, focus, wanted)
+            case _ if _is_condition(left) and _is_condition(right):
+                return self._exclusive(left, right, focus, not wanted)
             case _:
                 return f"F.equal({self._items(left, focus)}, {self._items(right, focus)}) is {wanted}"
 
@@ -488,7 +508,7 @@ class Generator:
         items = self._held_items(path, focus)
         if len(text) > 10 and text[:4].isdigit():  # may be a time: equal in another zone
             return f"F.equal({items}, [{text!r}]) is {wanted}"
-        same = f"len({items}) == 1 and F.value_of({items}[0]) == {text!r}"
+        same = f"len({items}) == 1 and {self._value(items, path)} == {text!r}"
         return f"({same})" if wanted else f"({items} and not ({same}))"
 
     def _condition(self, e: Call, focus: str, wanted: bool) -> str:
@@ -531,6 +551,9 @@ class Generator:
         if isinstance(base, This) and focus == "n" and self._focus_type == name:
             return str(wanted)
         items = self._items(base, focus)
+        if functions.is_resource_type(name) and _gives_nodes(base):
+            same = "==" if wanted else "!="
+            return f"(len(w := {items}) == 1 and w[0].type {same} {name!r})"
         return f"F.is_type({items}, {name!r}) is {wanted}"
 
     def _all(self, base: Expression, criterion: Expression, focus: str, wanted: bool) -> str:
@@ -542,6 +565,19 @@ class Generator:
         self._emit(f"for {item} in {items}:")
         self._block.lines += indent([*lines, f"if not ({condition}):", f"    {result} = False", "    break"])
         return result if wanted else f"not {result}"
+
+
+def _is_condition(e: Expression) -> bool:
+    """Whether an expression is a Boolean by its form."""
+    match e:
+        case Literal(bool()):
+            return True
+        case Binary(operator):
+            return operator in _LOGIC
+        case Call():
+            return e.name in _CONDITIONS
+        case _:
+            return False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -564,12 +600,22 @@ def _sides_of_or(e: Expression) -> list[Expression]:
 _OWN_FOCUS: Final = {"where", "select", "all", "exists", "repeat"}
 
 
-def _from_the_focus(e: Expression) -> Iterator[Expression]:
+def _from_the_focus(e: Expression, variables: set[str]) -> Iterator[Expression]:
     """All lookups within an expression that start from the outermost focus and from nothing else."""
-    if isinstance(e, Member | Call | Index) and _starts_at_focus(e):
+    if isinstance(e, Member | Call | Index) and (_starts_at_focus(e) or _starts_at_variable(e, variables)):
         yield e
     for part in _parts(e):
-        yield from _from_the_focus(part)
+        yield from _from_the_focus(part, variables)
+    if isinstance(e, Call) and e.name in _OWN_FOCUS:  # there, only variables lead to the outermost focus
+        for argument in e.arguments:
+            yield from _from_variables(argument, variables)
+
+
+def _from_variables(e: Expression, variables: set[str]) -> Iterator[Expression]:
+    if isinstance(e, Member | Call | Index) and _starts_at_variable(e, variables):
+        yield e
+    for part in [*_parts(e), *(e.arguments if isinstance(e, Call) and e.name in _OWN_FOCUS else ())]:
+        yield from _from_variables(part, variables)
 
 
 def _parts(e: Expression) -> list[Expression]:
@@ -596,8 +642,8 @@ def _starts_at_focus(e: Expression) -> bool:
     return isinstance(e, This)
 
 
-def _starts_at_variable(e: Expression) -> bool:
-    """A lookup that starts at `%resource` or `%context` and asks nothing of the focus."""
+def _starts_at_variable(e: Expression, variables: set[str]) -> bool:
+    """A lookup that starts at a variable (`%resource`) and asks nothing of the focus."""
     while isinstance(e, Member | Call | Index):
         asked = e.arguments if isinstance(e, Call) else (e.position,) if isinstance(e, Index) else ()
         if isinstance(e, Call) and (e.name in _CONDITIONS or e.name == "iif"):
@@ -606,4 +652,23 @@ def _starts_at_variable(e: Expression) -> bool:
         if not own_focus and not all(isinstance(part, Literal) for part in asked):
             return False
         e = e.base
-    return isinstance(e, Variable)
+    return isinstance(e, Variable) and e.name in variables
+
+
+def _gives_nodes(e: Expression) -> bool:
+    """Whether all items of an expression are surely elements, not plain values."""
+    match e:
+        case This():
+            return True
+        case Variable(name):
+            return name in ("context", "resource", "rootResource")
+        case Member(base, name):
+            return name != "url"
+        case Index(base, _):
+            return _gives_nodes(base)
+        case Call(_, "extension" | "resolve" | "children" | "descendants", _):
+            return True
+        case Call(base, "where" | "first" | "last" | "tail" | "skip" | "take" | "as" | "ofType" | "distinct", _):
+            return _gives_nodes(base)
+        case _:
+            return False
