@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -67,6 +68,10 @@ class Locks(Protocol):
 
     def take(self, account: str) -> Lock:
         """Raises MaildropLockedError, UnavailableError."""
+        ...
+
+    def close(self) -> None:
+        """Give back what is still taken."""
         ...
 
 
@@ -132,6 +137,9 @@ class ProcessLocks:
             self._taken.add(account)
         return _ProcessLock(self, account)
 
+    def close(self) -> None:
+        self._taken.clear()
+
     def give_back(self, account: str) -> None:
         with self._guarded:
             self._taken.discard(account)
@@ -156,6 +164,7 @@ class PostgresLocks:
 
     def __init__(self, url: sa.URL) -> None:
         self._engine = sa.create_engine(url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
+        self._taken: set[_PostgresLock] = set()
 
     def take(self, account: str) -> Lock:
         digest = hashlib.sha256(b"schleuse maildrop " + account.encode()).digest()
@@ -168,12 +177,19 @@ class PostgresLocks:
         if not taken:
             connection.close()
             raise MaildropLockedError("another session has this mailbox")
-        return _PostgresLock(connection)
+        lock = _PostgresLock(connection, self._taken.discard)
+        self._taken.add(lock)
+        return lock
+
+    def close(self) -> None:
+        for lock in list(self._taken):
+            lock.release()
 
 
 class _PostgresLock:
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, released: Callable[[_PostgresLock], None]) -> None:
         self._connection = connection
+        self._released = released
 
     def check(self) -> None:
         try:
@@ -182,4 +198,7 @@ class _PostgresLock:
             raise translate(cause) from cause
 
     def release(self) -> None:
+        self._released(self)
+        with contextlib.suppress(SQLAlchemyError):  # the server has gone, and its locks with it
+            self._connection.exec_driver_sql("SELECT pg_advisory_unlock_all()")
         self._connection.close()

@@ -18,7 +18,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -233,7 +233,10 @@ def _marks_of(reader: SegmentReader, number: int) -> Iterator[Mark]:
 
 
 def _later(before: Mark, mark: Mark) -> Mark:
-    newer = mark if mark.state is not None else before
+    """A confirmation adds to what was said before; any other state replaces it."""
+    newer = before if mark.state is None else mark
+    if mark.state is State.CONFIRMED and before.state is not None:
+        newer = replace(before, state=State.CONFIRMED)
     return Mark(
         mark.id,
         newer.at_us,

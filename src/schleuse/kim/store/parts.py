@@ -53,6 +53,7 @@ class Parts:
     disk: Disk
 
     def close(self) -> None:
+        self.locks.close()
         self.backing.marks.close()
         self.bodies.close()
         self.backing.engine.dispose()

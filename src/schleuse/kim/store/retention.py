@@ -38,24 +38,27 @@ _SEGMENT = sa.text(
 
 
 def purge_bodies(backing: Backing, bodies: Bodies, now: datetime, *, before: int | None) -> int:
-    """Erase what has expired. before: position up to which segments are complete; None: everywhere.
+    """Erase what has expired before a position (None: everywhere). Returns how many mails.
 
-    Erased first, then noted: a crash between erases zeros once more. Returns how many mails.
+    Erased first, then noted: a crash between erases zeros once more.
     """
     purged = 0
-    limit = delivery_id(before, 0) if before is not None else (1 << 63) - 1
-    while True:
-        with backing.reading() as connection:
-            values = {"now": to_us(now), "before": limit, "limit": _AT_ONCE}
-            places = [(row.position, row.length) for row in connection.execute(_EXPIRED, values)]
-        if not places:
-            return purged
+    while places := expired(backing, now, before=before, limit=_AT_ONCE):
         bodies.erase(places)
         with backing.writing() as connection:
             firsts = [delivery_id(position, 0) for position, _ in places]
             rows = [{"now": to_us(now), "first": first, "last": first + _LAST} for first in firsts]
             connection.execute(_PURGED, rows)
         purged += len(places)
+    return purged
+
+
+def expired(backing: Backing, now: datetime, *, before: int | None, limit: int) -> list[tuple[int, int]]:
+    """The oldest bodies whose time has come, as (position, length)."""
+    end = (1 << 63) - 1 if before is None else delivery_id(before, 0)
+    with backing.reading() as connection:
+        rows = connection.execute(_EXPIRED, {"now": to_us(now), "before": end, "limit": limit})
+        return [(row.position, row.length) for row in rows]
 
 
 def remove_segments(backing: Backing, spool: Spool, disk: Disk) -> int:

@@ -23,11 +23,10 @@ from schleuse.kim.store.parts import Parts, Settings, open_parts, require_index
 from schleuse.kim.store.placement import AccountOf
 from schleuse.kim.store.rebuild import rebuild
 from schleuse.kim.store.reports import Reports
-from schleuse.kim.store.retention import purge_bodies, remove_segments
+from schleuse.kim.store.retention import expired, purge_bodies, remove_segments
 from schleuse.kim.store.router import Router
 from schleuse.mail.contracts import Done, Mail
 from schleuse.mail.spool import Disk, Envelope, GroupCommit, OsDisk
-from schleuse.mail.spool.segments import position
 
 __all__ = ["AccountOf", "MailStore", "Settings", "open_mail_store", "rebuild_index"]
 
@@ -127,13 +126,15 @@ class MailStore:
 
     def purge(self, now: datetime) -> int:
         """Erase the bodies of finished mail whose retention is over; remove segments without any. Returns how many."""
+        parts = self._parts
         with self._purging:
-            spool = self._parts.spool
-            active = spool.active if spool else None
-            before = None if active is None else position(active, 0)
-            purged = purge_bodies(self._parts.backing, self._parts.bodies, now, before=before)
-            if spool is not None:
-                remove_segments(self._parts.backing, spool, self._parts.disk)
+            if parts.spool is None:
+                return purge_bodies(parts.backing, parts.bodies, now, before=None)
+            # The end of the newest segment is judged from its records after a crash, so these stay untouched in it.
+            purged = purge_bodies(parts.backing, parts.bodies, now, before=parts.spool.newest)
+            if expired(parts.backing, now, before=None, limit=1):
+                parts.spool.start_anew()
+            remove_segments(parts.backing, parts.spool, parts.disk)
             return purged
 
     def close(self) -> None:

@@ -68,6 +68,7 @@ class Spool:
         self._salt = salt
         self._guarded = threading.Lock()
         self._current: SegmentFile | None = None
+        self._anew = False
         self.reader = SegmentReader(disk, directory)
         try:
             self._ends = self._recover()
@@ -95,9 +96,13 @@ class Spool:
         return position(*max(self._ends.items())) if self._ends else 0
 
     @property
-    def active(self) -> int | None:
-        """Number of the segment that is appended to now."""
-        return self._current.number if self._current else None
+    def newest(self) -> int:
+        """Position at which the newest segment begins; all before it are complete."""
+        return position(max(self._ends, default=0), 0)
+
+    def start_anew(self) -> None:
+        """The next batch goes into a new segment, so that the present one becomes complete."""
+        self._anew = True
 
     def scan(self, start: int, *, contents: bool = False) -> Iterator[Kept | Damaged]:
         """All mails from a position on, oldest first. contents: also compare each with its seal."""
@@ -133,8 +138,9 @@ class Spool:
 
     def _segment_for(self, size: int) -> SegmentFile:
         current = self._current
-        if current is not None and current.end + size <= self._segment_bytes:
+        if current is not None and current.end + size <= self._segment_bytes and not self._anew:
             return current
+        self._anew = False
         if current is not None:
             current.seal()
             self._current = None
