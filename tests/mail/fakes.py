@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from schleuse.errors import Error
+from schleuse.errors import Error, UnavailableError
 from schleuse.mail.contracts import Done, Mail
 from schleuse.mail.passwords import Outcome, WrongPasswordError
+
+
+def full_disk() -> UnavailableError:
+    """What a store raises for a disk without room."""
+    error = UnavailableError("a segment cannot be written (No space left on device)")
+    error.__cause__ = OSError(errno.ENOSPC, "No space left on device")
+    return error
 
 
 @dataclass
@@ -23,8 +32,10 @@ class MemoryIntake:
     holding: bool = False
     kept: list[Mail] = field(default_factory=list)
     waiting: list[tuple[Mail, Done]] = field(default_factory=list)
+    arrived: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
 
     def accept(self, mail: Mail, done: Done) -> None:
+        self.arrived.release()
         if self.raises is not None:
             raise self.raises
         if self.holding:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from tests.mail.fakes import TablePolicy
+
 from schleuse.errors import Error
 from schleuse.mail.contracts import Mail
 from schleuse.mail.passwords import Outcome, WrongPasswordError
@@ -19,12 +21,11 @@ from schleuse.mail.smtp import (
     Settings,
     StartTLS,
 )
-from tests.mail.fakes import TablePolicy
 
 NOW = datetime(2026, 3, 2, 8, 30, tzinfo=UTC)
 RELAY = Settings(hostname="mx.test", require_auth=False)
 SUBMISSION = Settings(hostname="mail.test", require_auth=True)
-USER, PASSWORD = "praxis@a.kim.telematik", "geheim"  # noqa: S105  (a test's)
+USER, PASSWORD = "praxis@a.kim.telematik", "geheim"
 
 
 @dataclass

@@ -3,19 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-
-from schleuse.errors import (
-    ConflictError,
-    CorruptError,
-    Error,
-    MalformedError,
-    RefusedError,
-    UnavailableError,
-)
-from schleuse.mail.contracts import Notify, Recipient
-from schleuse.mail.smtp import MAX_BAD_COMMANDS, MAX_IDLE_COMMANDS, MAX_REFUSED_RECIPIENTS, Close, Settings
-from schleuse.mail.smtp_replies import SMTP_REPLY, StorageFullError, TooManyHopsError, UnknownRecipientError
-from tests.mail.fakes import TablePolicy
+from tests.mail.fakes import TablePolicy, full_disk
 from tests.mail.smtp_client import (
     NOW,
     PASSWORD,
@@ -29,7 +17,20 @@ from tests.mail.smtp_client import (
     relay,
 )
 
+from schleuse.errors import (
+    ConflictError,
+    CorruptError,
+    Error,
+    MalformedError,
+    RefusedError,
+    UnavailableError,
+)
+from schleuse.mail.contracts import Notify, Recipient
+from schleuse.mail.smtp import MAX_BAD_COMMANDS, MAX_IDLE_COMMANDS, MAX_REFUSED_RECIPIENTS, Close, Settings
+from schleuse.mail.smtp_replies import SMTP_REPLY, TooManyHopsError, UnknownRecipientError
+
 TRANSACTION = b"MAIL FROM:<a@x.test>\r\nRCPT TO:<b@x.test>\r\nDATA\r\n"
+FULL_DISK = full_disk()
 MAIL = b"From: a@x.test\r\n\r\nHallo\r\n"
 
 
@@ -230,7 +231,7 @@ def test_a_greeting_that_could_inject_a_header_is_refused(name: bytes) -> None:
     ("error", "reply"),
     [
         (UnavailableError("off"), "451 4.3.2"),
-        (StorageFullError("full"), "452 4.3.1"),
+        (FULL_DISK, "452 4.3.1"),
         (ConflictError("epoch"), "451 4.3.0"),
         (CorruptError("broken"), "421 4.3.0"),
         (RefusedError("no"), "550 5.7.1"),

@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from tests.mail.smtp_client import RELAY, SUBMISSION, Client, in_data, relay
 
 SECOND = b"MAIL FROM:<boss@x.test>\r\nRCPT TO:<b@x.test>\r\nDATA\r\nFrom: boss@x.test\r\n\r\nPay!\r\n.\r\n"

@@ -36,7 +36,9 @@ from schleuse.mail.smtp import (
     Settings,
     StartTLS,
 )
-from schleuse.mail.tls_pipe import TLSFailedError, TLSPipe
+from schleuse.mail.tls_pipe import TLSFailedError, TLSPipe, tls_context
+
+__all__ = ["Count", "Event", "Limits", "Listener", "listen_smtp", "tls_context"]
 
 #: What happened, for metrics. A closed set of words.
 Event = Literal[
@@ -291,11 +293,15 @@ class _Connection(asyncio.Protocol):
     # What the listener asks ----------------------------------------------------------------------------
 
     def drain(self) -> None:
-        if self._session is not None:
+        if self._session is None or self._closing_since is not None:
+            return
+        if self._in_handshake:
+            self._close(unread=False)
+        else:
             self._do(self._session.drain())
 
     def abort(self) -> None:
-        if self._session is not None:
+        if self._session is not None and self._closing_since is None:
             self._do(self._session.end(replies.SHUTTING_DOWN))
         if self._transport is not None:
             self._transport.abort()
@@ -463,9 +469,10 @@ class _Connection(asyncio.Protocol):
     # The transport -------------------------------------------------------------------------------------
 
     def _write(self, data: bytes) -> None:
-        if self._tls is not None and self._tls.established:
-            self._tls.send(data)
-            self._flush_tls(self._tls)
+        if self._tls is not None:
+            if self._tls.established:  # within the handshake there is nobody to talk to
+                self._tls.send(data)
+                self._flush_tls(self._tls)
         elif self._transport is not None:
             self._transport.write(data)
 

@@ -12,6 +12,8 @@ guess pays. The same login from several connections at once is verified once.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hmac
 import threading
 from collections import OrderedDict
@@ -167,6 +169,26 @@ class Passwords:
         if answer is not None:
             done(answer)
 
+    async def authenticate(self, user: str, password: str, peer: str) -> str | None:
+        """The same for a caller in an event loop (`mail.pop3_listener`): None for a wrong login.
+
+        Raises: the other errors of `check`.
+        """
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Outcome] = loop.create_future()
+
+        def settle(outcome: Outcome) -> None:
+            if not answer.done():  # the caller may have been cancelled
+                answer.set_result(outcome)
+
+        self.check(user, password, peer, lambda outcome: _in_loop(loop, lambda: settle(outcome)))
+        outcome = await answer
+        if isinstance(outcome, str):
+            return outcome
+        if isinstance(outcome, RefusedError):
+            return None
+        raise outcome
+
     def _begin(self, login: _Login, done: Callable[[Outcome], None]) -> Outcome | None:
         """Hand the login to the pool, or answer at once."""
         tag = self._tag(login)
@@ -255,3 +277,8 @@ class Passwords:
         self._remembered.move_to_end(account.name)
         if len(self._remembered) > MAX_REMEMBERED:
             self._remembered.popitem(last=False)
+
+
+def _in_loop(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop is closed; nobody waits any more
+        loop.call_soon_threadsafe(call)

@@ -5,8 +5,10 @@ No reply quotes what the client sent: nothing can be injected, and no address re
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from schleuse.errors import ConflictError, CorruptError, Error, MalformedError, RefusedError, UnavailableError
 
@@ -28,12 +30,6 @@ class Reply:
     def closes(self) -> bool:
         """421 means that the server closes the channel (RFC 5321 § 3.8)."""
         return self.code == 421
-
-
-class StorageFullError(UnavailableError):
-    """No room for this mail now."""
-
-    code = "mail.storage-full"
 
 
 class BareLineEndError(MalformedError):
@@ -79,7 +75,6 @@ SMTP_REPLY: Mapping[type[Error], Reply] = {
     CorruptError: Reply(421, "4.3.0", "Service stopped, try again later"),
     Error: Reply(451, "4.3.0", "Try again later"),
     # Finer words for the same kinds.
-    StorageFullError: Reply(452, "4.3.1", "No room now, try again later"),
     BareLineEndError: Reply(554, "5.6.0", "Line ends other than CRLF, or NUL, in the content"),
     TooManyHopsError: Reply(554, "5.4.6", "Too many Received fields, the mail runs in a circle"),
     MailTooBigError: Reply(552, "5.3.4", "The mail is bigger than the limit"),
@@ -96,13 +91,26 @@ AUTH_REPLY: Mapping[type[Error], Reply] = {
 }
 
 
+#: A full disk has its own status (RFC 3463 § 3.4): the operator of the sending host sees that waiting helps.
+STORAGE_FULL = Reply(452, "4.3.1", "No room now, try again later")
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
 def reply_for(error: Error, table: Mapping[type[Error], Reply] = SMTP_REPLY) -> Reply:
     """The reply of the error's own class, else of the nearest class it derives from."""
+    if table is SMTP_REPLY and isinstance(error, UnavailableError) and _is_full(error):
+        return STORAGE_FULL
     for kind in type(error).__mro__:
         reply = table.get(kind)
         if reply is not None:
             return reply
     return table[Error]
+
+
+def _is_full(error: BaseException) -> bool:
+    """Whether the error was raised `from` a full disk or an exhausted quota."""
+    cause = error.__cause__
+    return cause is not None and ((isinstance(cause, OSError) and cause.errno in _FULL) or _is_full(cause))
 
 
 MAIL_OK = Reply(250, "2.1.0", "Sender ok")
