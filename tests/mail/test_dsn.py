@@ -224,6 +224,18 @@ def test_what_is_built_is_what_is_parsed(
     ]
 
 
+@given(local=LOCAL, envid=WORDS, diagnostic=st.lists(WORDS, min_size=1, max_size=12).map(" ".join))
+def test_what_is_built_is_what_pythons_own_reader_finds(local: str, envid: str, diagnostic: str) -> None:
+    recipient = Recipient(f"{local}@kasse.kim.example")
+    report = replace(A_REPORT, recipient=recipient, envid=envid, diagnostic=diagnostic)
+    message = email.message_from_bytes(dsn.build(report), policy=email.policy.compat32)
+    blocks = message.get_payload()[1].get_payload()  # type: ignore[index,union-attr]
+    fields = {name: value.replace("\r\n", "") for block in blocks for name, value in block.items()}  # type: ignore[union-attr]
+    assert fields["Final-Recipient"] == f"rfc822; {recipient.address}"
+    assert fields["Original-Envelope-Id"] == envid
+    assert fields["Diagnostic-Code"] == f"smtp; {diagnostic}"
+
+
 @given(st.text(), st.text(), st.text(), st.binary())
 def test_no_content_of_a_report_makes_building_or_reading_it_fail(a: str, b: str, c: str, raw: bytes) -> None:
     report = replace(A_REPORT, to=a, diagnostic=b, envid=c, recipient=Recipient(b, orcpt=c), headers=raw)

@@ -39,7 +39,7 @@ Count = Callable[[str], None]
 
 @dataclass(slots=True)
 class _Destination:
-    """failures: how often no connection could be opened. What waited for one meanwhile does not try again by itself."""
+    """failures: how often the host was no good. What waited for it meanwhile shares the outcome and tries later."""
 
     route: Route
     slots: asyncio.Semaphore
@@ -162,16 +162,16 @@ class Outbound:
             try:
                 outcome = await peer.deliver(mail)
             except CannotConnect as cannot:
-                destination.failures += 1
-                destination.last = outcome = cannot.later
-                self._report(cannot.later, destination.route.host)
+                outcome = cannot.later
             except BaseException:
                 peer.drop()
                 raise
             else:
                 destination.idle.append((self._loop.time(), peer))
-                if isinstance(outcome, Later) and outcome.trouble:
-                    self._report(outcome, destination.route.host)
+            if isinstance(outcome, Later) and outcome.trouble:
+                destination.failures += 1
+                destination.last = outcome
+                self._report(outcome, destination.route.host)
         return outcome
 
     def _destination(self, route: Route) -> _Destination:

@@ -125,14 +125,15 @@ class Peer:
             if not fresh and not isinstance(cause, aiosmtplib.SMTPTimeoutError):
                 raise _Stale from cause
             self.drop()
-            return Later("the connection was lost before the content was sent")
+            return Later("the connection was lost before the content was sent", _silence(cause))
         try:
             reply = await client.data(mail.content, timeout=self._config.data_timeout.total_seconds())
         except aiosmtplib.SMTPResponseException as cause:
             return await self._refused(cause.code, cause.message)
-        except (aiosmtplib.SMTPException, OSError):
+        except (aiosmtplib.SMTPException, OSError) as cause:
             self.drop()
-            return Later("the connection was lost after the content was sent; the next host may have the mail")
+            text = "the connection was lost after the content was sent; the next host may have the mail"
+            return Later(text, _silence(cause))
         return Delivered(reply_line(reply.code, reply.message), relayed_dsn)
 
     async def _refused(self, code: int, text: str) -> Outcome:
@@ -172,6 +173,11 @@ async def _log_in(client: aiosmtplib.SMTP, user: str, password: str) -> None:
 
 def _session_refused(code: int, text: str) -> Later:
     return Later(reply_line(code, text), Trouble.SESSION_REFUSED if code >= 500 else None)
+
+
+def _silence(cause: BaseException) -> Trouble | None:
+    """A host that says nothing for minutes would keep everything else that waits for it waiting as long."""
+    return Trouble.UNREACHABLE if isinstance(cause, aiosmtplib.SMTPTimeoutError) else None
 
 
 def _unreachable(cause: BaseException) -> Later:
