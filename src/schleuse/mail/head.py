@@ -7,12 +7,13 @@ when somebody asks. Values keep every octet: `str` with surrogateescape, so that
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.errors import HeaderParseError
 from email.header import decode_header
 from email.utils import getaddresses, parsedate_to_datetime
+from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 from schleuse.errors import MalformedError
@@ -24,8 +25,9 @@ MAX_PARAMETERS = 100
 #: Longer address fields are read in linear time only, by the plain pattern below.
 MAX_ADDRESS_FIELD = 20_000
 
-_FOLD = re.compile(rb"\r?\n(?=[ \t])")
-_NAME = re.compile(rb"[!-9;-~]+")
+_SPACE = " \t\r\n"
+_FOLD = re.compile(r"\n(?=[ \t])")
+_LINE = re.compile(r"^([!-9;-~]+)[ \t]*:(.*)", re.MULTILINE)
 _FIELD = re.compile(rb"^([!-9;-~]+)[ \t]*:[^\n]*(?:\n[ \t][^\n]*)*(?:\n|\Z)", re.MULTILINE)
 #: What nearly every address field looks like: one address, bare or behind a display name without special signs.
 _PLAIN_ADDRESS = re.compile(r"(?:[^\"(),:;<>@\[\]\\]*<([^\s<>\"(),]+)>|([^\s<>\"(),:;]+@[^\s<>\"(),:;]+))")
@@ -78,7 +80,7 @@ class Head:
         value = self.get(name)
         return None if value is None else parse_date(value)
 
-    def content_type(self) -> tuple[str, dict[str, str]]:
+    def content_type(self) -> tuple[str, Mapping[str, str]]:
         """(type/subtype in lower case, parameters by lower-case name); absent: text/plain (RFC 2045 § 5.2)."""
         return parse_parameters(self.get("content-type") or "text/plain")
 
@@ -87,14 +89,16 @@ def split(raw: bytes) -> tuple[bytes, bytes]:
     """(header block, body) of a mail or part; the block keeps its last line end, the empty line is in neither."""
     if raw.startswith((b"\r\n", b"\n")):
         return b"", raw[2:] if raw[:1] == b"\r" else raw[1:]
-    ends = [
-        (at, size) for mark, size in ((b"\n\r\n", 3), (b"\n\n", 2)) if (at := raw.find(mark, 0, MAX_HEAD_OCTETS)) >= 0
-    ]
-    if not ends:
+    at = raw.find(b"\n\r\n", 0, MAX_HEAD_OCTETS)
+    size = 3
+    # Searched second and only up to there: a body has no such end for a long way.
+    bare = raw.find(b"\n\n", 0, MAX_HEAD_OCTETS if at < 0 else at + 1)
+    if bare >= 0:
+        at, size = bare, 2
+    if at < 0:
         if len(raw) > MAX_HEAD_OCTETS:
             raise BadHeadError(f"a header block has more than {MAX_HEAD_OCTETS} octets")
         return raw, b""
-    at, size = min(ends)
     return raw[: at + 1], raw[at + size :]
 
 
@@ -102,17 +106,22 @@ def parse(block: bytes) -> Head:
     """The fields of a header block. Raises BadHeadError."""
     if len(block) > MAX_HEAD_OCTETS:
         raise BadHeadError(f"a header block has more than {MAX_HEAD_OCTETS} octets")
-    fields: list[tuple[str, str]] = []
-    for line in _FOLD.sub(b"", block).split(b"\n"):
-        name, colon, value = line.partition(b":")
-        name = name.rstrip(b" \t\r")
-        if colon and _NAME.fullmatch(name):
-            fields.append((name.decode("ascii").lower(), value.strip().decode("utf-8", "surrogateescape")))
-        elif line.strip() and not (not fields and line.startswith(b"From ")):  # the separator line of an mbox
-            raise BadHeadError("a header block has a line that is no field")
-    if len(fields) > MAX_FIELDS:
+    text = block.decode("utf-8", "surrogateescape").replace("\r\n", "\n")
+    if "\n " in text or "\n\t" in text:
+        text = _FOLD.sub("", text)
+    found = _LINE.findall(text)
+    if len(found) > MAX_FIELDS:
         raise BadHeadError(f"a header block has more than {MAX_FIELDS} fields")
-    return Head(tuple(fields))
+    if len(found) != text.count("\n") + (not text.endswith("\n")):
+        _check_lines(text)
+    return Head(tuple([(name.lower(), value.strip(_SPACE)) for name, value in found]))
+
+
+def _check_lines(text: str) -> None:
+    """Raises BadHeadError for a line that is no field; empty ones and the first line of an mbox are passed over."""
+    for number, line in enumerate(text.split("\n")):
+        if line.strip(_SPACE) and not _LINE.fullmatch(line) and not (number == 0 and line.startswith("From ")):
+            raise BadHeadError("a header block has a line that is no field")
 
 
 def raw_fields(block: bytes) -> Iterator[tuple[str, bytes]]:
@@ -155,7 +164,8 @@ def parse_date(value: str) -> datetime | None:
         return None
 
 
-def parse_parameters(value: str) -> tuple[str, dict[str, str]]:
+@lru_cache(maxsize=512)  # the same few values come with every mail, and each part is asked several times
+def parse_parameters(value: str) -> tuple[str, Mapping[str, str]]:
     """(value in lower case, parameters) of fields like Content-Type (RFC 2045 § 5.1), RFC 2231 and 2047 decoded."""
     main, semicolon, _ = value.partition(";")
     plain: dict[str, str] = {}

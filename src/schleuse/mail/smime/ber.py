@@ -93,11 +93,18 @@ def children(data: bytes, element: Element) -> list[Element]:
     if not tag & CONSTRUCTED:
         raise BadEncodingError("an ASN.1 element is primitive where it must hold others")
     found = []
-    # The usual case of `read`, in line: this loop runs some hundred times a mail.
-    size = len(data)
+    # The usual lengths are read in line, since this loop runs some hundred times a mail; `read` knows the rest.
+    size = len(data) - 4
     while position < end:
-        if position + 1 < size and (length := data[position + 1]) < _INDEFINITE and data[position] & 0x1F != 0x1F:
-            start = position + 2
+        if position < size and data[position] & 0x1F != 0x1F and (length := data[position + 1]) <= 0x82:
+            if length < 0x80:
+                start = position + 2
+            elif length == 0x82:
+                start, length = position + 4, data[position + 2] << 8 | data[position + 3]
+            elif length == 0x81:
+                start, length = position + 3, data[position + 2]
+            else:
+                raise IndefiniteLengthError("an ASN.1 element has indefinite length")
             stop = start + length
             if stop > end:
                 raise BadEncodingError("an ASN.1 element is longer than what holds it")
@@ -224,8 +231,12 @@ class _Rewriter:
         data, tag = self._data, self._data[position]
         if not tag & CONSTRUCTED:
             raise BadEncodingError("a primitive ASN.1 element has indefinite length")
-        inside = []
         position += 2
+        inside = []
+        if tag in _CHUNKED_STRINGS:
+            pieces, position = self._primitives(position, end, tag & ~CONSTRUCTED)
+            if pieces:  # the usual case: all chunks, or all but nested ones that follow
+                inside.append(tlv(tag & ~CONSTRUCTED, *pieces))
         while data[position : position + 2] != b"\0\0":
             if position >= end:
                 raise BadEncodingError("an ASN.1 element of indefinite length has no end")
@@ -234,6 +245,18 @@ class _Rewriter:
         if position + 2 > end:
             raise BadEncodingError("an ASN.1 element of indefinite length has no end")
         return self._join(bytes([tag]), tag, inside), position + 2
+
+    def _primitives(self, position: int, end: int, tag: int) -> tuple[list[bytes], int]:
+        """(contents of the primitive elements of this tag that come next, where they end)."""
+        data, found = self._data, []
+        while position < end and data[position] == tag:
+            _, _, start, stop = read(data, position, end)
+            found.append(data[start:stop])
+            position = stop
+        self._left -= len(found)
+        if self._left < 0:
+            raise BadEncodingError("an ASN.1 object has too many elements")
+        return found, position
 
     def _join(self, header: bytes, tag: int, inside: list[bytes]) -> bytes:
         if tag in _CHUNKED_STRINGS:
