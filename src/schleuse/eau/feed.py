@@ -15,14 +15,11 @@ import hmac
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Annotated, Any, Literal
-from urllib.parse import quote
 
 import structlog
-from fastapi import Depends, FastAPI, Header, Path, Query, Response
+from fastapi import Depends, FastAPI, Header, Path, Query, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import BaseModel, ConfigDict, Field
 
 from schleuse.eau.document import BadDocumentIdError, DocumentId
 from schleuse.eau.feed_errors import (
@@ -36,7 +33,8 @@ from schleuse.eau.feed_errors import (
     responses,
 )
 from schleuse.eau.feed_guard import Guard
-from schleuse.eau.feed_store import Event, FeedStore, StoredDocument
+from schleuse.eau.feed_store import FeedStore, StoredDocument
+from schleuse.eau.feed_views import MAX_CURSOR, Ack, Acked, Page, view
 from schleuse.eau.filing import context
 from schleuse.errors import Error, MalformedError
 from schleuse.identifiers import IK
@@ -45,7 +43,6 @@ from schleuse.vault import Vault
 from schleuse.vault.keys import SealBrokenError
 
 MAX_LIMIT = 1000
-MAX_CURSOR = 2**63 - 1
 XML, P7S = "application/fhir+xml", "application/pkcs7-mime"
 _FORM_OF = {
     XML: "xml",
@@ -72,55 +69,6 @@ class FeedClient:
     iks: frozenset[IK]
 
 
-class Links(BaseModel):
-    """Where the document is, relative to this server."""
-
-    xml: str
-    p7s: str | None
-
-
-class EventView(BaseModel):
-    """One event, in acceptance order. accepted_at is the time of receipt at the insurer, also after a hold.
-
-    state tells whether the document has been cancelled since. possibly_same_as: an earlier eAU that may be the same
-    certificate under another number; somebody should look, nothing was dropped.
-    """
-
-    seq: int
-    kind: Literal["eau", "storno"]
-    document_id: str
-    accepted_at: datetime
-    state: Literal["accepted", "cancelled"]
-    sha256: str
-    cancels: str | None
-    possibly_same_as: str | None
-    links: Links
-
-
-class Page(BaseModel):
-    """next: cursor to go on from and to acknowledge. acked: of this client. last: newest event of the feed."""
-
-    events: list[EventView]
-    next: int
-    acked: int
-    last: int
-
-
-class Ack(BaseModel):
-    """cursor: `seq` of the last event that was taken over."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    cursor: int = Field(ge=0, le=MAX_CURSOR)
-
-
-class Acked(BaseModel):
-    """Where the client stands now."""
-
-    acked: int
-    last: int
-
-
 def confirm_acknowledged(store: FeedStore, confirm: Confirm) -> int:
     """Tell the mail store what clients have acknowledged, as far as it may not know. Returns how many deliveries.
 
@@ -132,6 +80,19 @@ def confirm_acknowledged(store: FeedStore, confirm: Confirm) -> int:
         store.confirmed(unconfirmed)
         told += len(unconfirmed.deliveries)
     return told
+
+
+_BEARER = HTTPBearer(auto_error=False, description="Token of one client of an insurer")
+
+
+def _client_of(
+    request: Request, presented: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]
+) -> FeedClient:
+    return authenticate(request.app.state.clients, presented.credentials if presented else "")
+
+
+Client = Annotated[FeedClient, Depends(_client_of)]
+Insurer = Annotated[str, Path(pattern="^[0-9]{9}$", description="Institutionskennzeichen of the insurer")]
 
 
 def create_app(store: FeedStore, vault: Vault, clients: Sequence[FeedClient], confirm: Confirm) -> FastAPI:
@@ -147,19 +108,9 @@ def create_app(store: FeedStore, vault: Vault, clients: Sequence[FeedClient], co
         docs_url=None,  # the pages would load scripts from elsewhere
         redoc_url=None,
     )
+    app.state.clients = tuple(clients)
     install(app)
     app.add_middleware(Guard)
-    bearer = HTTPBearer(auto_error=False, description="Token of one client of an insurer")
-
-    def client_of(
-        presented: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
-    ) -> FeedClient:
-        return authenticate(clients, presented.credentials if presented else "")
-
-    Client = Annotated[FeedClient, Depends(client_of)]  # noqa: N806
-    Insurer = Annotated[  # noqa: N806
-        str, Path(pattern="^[0-9]{9}$", description="Institutionskennzeichen of the insurer")
-    ]
 
     @app.get("/v1/{ik}/eau", responses=responses(), operation_id="list_events", tags=["eau"])
     def list_events(
@@ -174,7 +125,7 @@ def create_app(store: FeedStore, vault: Vault, clients: Sequence[FeedClient], co
         start = position.acked if after is None else after
         events = store.events(insurer, start, limit)
         return Page(
-            events=[_view(insurer, event) for event in events],
+            events=[view(insurer, event) for event in events],
             next=events[-1].seq if events else start,
             acked=position.acked,
             last=position.last,
@@ -303,21 +254,6 @@ def _weight(text: str) -> float:
         return float(text)
     except ValueError:
         return 0.0
-
-
-def _view(ik: IK, event: Event) -> EventView:
-    path = f"/v1/{ik}/eau/{quote(event.document_id.value, safe=':')}"
-    return EventView(
-        seq=event.seq,
-        kind=event.kind.value,
-        document_id=event.document_id.value,
-        accepted_at=event.accepted_at,
-        state="cancelled" if event.state.value == "cancelled" else "accepted",
-        sha256=event.sha256.hex(),
-        cancels=event.target.value if event.target else None,
-        possibly_same_as=event.similar_to.value if event.similar_to else None,
-        links=Links(xml=f"{path}?format=xml", p7s=f"{path}?format=p7s" if event.signed else None),
-    )
 
 
 def _complete_schema(app: FastAPI) -> None:

@@ -18,10 +18,6 @@ _HEADERS = [
 ]
 
 
-class _TooLargeError(Exception):
-    pass
-
-
 class Guard:
     """ASGI middleware."""
 
@@ -32,26 +28,41 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        size, started = 0, False
-
-        async def bounded() -> Message:
-            nonlocal size
-            message = await receive()
-            size += len(message.get("body", b""))
-            if size > MAX_BODY:
-                raise _TooLargeError
-            return message
 
         async def guarded(message: Message) -> None:
-            nonlocal started
             if message["type"] == "http.response.start":
-                started = True
                 message = {**message, "headers": [*message.get("headers", []), *_HEADERS]}
             await send(message)
 
-        try:
-            await self._app(scope, bounded, guarded)
-        except _TooLargeError:
-            if not started:
-                answer = problem(413, "http.413", f"a request has at most {MAX_BODY} octets")
-                await answer(scope, receive, guarded)
+        body = await _read(receive)
+        if body is None:
+            answer = problem(413, "http.413", f"a request has at most {MAX_BODY} octets")
+            await answer(scope, receive, guarded)
+            return
+        await self._app(scope, _replay(body, receive), guarded)
+
+
+async def _read(receive: Receive) -> bytes | None:
+    """The whole body; None if it is too large."""
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+        if len(body) > MAX_BODY:
+            return None
+    return body
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """First the body, then what the server says (that the client has gone)."""
+    given = False
+
+    async def replayed() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replayed

@@ -1,0 +1,79 @@
+"""What the feed says, as JSON; the OpenAPI description is made of these."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+from urllib.parse import quote
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from schleuse.eau.feed_store import Event
+from schleuse.identifiers import IK
+
+MAX_CURSOR = 2**63 - 1
+
+
+class Links(BaseModel):
+    """Where the document is, relative to this server."""
+
+    xml: str
+    p7s: str | None
+
+
+class EventView(BaseModel):
+    """One event, in acceptance order. accepted_at is the time of receipt at the insurer, also after a hold.
+
+    state tells whether the document has been cancelled since. possibly_same_as: an earlier eAU that may be the same
+    certificate under another number; somebody should look, nothing was dropped.
+    """
+
+    seq: int
+    kind: Literal["eau", "storno"]
+    document_id: str
+    accepted_at: datetime
+    state: Literal["accepted", "cancelled"]
+    sha256: str
+    cancels: str | None
+    possibly_same_as: str | None
+    links: Links
+
+
+class Page(BaseModel):
+    """next: cursor to go on from and to acknowledge. acked: of this client. last: newest event of the feed."""
+
+    events: list[EventView]
+    next: int
+    acked: int
+    last: int
+
+
+class Ack(BaseModel):
+    """cursor: `seq` of the last event that was taken over."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    cursor: int = Field(ge=0, le=MAX_CURSOR)
+
+
+class Acked(BaseModel):
+    """Where the client stands now."""
+
+    acked: int
+    last: int
+
+
+def view(ik: IK, event: Event) -> EventView:
+    """One event as the client reads it."""
+    path = f"/v1/{ik}/eau/{quote(event.document_id.value, safe=':')}"
+    return EventView(
+        seq=event.seq,
+        kind=event.kind.value,
+        document_id=event.document_id.value,
+        accepted_at=event.accepted_at,
+        state="cancelled" if event.state.value == "cancelled" else "accepted",
+        sha256=event.sha256.hex(),
+        cancels=event.target.value if event.target else None,
+        possibly_same_as=event.similar_to.value if event.similar_to else None,
+        links=Links(xml=f"{path}?format=xml", p7s=f"{path}?format=p7s" if event.signed else None),
+    )
