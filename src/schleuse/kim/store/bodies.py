@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
+import psycopg
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -115,25 +117,32 @@ class RowBodies:
         self._engine = engine
 
     def keep(self, batch: Sequence[tuple[Envelope, bytes]]) -> None:
-        rows = [(encode(envelope), content) for envelope, content in batch]
-        try:
-            with self._engine.begin() as connection:
-                connection.exec_driver_sql("INSERT INTO kim_body (meta, content) VALUES (%s, %s)", rows)
-        except SQLAlchemyError as cause:
-            raise translate(cause) from cause
+        with self._driver() as connection, connection.cursor() as cursor:
+            with cursor.copy("COPY kim_body (meta, content) FROM STDIN (FORMAT BINARY)") as copy:
+                copy.set_types(("bytea", "bytea"))
+                for envelope, content in batch:
+                    copy.write_row((encode(envelope), content))
+            connection.commit()
 
     def read(self, places: Sequence[tuple[int, int]]) -> list[Content]:
+        positions = [position for position, _ in places]
+        with self._driver() as connection, connection.cursor(binary=True) as cursor:
+            cursor.execute("SELECT position, meta, content FROM kim_body WHERE position = ANY(%s)", (positions,))
+            found = {position: _checked(meta, content) for position, meta, content in cursor.fetchall()}
+            connection.rollback()
+        missing = DamagedRecordError("the row of a mail is missing")
+        return [found.get(position, missing) for position in positions]
+
+    @contextmanager
+    def _driver(self) -> Iterator[psycopg.Connection]:
+        """psycopg itself: COPY and binary results cost a third of what the usual way does for 50 KB a row."""
         try:
             with self._engine.connect() as connection:
-                rows = connection.exec_driver_sql(
-                    "SELECT position, meta, content FROM kim_body WHERE position = ANY(%s)",
-                    ([position for position, _ in places],),
-                ).all()
-        except SQLAlchemyError as cause:
+                driver = connection.connection.driver_connection
+                assert isinstance(driver, psycopg.Connection)  # noqa: S101
+                yield driver
+        except (SQLAlchemyError, psycopg.Error) as cause:
             raise translate(cause) from cause
-        found = {row.position: _checked(bytes(row.meta), row.content) for row in rows}
-        missing = DamagedRecordError("the row of a mail is missing")
-        return [found.get(position, missing) for position, _ in places]
 
     def arrived(self, connection: Connection, limit: int) -> list[Arrived]:
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ROUTER_LOCK})")
@@ -170,7 +179,7 @@ class RowBodies:
 def _checked(meta: bytes, content: bytes | None) -> Content:
     if content is None:
         return DamagedRecordError("the content of this mail was purged")
-    envelope, data = decode(meta), bytes(content)
-    if not seal_matches(envelope, data):
+    envelope = decode(meta)
+    if not seal_matches(envelope, content):
         return DamagedRecordError("the content of a mail does not match its seal")
-    return envelope, data
+    return envelope, content

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection
 
 from schleuse.database import open_database
 from schleuse.errors import UnavailableError
-from schleuse.holding.states import State, require_move
+from schleuse.holding.states import WAITING, State, require_move
 from schleuse.kim.store.backing import Backing
 from schleuse.kim.store.bodies import Content, RowBodies
 from schleuse.kim.store.delivery import Claimed, Outcome, from_us, position_of, recipient_index, to_us
@@ -43,8 +43,8 @@ _TAKE = sa.text(
 _FINISH = sa.text(
     "UPDATE kim_delivery SET state = :state, reason = :reason, changed_us = :now, expires_us = :expires,"
     " lease_owner = NULL, lease_until_us = NULL"
-    " WHERE id = :id AND state = 'RELEASING' AND lease_owner = :owner"
-)
+    " WHERE id IN :ids AND state = 'RELEASING' AND lease_owner = :owner"
+).bindparams(sa.bindparam("ids", expanding=True))
 _OURS = sa.text(
     "SELECT id FROM kim_delivery WHERE id IN :ids AND state = 'RELEASING' AND lease_owner = :owner"
 ).bindparams(sa.bindparam("ids", expanding=True))
@@ -108,12 +108,11 @@ class Leases:
         now_us = to_us(now)
         # The mark first: the effect is there, so a rebuilt index must not hand the mail out again.
         self._backing.marks.write([Mark(one.id, now_us, one.state, one.reason) for one in outcomes])
-        rows = [self._finish_row(one, owner, now_us) for one in outcomes]
         ids = [one.id for one in outcomes]
         with self._backing.writing() as connection:
             ours = set(connection.execute(_OURS, {"ids": ids, "owner": owner}).scalars())
-            if ours:
-                connection.execute(_FINISH, [row for row in rows if row["id"] in ours])
+            for values in self._updates([one for one in outcomes if one.id in ours], now_us):
+                connection.execute(_FINISH, {**values, "owner": owner, "now": now_us})
         return frozenset(ids) - ours
 
     def put_back(self, ids: Sequence[int], owner: str, not_before: datetime) -> int:
@@ -169,16 +168,14 @@ class Leases:
         locked = set(connection.execute(_LOCK, {"ids": [row.id for row in rows], "limit": limit}).scalars())
         return [row for row in rows if row.id in locked]
 
-    def _finish_row(self, outcome: Outcome, owner: str, now_us: int) -> dict[str, object]:
-        paused = outcome.state in (State.HELD, State.QUARANTINED)
-        return {
-            "id": outcome.id,
-            "state": outcome.state.value,
-            "reason": outcome.reason,
-            "now": now_us,
-            "expires": None if paused else now_us + self._retention_us,
-            "owner": owner,
-        }
+    def _updates(self, outcomes: Sequence[Outcome], now_us: int) -> Iterator[dict[str, object]]:
+        """One statement for all that end alike: most of a batch does."""
+        alike: dict[tuple[State, str | None], list[int]] = {}
+        for outcome in outcomes:
+            alike.setdefault((outcome.state, outcome.reason), []).append(outcome.id)
+        for (state, reason), ids in alike.items():
+            expires = None if state in WAITING else now_us + self._retention_us
+            yield {"ids": ids, "state": state.value, "reason": reason, "expires": expires}
 
 
 @lru_cache(maxsize=64)

@@ -37,6 +37,9 @@ Step = Callable[[str], None]
 #: After an error, and for mail that another host accepted and died before routing it (PostgreSQL).
 ROUTE_EVERY = timedelta(seconds=1)
 
+#: Between two rounds of routing, so that mails which come one by one share a transaction.
+GATHER = timedelta(milliseconds=10)
+
 _RECONSIDER = sa.text(
     "UPDATE kim_delivery SET state = 'HELD', reason = NULL, changed_us = :now, expires_us = NULL"
     " WHERE id IN :ids AND state = 'QUARANTINED' AND account IS NOT NULL"
@@ -71,7 +74,7 @@ class MailStore:
         self._routing = threading.Lock()
         self._purging = threading.Lock()
         self._wake = threading.Event()
-        self._closing = False
+        self._closing = threading.Event()
         self._commit = GroupCommit(self._keep, step=step)
         self._thread = threading.Thread(target=self._route_for_ever, name="mail-router", daemon=True)
         if background:
@@ -140,7 +143,7 @@ class MailStore:
     def close(self) -> None:
         """Commit what was accepted, then stop."""
         self._commit.close()
-        self._closing = True
+        self._closing.set()
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -159,13 +162,13 @@ class MailStore:
     def _route_for_ever(self) -> None:
         patience = ROUTE_EVERY.total_seconds() if self._parts.backing.is_shared else None
         wait = patience
-        while not self._closing:
+        while not self._closing.wait(GATHER.total_seconds()):
             self._wake.wait(wait)
             self._wake.clear()
             wait = patience
             try:
                 with self._routing:
-                    while not self._closing and self._router.route():
+                    while not self._closing.is_set() and self._router.route():
                         pass
             except Error as error:
                 log.error("mail.routing-waits", code=error.code, reason=str(error))
