@@ -92,7 +92,7 @@ def test_an_unknown_action_is_not_guessed() -> None:
         b"Subject: hello\r\n\r\nno report\r\n",
         b"Content-Type: multipart/report; boundary=x\r\n\r\n",
         b"Content-Type: multipart/report; boundary=x\r\n\r\n--x\r\nContent-Type: message/delivery-status",
-        b"Content-Type: multipart/mixed; boundary=x\r\n\r\n--x\r\nContent-Type: message/delivery-status\r\n\r\nAction: x",
+        b"Content-Type: multipart/mixed; boundary=x\r\n\r\n--x\r\nContent-Type: message/delivery-status\r\n\r\nAction:",
     ],
 )
 def test_what_is_no_report_is_an_empty_list(raw: bytes) -> None:

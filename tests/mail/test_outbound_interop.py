@@ -55,18 +55,7 @@ async def pass_on(
         await outbound.close(timedelta(seconds=5))
 
 
-@pytest.mark.parametrize(
-    "implicit",
-    [
-        True,
-        pytest.param(
-            False,
-            marks=pytest.mark.xfail(
-                reason="smtp.Session drops an EHLO that comes with the last message of the TLS handshake", strict=False
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("implicit", [True, False])
 def test_envelope_dsn_parameters_and_content_survive_the_way(ca: TestCA, implicit: bool) -> None:
     queue, intake = MemoryQueue(), MemoryIntake()
     content = A_MAIL.content + b".\r\n..\r\n" + b"x" * 990 + b"\r\n" + "ä".encode() + b"\r\n"

@@ -298,11 +298,12 @@ def test_a_large_mailbox_is_listed_in_pieces() -> None:
     assert max(map(len, pieces)) < 16_000
 
 
-def test_a_command_that_comes_with_the_last_message_of_the_handshake_is_heard() -> None:
+def test_nothing_counts_between_stls_and_the_end_of_the_handshake() -> None:
     session = pop3.Session(hostname="h", tls=False, stls=True)
     assert session.receive(b"STLS\r\n")[-1] == pop3.StartTLS()
-    assert session.receive(b"USER kasse\r\n") == []  # decrypted, while the listener has yet to say so
-    assert session.complete(pop3.TLSStarted()) == [pop3.Reply(b"+OK password?\r\n")]
+    assert session.receive(b"USER evil\r\n") == []
+    assert session.complete(pop3.TLSStarted()) == []
+    assert session.receive(b"PASS geheim\r\n") == [pop3.Reply(b"-ERR USER comes first\r\n")]
 
 
 COMMANDS = st.sampled_from(

@@ -92,7 +92,7 @@ class Commit:
 class StartTLS:
     """Begin the handshake once all replies are written; complete with TLSStarted.
 
-    Only decrypted bytes may be handed in from now on.
+    Until then nothing that is received counts; a client's first command may come with its last handshake message.
     """
 
 
@@ -180,7 +180,7 @@ class Session:
 
     def receive(self, data: bytes) -> list[Action]:
         """Take bytes in any portions. Never raises, whatever they are."""
-        if not self._closed:
+        if not self._closed and not isinstance(self._pending, StartTLS):
             self._buffer += data
         return self._proceed([])
 
@@ -208,8 +208,7 @@ class Session:
                 self._closed = True
                 self._buffer.clear()
             case StartTLS() as action:
-                # What came in clear after STLS may be an attacker's (RFC 2595 § 4, RFC 8314 § 7.5). Forgotten here
-                # and not when the handshake is done: a client's first command may come with its last message.
+                # What comes in clear after STLS may be an attacker's (RFC 2595 § 4, RFC 8314 § 7.5).
                 self._buffer.clear()
                 self._pending = action
             case Stream() | Login() | Fetch() | Commit() as action:

@@ -23,6 +23,7 @@ import structlog
 from schleuse.errors import Error, RefusedError, UnavailableError
 from schleuse.mail import pop3
 from schleuse.mail.contracts import MailboxEntry, Maildrop
+from schleuse.mail.tls_pipe import TLSFailedError, TLSPipe
 
 _log = structlog.get_logger()
 
@@ -110,14 +111,8 @@ class Listener:
         return len(self._connections)
 
     async def start(self) -> None:
-        handshake = HANDSHAKE_TIMEOUT.total_seconds()
-        implicit = self.config.implicit_tls
         self._server = await asyncio.get_running_loop().create_server(
-            lambda: _Connection(self),
-            self.config.host,
-            self.config.port,
-            ssl=self.tls if implicit else None,
-            ssl_handshake_timeout=handshake if implicit else None,
+            lambda: _Connection(self), self.config.host, self.config.port
         )
         self._bound_port = int(self._server.sockets[0].getsockname()[1])
 
@@ -195,6 +190,7 @@ class _Connection(asyncio.Protocol):
         config = listener.config
         self._session = pop3.Session(hostname=config.hostname, tls=config.implicit_tls, stls=not config.implicit_tls)
         self._transport: asyncio.Transport | None = None
+        self._pipe: TLSPipe | None = None
         self._peer = ""
         self._actions: deque[pop3.Action] = deque()
         self._maildrop: Maildrop | None = None
@@ -214,17 +210,22 @@ class _Connection(asyncio.Protocol):
         self._peer = str(name[0]) if name else "unknown"
         self._admitted = self._listener.admit(self, self._peer)
         if not self._admitted:
-            self._transport.write(b"-ERR [SYS/TEMP] too many connections, try again later\r\n")
-            self._transport.close()
+            self._refuse(self._transport)
             return
-        self._transport.write(self._session.greeting())
+        if self._listener.config.implicit_tls:
+            self._pipe = TLSPipe(self._listener.tls)
+        else:
+            self._write(self._session.greeting())
         self._watch()
 
     def data_received(self, data: bytes) -> None:
-        if self._lost or not self._admitted:
+        if self._lost or not self._admitted or self._transport is None or self._transport.is_closing():
             return
         self._active_at = self._loop.time()
-        self._take(self._session.receive(data))
+        if self._pipe is not None:
+            data = self._decrypted(self._pipe, data)
+        if data:
+            self._take(self._session.receive(data))
 
     def pause_writing(self) -> None:
         self._blocked = True
@@ -248,12 +249,61 @@ class _Connection(asyncio.Protocol):
     # -- called by the listener ----------------------------------------------------------------------------
 
     def close_unless_logged_in(self) -> None:
-        if not self._session.logged_in and not self._working and self._transport is not None:
-            self._transport.close()
+        if not self._session.logged_in and not self._working:
+            self._close()
 
     def abort(self) -> None:
         if self._transport is not None:
             self._transport.abort()
+
+    # -- the wire ------------------------------------------------------------------------------------------
+
+    def _refuse(self, transport: asyncio.Transport) -> None:
+        """Under implicit TLS without a word: a handshake is what an attacker wants us to pay."""
+        if not self._listener.config.implicit_tls:
+            transport.write(b"-ERR [SYS/TEMP] too many connections, try again later\r\n")
+        transport.close()
+
+    def _decrypted(self, pipe: TLSPipe, data: bytes) -> bytes:
+        """Plain octets. The session hears that TLS has begun before it gets the first of them."""
+        shaking = not pipe.established
+        try:
+            plain = pipe.receive(data)
+        except TLSFailedError:
+            self._flush(pipe)
+            self._end_wire()
+            return b""
+        self._flush(pipe)
+        if shaking and pipe.established:
+            self._watch()
+            if self._listener.config.implicit_tls:
+                self._write(self._session.greeting())
+            else:
+                self._take(self._session.complete(pop3.TLSStarted()))
+        if pipe.ended:
+            self._end_wire()
+        return plain
+
+    def _write(self, data: bytes) -> None:
+        if self._pipe is not None:
+            self._pipe.send(data)
+            self._flush(self._pipe)
+        elif self._transport is not None:
+            self._transport.write(data)
+
+    def _flush(self, pipe: TLSPipe) -> None:
+        if self._transport is not None and (data := pipe.to_send()):
+            self._transport.write(data)
+
+    def _close(self) -> None:
+        if self._pipe is not None:
+            self._pipe.close()
+            self._flush(self._pipe)
+        self._end_wire()
+
+    def _end_wire(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
 
     # -- actions -------------------------------------------------------------------------------------------
 
@@ -263,32 +313,32 @@ class _Connection(asyncio.Protocol):
 
     def _advance(self) -> None:
         for _ in range(STEPS_PER_TURN):
-            if self._transport is None or self._lost or self._blocked or self._working or not self._actions:
+            if self._lost or self._blocked or self._working or not self._actions:
                 break
-            self._carry_out(self._actions[0], self._transport)
+            self._carry_out(self._actions[0])
         else:
             self._loop.call_soon(self._advance)
         self._gate()
 
-    def _carry_out(self, action: pop3.Action, transport: asyncio.Transport) -> None:
+    def _carry_out(self, action: pop3.Action) -> None:
         match action:
             case pop3.Reply(data):
                 self._actions.popleft()
-                transport.write(data)
+                self._write(data)
             case pop3.Stream(pieces):
                 piece = next(pieces, None)
                 if piece is not None:
-                    transport.write(piece)
+                    self._write(piece)
                     return
                 self._actions.popleft()
                 self._actions.extend(self._session.complete(pop3.Sent()))
             case pop3.Close():
                 self._actions.clear()
-                transport.close()
+                self._close()
             case pop3.StartTLS():
                 self._actions.popleft()
-                self._working = True
-                self._listener.spawn(self._start_tls(transport))
+                self._pipe = TLSPipe(self._listener.tls)
+                self._watch()
             case pop3.Login() | pop3.Fetch() | pop3.Commit():
                 self._actions.popleft()
                 self._working = True
@@ -372,27 +422,6 @@ class _Connection(asyncio.Protocol):
             raise UnavailableError("no maildrop is open for this session; the operator must look")
         return self._maildrop
 
-    async def _start_tls(self, transport: asyncio.Transport) -> None:
-        try:
-            secured = await self._loop.start_tls(
-                transport,
-                self,
-                self._listener.tls,
-                server_side=True,
-                ssl_handshake_timeout=HANDSHAKE_TIMEOUT.total_seconds(),
-            )
-        except (OSError, TimeoutError):  # ssl.SSLError is an OSError
-            secured = None
-        self._working = False
-        if secured is None or self._lost:
-            transport.abort()
-            self.connection_lost(None)  # asyncio does not call it for a failed handshake
-            return
-        self._transport = secured
-        self._reading, self._blocked = True, False
-        self._active_at = self._loop.time()
-        self._take(self._session.complete(pop3.TLSStarted()))
-
     # -- the end -------------------------------------------------------------------------------------------
 
     def _give_back(self) -> None:
@@ -402,8 +431,11 @@ class _Connection(asyncio.Protocol):
 
     def _watch(self) -> None:
         """Autologout of RFC 1939 § 3: no reply, no UPDATE. It also bounds a client that stops reading."""
+        if self._timer is not None:
+            self._timer.cancel()
+        shaking = self._pipe is not None and not self._pipe.established
         idle = self._loop.time() - self._active_at
-        limit = self._listener.config.idle_timeout.total_seconds()
+        limit = (HANDSHAKE_TIMEOUT if shaking else self._listener.config.idle_timeout).total_seconds()
         if idle >= limit:
             self._listener.count(Signal.TIMED_OUT)
             self.abort()
