@@ -357,3 +357,11 @@ def test_a_document_is_not_shown_before_its_event(store: EauStore) -> None:
     assert store.feed.document(AN_INSURER, an_id(1)) is not None
     assert store.feed.document(ANOTHER_INSURER, an_id(1)) is None
     assert store.feed.document(AN_INSURER, an_id(2)) is None
+
+
+def test_who_publishes_can_ask_where_the_unnumbered_events_end(store: EauStore) -> None:
+    assert store.feed.unpublished_end(AN_INSURER) is None
+    file(store, eau(30), eau(10))
+    assert store.feed.unpublished_end(AN_INSURER) == 31
+    store.feed.publish(AN_INSURER, below=31)
+    assert store.feed.unpublished_end(AN_INSURER) is None

@@ -131,7 +131,7 @@ def create_app(store: FeedStore, vault: Vault, clients: Sequence[FeedClient], co
             last=position.last,
         )
 
-    @app.post("/v1/{ik}/eau/ack", responses=responses(409), operation_id="acknowledge", tags=["eau"])
+    @app.post("/v1/{ik}/eau/ack", responses=responses(400, 409), operation_id="acknowledge", tags=["eau"])
     def acknowledge(ik: Insurer, client: Client, ack: Ack) -> Acked:
         """Everything up to the cursor is taken over. A lower cursor than before changes nothing."""
         position = store.ack(_scope(client, ik), client.name, ack.cursor)

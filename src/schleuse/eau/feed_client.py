@@ -1,0 +1,108 @@
+"""How an insurer's system reaches the feed: over HTTPS, with a bearer token, one request after the other."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote, urlencode, urlsplit
+
+from schleuse.eau.feed_views import EventView, Page
+from schleuse.errors import ConflictError, Error, MalformedError, RefusedError, UnavailableError
+from schleuse.identifiers import IK
+
+
+class FeedUnreachableError(UnavailableError):
+    code = "eau.feed-client.unreachable"
+
+
+class FeedRefusedError(RefusedError):
+    code = "eau.feed-client.refused"
+
+
+class FeedConflictError(ConflictError):
+    code = "eau.feed-client.conflict"
+
+
+class BadFeedRequestError(MalformedError):
+    code = "eau.feed-client.bad-request"
+
+
+TIMEOUT_S = 30
+_KINDS: dict[int, type[Error]] = {401: FeedRefusedError, 403: FeedRefusedError, 404: FeedRefusedError}
+_KINDS |= {409: FeedConflictError}
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class FeedAccess:
+    """Where the feed is and what opens it. url: `https://HOST:PORT`. tls: trusts the server's certificate."""
+
+    url: str
+    token: str
+    tls: ssl.SSLContext
+
+
+class FeedConnection:
+    """One connection. Every method raises UnavailableError, RefusedError, ConflictError or MalformedError."""
+
+    def __init__(self, access: FeedAccess, ik: IK) -> None:
+        parts = urlsplit(access.url)
+        if parts.scheme != "https" or not parts.hostname:
+            raise BadFeedRequestError("the address of a feed is https://HOST:PORT; change --url")
+        self._path = f"{parts.path.rstrip('/')}/v1/{ik}/eau"
+        self._headers = {"Authorization": f"Bearer {access.token}"}
+        self._http = http.client.HTTPSConnection(
+            parts.hostname, parts.port or 443, timeout=TIMEOUT_S, context=access.tls
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _t: type[BaseException] | None, _e: BaseException | None, _b: TracebackType | None) -> None:
+        self._http.close()
+
+    def page(self, after: int | None, limit: int) -> Page:
+        """Events after a cursor; None: those that this client has not acknowledged."""
+        query = urlencode({"limit": limit} | ({} if after is None else {"after": after}))
+        return Page.model_validate_json(self._request("GET", f"{self._path}?{query}"))
+
+    def events(self, after: int | None, page: int = 500) -> Iterator[EventView]:
+        """All events up to the end of the feed, fetched page by page."""
+        while (found := self.page(after, page)).events:
+            yield from found.events
+            after = found.next
+
+    def document(self, id: str, form: str) -> bytes:
+        """form: "xml" or "p7s"."""
+        return self._request("GET", f"{self._path}/{quote(id, safe=':')}?format={form}")
+
+    def ack(self, cursor: int) -> int:
+        """Everything up to the cursor is taken over. Returns where the client stands now."""
+        answer = json.loads(self._request("POST", f"{self._path}/ack", json.dumps({"cursor": cursor}).encode()))
+        return int(answer["acked"])
+
+    def _request(self, method: str, path: str, body: bytes | None = None) -> bytes:
+        headers = self._headers | ({"Content-Type": "application/json"} if body is not None else {})
+        try:
+            self._http.request(method, path, body, headers)
+            response = self._http.getresponse()
+            content = response.read()
+        except (OSError, http.client.HTTPException) as cause:
+            raise FeedUnreachableError(
+                f"the feed cannot be reached ({cause or type(cause).__name__}); is the role eau running?"
+            ) from cause
+        if response.status == 200:
+            return content
+        kind = _KINDS.get(response.status, FeedUnreachableError if response.status >= 500 else BadFeedRequestError)
+        raise kind(f"the feed answered {response.status}: {_detail(content)}")
+
+
+def _detail(content: bytes) -> Any:
+    try:
+        return json.loads(content)["detail"]
+    except (ValueError, KeyError, TypeError):
+        return "no problem details"
