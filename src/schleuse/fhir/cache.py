@@ -1,8 +1,8 @@
 """Compiled rules on disk, so that a process need not compile them at each start.
 
-What is read from here is executed. So a file counts only if it is a plain file of our own user in directories that nobody
-else may write to, and if its content has the digest that it says. Anything else is as good as nothing: the rules are compiled
-again.
+What is read from here is executed. So a file counts only if it is a plain file of our own user in directories
+that nobody else may write to, and if its content has the digest that it says. Anything else is as good as
+nothing: the rules are compiled again.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 _DIGEST_BYTES: Final = 32
+_MAX_KEPT: Final = 24  #: 4 MB each; a machine uses some eight rule sets
 _MAX_BYTES: Final = 256 * 1024 * 1024
 _OTHERS_MAY_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 
@@ -60,7 +61,7 @@ def read(directory: Path, key: str) -> Any:
 
 
 def write(directory: Path, key: str, value: Any) -> bool:
-    """Keep a plain value under a key; False if that is not possible here (a full disk, a directory that others may write to)."""
+    """Keep a plain value under a key. False if that cannot be done safely here: a full disk, an unsafe directory."""
     try:
         directory.mkdir(parents=True, mode=0o700, exist_ok=True)
         if not _is_ours_alone(directory):
@@ -71,6 +72,7 @@ def write(directory: Path, key: str, value: Any) -> bool:
             with os.fdopen(handle, "wb") as file:
                 file.write(hashlib.sha256(key.encode() + body).digest() + body)
             os.replace(name, directory / key)
+            _forget_oldest(directory)
         except OSError:
             with suppress(OSError):
                 os.unlink(name)
@@ -78,6 +80,13 @@ def write(directory: Path, key: str, value: Any) -> bool:
     except OSError:
         return False
     return True
+
+
+def _forget_oldest(directory: Path) -> None:
+    """Rules of earlier engines and packages are never read again."""
+    kept = sorted(directory.iterdir(), key=lambda path: path.lstat().st_mtime, reverse=True)
+    for path in kept[_MAX_KEPT:]:
+        path.unlink(missing_ok=True)
 
 
 def _is_private(state: os.stat_result) -> bool:

@@ -126,9 +126,7 @@ class Check:
             elif name != "id":
                 self._unknown(node, name)
 
-    def extension(
-        self, node: Node, holder: Node, resource: Node, context: frozenset[str], modifier: bool
-    ) -> None:
+    def extension(self, node: Node, holder: Node, resource: Node, context: frozenset[str], modifier: bool) -> None:
         """An extension where the profile names none in particular: it must be defined, for this place, of this sort."""
         entry = self._tables.extensions.get(node.value or "")
         if entry is None:
@@ -290,7 +288,7 @@ class Check:
         codes = self._tables.systems.get(system[0].value or "")
         if codes is None:
             return
-        value = code[0].value
+        value = code[0].value or ""
         if value not in codes:
             self.add((node, CODE_UNKNOWN, shown_code(value)))
         elif self.warn and "display" in node.children:

@@ -1,7 +1,7 @@
 """From hostile XML bytes to a light tree.
 
-A flaw of FHIR's XML form (text between elements, an unknown attribute, repetitions that do not stand together) becomes a
-child whose name starts with "#". No element definition knows such a name, so no rule can overlook it.
+A flaw of FHIR's XML form (text between elements, an unknown attribute, repetitions that do not stand together)
+becomes a child whose name starts with "#". No element definition knows such a name, so no rule can overlook it.
 
 Source: FHIR R4 § 2.6.1 (XML representation); limits.md "Budget" (what the tree may cost).
 """
@@ -83,16 +83,18 @@ class Node:
 
 
 #: Elements and attributes of a Narrative (FHIR R4 § 2.4.0.1, txt-1).
-_HTML_ELEMENTS: Final = frozenset(
+_HTML_TAGS: Final = (
     "a abbr acronym b big blockquote br caption cite code col colgroup dd dfn div dl dt em h1 h2 h3 h4 h5 h6 hr i img "
-    "li ol p pre q samp small span strong sub sup table tbody td tfoot th thead tr tt ul var".split()
+    "li ol p pre q samp small span strong sub sup table tbody td tfoot th thead tr tt ul var"
 )
-_HTML_ATTRIBUTES: Final = frozenset(
-    "abbr accesskey align alt axis border cellhalign cellpadding cellspacing cellvalign char charoff charset cite class "
-    "colspan compact coords dir frame headers height href hreflang hspace id lang longdesc name rel rev rowspan rules "
-    "scope shape span src start style summary tabindex title type valign value vspace width "
-    "http://www.w3.org/XML/1998/namespace|lang http://www.w3.org/XML/1998/namespace|space".split()
+_HTML_NAMES: Final = (
+    "abbr accesskey align alt axis border cellhalign cellpadding cellspacing cellvalign char charoff charset cite "
+    "class colspan compact coords dir frame headers height href hreflang hspace id lang longdesc name rel rev rowspan "
+    "rules scope shape span src start style summary tabindex title type valign value vspace width "
+    "http://www.w3.org/XML/1998/namespace|lang http://www.w3.org/XML/1998/namespace|space"
 )
+_HTML_ELEMENTS: Final = frozenset(_HTML_TAGS.split())
+_HTML_ATTRIBUTES: Final = frozenset(_HTML_NAMES.split())
 
 
 def parse(xml: bytes) -> Node:

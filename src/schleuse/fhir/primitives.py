@@ -85,7 +85,8 @@ CHECKS: Final[dict[str, Callable[[str], object]]] = {
     **_COMPILED,
     **{name: _is_whole(name) for name in ("integer", "positiveInt", "unsignedInt")},
     **{name: _is_date(name) for name in ("date", "dateTime", "instant")},
-    **{name: _is_text for name in ("string", "markdown")},
+    "string": _is_text,
+    "markdown": _is_text,
 }
 
 #: Types that FHIR's snapshots name by their FHIRPath type (element ids, extension URLs, primitives' values).

@@ -39,6 +39,7 @@ class RuleSet:
         exec(parts["code"], names)  # noqa: S102 - our own compiler's output; the cache vouches for its files
         self._roots = frozenset(parts["roots"])
         self._gaps = tuple(Gap(*gap) for gap in parts["gaps"])
+        self._extension_gaps = tuple(Gap(*gap) for gap in parts["extension_gaps"])
         self._invariants = tuple(parts["invariants"])
         self._tables = Tables(
             rules=tuple(Rule(*rule) for rule in parts["rules"]),
@@ -60,8 +61,13 @@ class RuleSet:
 
     @property
     def gaps(self) -> tuple[Gap, ...]:
-        """What is not checked."""
+        """What the profiles ask for and is not checked."""
         return self._gaps
+
+    @property
+    def extension_gaps(self) -> tuple[Gap, ...]:
+        """What is not checked in extensions that no profile names and a document may still use."""
+        return self._extension_gaps
 
     @property
     def invariants(self) -> tuple[tuple[str, str], ...]:
@@ -144,7 +150,18 @@ def _key(definitions: Definitions, roots: tuple[str, ...]) -> str:
 
 
 _PARTS: Final = frozenset(
-    {"code", "patterns", "rules", "profiles", "extensions", "systems", "roots", "gaps", "invariants"}
+    {
+        "code",
+        "patterns",
+        "rules",
+        "profiles",
+        "extensions",
+        "systems",
+        "roots",
+        "gaps",
+        "extension_gaps",
+        "invariants",
+    }
 )
 
 
@@ -159,5 +176,6 @@ def _parts(program: Program) -> dict[str, Any]:
         "systems": program.systems,
         "roots": program.roots,
         "gaps": [tuple(gap) for gap in program.gaps],
+        "extension_gaps": [tuple(gap) for gap in program.extension_gaps],
         "invariants": list(program.invariants),
     }

@@ -195,19 +195,22 @@ class _Writer:
     # --- Slices ---
 
     def _sliced(self, child: Element) -> list[str]:
-        compiler = self._compiler
-        parts = list(child.slices.values())
+        tests = {name: slices.belongs(self._compiler, child, part) for name, part in child.slices.items()}
+        parts = [part for name, part in child.slices.items() if tests[name] is not None]
         counters = {part.slice: f"i{number}" for number, part in enumerate(parts)}
         counted = [part for part in parts if part.min > 0 or part.max is not None]
         loop: list[str] = []
-        for number, part in enumerate(parts):
-            entry = self._type_of(part) if part.types else self._type_of(child)
+        for part in parts:
             body = [f"{counters[part.slice]} += 1"] if part in counted else []
             if part.max != 0:
-                body += self._call(part, entry)
-            word = "elif" if number else "if"
-            loop += [f"{word} {slices.belongs(compiler, child, part)}:", *indent(body or ["pass"])]
-        loop += ["else:", *indent(self._unsliced(child) or ["pass"])]
+                body += self._call(part, self._type_of(part) if part.types else self._type_of(child))
+            loop += [f"{'elif' if loop else 'if'} {tests[part.slice]}:", *indent(body or ["pass"])]
+        # A slice that nothing tells may hold anything, so then nothing is refused for being in none.
+        others = self._unsliced(child) if len(parts) == len(tests) else []
+        if others:
+            loop += ["else:", *indent(others)] if loop else others
+        if not loop:
+            return []
         start = [f"{' = '.join(counters[part.slice] for part in counted)} = 0"] if counted else []
         prepared = slices.probe(child)
         if prepared:

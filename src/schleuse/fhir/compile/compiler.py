@@ -52,6 +52,7 @@ def compile_program(definitions: Definitions, roots: Iterable[str]) -> Program:
         if compiler.profile(canonical) is None:
             raise BadDefinitionsError(f"the profile {canonical} is not among the definitions")
         program.roots += (canonical.partition("|")[0],)
+    program.optional = True
     compiler.extensions()
     compiler.systems()
     return program

@@ -1,7 +1,8 @@
 """Statements for the FHIRPath invariants of one element.
 
-Quirk of the reference validator (limits.md § 4): of several constraints with the same expression on one element only the
-first is evaluated. If that one is a warning, the later error never comes up; gematik's patched packages rely on it.
+Quirk of the reference validator (limits.md § 4): of several constraints with the same expression on one element
+only the first is evaluated. If that one is a warning, the later error never comes up; gematik's patched packages
+rely on it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 #: Checked by statements of their own: ele-1 and ext-1 by the shape of an element.
 _BUILT_IN: Final = frozenset({"ele-1", "ext-1"})
 
-#: Published expressions that do not say what they mean, or say it at length; in their place a test for the violation.
+#: Published expressions that do not say what they mean, or say it at length; here a test for the violation.
 _STATEMENTS: Final = {
     "dom-3": "'contained' in c and not F.contained_are_used(n)",
     # As written, a reference by identifier alone would violate it; the reference validator corrects it too.

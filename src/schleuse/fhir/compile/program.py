@@ -102,6 +102,8 @@ class Program:
     systems: dict[str, dict[str, str | None]] = field(default_factory=dict)
     roots: tuple[str, ...] = ()
     gaps: list[Gap] = field(default_factory=list)
+    extension_gaps: list[Gap] = field(default_factory=list)
+    optional: bool = False  #: now come the extensions that no profile asks for
     invariants: dict[tuple[str, str], None] = field(default_factory=dict)
     _numbers: dict[Rule, int] = field(default_factory=dict)
     _names: dict[str, str] = field(default_factory=dict)
@@ -139,8 +141,8 @@ class Program:
 
     def gap(self, kind: str, name: str, where: str) -> None:
         gap = Gap(kind, name, where)
-        if gap not in self.gaps:
-            self.gaps.append(gap)
+        if gap not in self.gaps and gap not in self.extension_gaps:
+            (self.extension_gaps if self.optional else self.gaps).append(gap)
 
     def source(self) -> str:
         """The whole Python module."""

@@ -33,8 +33,8 @@ def probe(base: Element) -> str:
     return ""
 
 
-def belongs(compiler: Compiler, base: Element, part: Element) -> str:
-    """Source of the test whether `y`, an occurrence of `base`, belongs to the slice `part`."""
+def belongs(compiler: Compiler, base: Element, part: Element) -> str | None:
+    """Source of the test whether `y`, an occurrence of `base`, belongs to the slice `part`; None if nothing tells."""
     slicing = base.slicing or {}
     discriminators = slicing.get("discriminator", ())
     prepared = probe(base)
@@ -46,7 +46,7 @@ def belongs(compiler: Compiler, base: Element, part: Element) -> str:
     tests = [_test(compiler, base, part, one["type"], one["path"]) for one in discriminators]
     if not tests or None in tests:
         compiler.program.gap("discriminator", part.slice, part.id)
-        return "False"
+        return None
     return " and ".join(str(test) for test in tests)
 
 

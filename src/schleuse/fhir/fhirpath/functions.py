@@ -1,8 +1,8 @@
 """What FHIRPath's functions and operators do, on plain Python lists.
 
-A collection is a list (or tuple) of Nodes and plain values (str, int, Decimal, bool). Nothing here raises on odd data:
-where FHIRPath § 4.5 speaks of an error (more than one item where one is expected), the result is empty, so the invariant
-does not hold, as with the reference validator. True, False or None (empty) stand for a Boolean result.
+A collection is a list (or tuple) of Nodes and plain values (str, int, Decimal, bool). Nothing here raises on odd
+data: where FHIRPath § 4.5 speaks of an error (more than one item where one is expected), the result is empty, so
+the invariant does not hold, as with the reference validator. True, False or None (empty) stand for a Boolean.
 
 Source: FHIRPath 2.0.0 § 5 (functions), § 6 (operators); FHIR R4 § 2.9.1 (extension, resolve, hasValue, htmlChecks).
 """
@@ -70,13 +70,14 @@ def member(items: Items, name: str) -> list[Any]:
 
 
 #: What may follow the base name of a choice element (FHIR R4 § 2.24.0.2, open type choice).
-_CHOICE_ENDINGS: Final = frozenset(
+_CHOICE_TYPES: Final = (
     "Base64Binary Boolean Canonical Code Date DateTime Decimal Id Instant Integer Markdown Oid PositiveInt String Time "
     "UnsignedInt Uri Url Uuid Address Age Annotation Attachment CodeableConcept Coding ContactPoint Count Distance "
     "Duration HumanName Identifier Money Period Quantity Range Ratio Reference SampledData Signature Timing "
     "ContactDetail Contributor DataRequirement Expression ParameterDefinition RelatedArtifact TriggerDefinition "
-    "UsageContext Dosage Meta".split()
+    "UsageContext Dosage Meta"
 )
+_CHOICE_ENDINGS: Final = frozenset(_CHOICE_TYPES.split())
 
 
 def choice(items: Items, name: str) -> list[Any]:
@@ -260,9 +261,7 @@ def truth(items: Items) -> bool | None:
     if len(items) != 1:
         return None
     value = value_of(items[0])
-    if value is False or value == "false":
-        return False
-    return True
+    return value is not False and value != "false"
 
 
 def all_are(items: Items, wanted: bool) -> bool:
@@ -360,10 +359,10 @@ def _order(left: re.Match[str], right: re.Match[str]) -> int | None:
         parts = [(left[6], right[6])]
     else:
         parts = [(left[part], right[part]) for part in range(1, 7)]
-    for a, b in parts:
-        if a is None or b is None:
-            return 0 if a is b is None else None
-        x, y = Decimal(a), Decimal(b)
+    for one, other in parts:
+        if one is None or other is None:
+            return 0 if one is other is None else None
+        x, y = Decimal(one), Decimal(other)
         if x != y:
             return (x > y) - (x < y)
     return 0
@@ -400,7 +399,7 @@ def compile_pattern(text: str) -> re.Pattern[str]:
 def _foreign_pattern(text: str) -> re.Pattern[str] | None:
     """A pattern that stands in the document itself (a house number, KBV packages before 1.2.1).
 
-    None if it is no pattern, or if one could hide endless search in it: more than one repetition, or one beside a group.
+    None if it is no pattern, or if endless search could hide in it: more than one repetition, or one and a group.
     """
     repetitions = sum(text.count(sign) for sign in "*+?{")
     if repetitions > (0 if "(" in text else 1) or len(text) > _MAX_FOREIGN_PATTERN:
@@ -572,11 +571,7 @@ def contained_are_used(resource: Node) -> bool:
     contained = resource.children.get("contained")
     if not contained:
         return True
-    referred = {
-        item.value
-        for item in descendants([resource])
-        if item.value is not None and item.value.startswith("#")
-    }
+    referred = {item.value for item in descendants([resource]) if item.value is not None and item.value.startswith("#")}
     return all(
         "#" + (inner.text("id") or "") in referred or any(item.value == "#" for item in descendants([inner]))
         for inner in contained

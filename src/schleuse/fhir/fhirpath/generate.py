@@ -53,7 +53,7 @@ _ITEM_FUNCTIONS: Final[dict[str, tuple[str, tuple[int, ...]]]] = {
     "take": ("take", (1,)),
 }
 
-#: Functions from items to a Boolean: FHIRPath name -> (call with {0} the items and {1} the argument, arity, never empty).
+#: Functions from items to a Boolean: FHIRPath name -> (call of {0} the items and {1} the argument, arity, never empty).
 _TRUTH_FUNCTIONS: Final[dict[str, tuple[str, int, bool]]] = {
     "hasValue": ("F.has_value({0})", 0, True),
     "isDistinct": ("F.is_distinct({0})", 0, True),
@@ -105,8 +105,8 @@ def indent(lines: Iterable[str]) -> list[str]:
 
 class Generator:
     """Makes the statements of one Python function, which is called with `n` (the focus, a Node), `x` (what the check
-    knows, with `resolve` and `container`) and `r` (the resource that holds the focus), and finds the module of FHIRPath's
-    functions as `F`.
+    knows, with `resolve` and `container`) and `r` (the resource that holds the focus), and finds the module of
+    FHIRPath's functions as `F`.
 
     choices: base names of all choice elements ("value", "onset"), so that `onset` finds onsetPeriod.
     focus_type: type of the focus where its element definition tells it ("dateTime"), else "".
@@ -341,7 +341,7 @@ class Generator:
                 return f"({held} if len({held}) == 1 else [])"
             case "count", ():
                 return f"[len({self._items(e.base, focus)})]"
-            case ("as" | "ofType"), (Literal(str(name)),):
+            case (("as" | "ofType"), (Literal(str(name)),)):
                 if isinstance(e.base, This) and focus == "n" and self._focus_type == name:
                     return "[n]"
                 if isinstance(e.base, Member) and e.base.name in self._choices and functions.is_choice_type(name):

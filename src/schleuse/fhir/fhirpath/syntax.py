@@ -1,7 +1,7 @@
 """FHIRPath text to a syntax tree.
 
-Source: FHIRPath 2.0.0 (HL7 normative), grammar in appendix B and precedence in § 8. Not supported, and refused: quantity
-literals with units, `~` and `!~`, and `$index`, `$total`; no invariant of the packages that we know uses them.
+Source: FHIRPath 2.0.0 (HL7 normative), grammar in appendix B and precedence in § 8. Not supported, and refused:
+quantity literals with units, `~` and `!~`, and `$index`, `$total`; no invariant of the packages that we know uses them.
 """
 
 from __future__ import annotations
@@ -113,7 +113,10 @@ _TOKEN: Final = re.compile(
     r"""
       (?P<space>\s+|//[^\n]*|/\*.*?\*/)
     | (?P<string>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")
-    | @(?P<date>\d{4}(?:-\d\d(?:-\d\d)?)?(?:T(?:\d\d(?::\d\d(?::\d\d(?:\.\d+)?)?)?(?:Z|[+-]\d\d:\d\d)?)?)?|T\d\d(?::\d\d(?::\d\d(?:\.\d+)?)?)?)
+    | @(?P<date>
+          \d{4}(?:-\d\d(?:-\d\d)?)?(?:T(?:\d\d(?::\d\d(?::\d\d(?:\.\d+)?)?)?(?:Z|[+-]\d\d:\d\d)?)?)?
+        | T\d\d(?::\d\d(?::\d\d(?:\.\d+)?)?)?
+      )
     | (?P<number>\d+(?:\.\d+)?)
     | `(?P<quoted>(?:[^`\\]|\\.)*)`
     | %(?P<variable>[A-Za-z_][A-Za-z0-9_-]*|`[^`]*`|'[^']*')

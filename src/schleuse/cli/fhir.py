@@ -1,0 +1,91 @@
+"""`schleuse fhir add` and `schleuse fhir list`: official FHIR packages on this machine."""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from schleuse.config import default_home
+from schleuse.errors import MalformedError
+from schleuse.fhir import packages
+
+app = App(name="fhir", help="Official FHIR packages: install them, show what is installed.")
+
+Home = Annotated[Path | None, Parameter(help="Folder of this machine [default: the user's data folder]")]
+Json = Annotated[bool, Parameter(name="--json", help="One JSON object instead of text")]
+
+
+class BadListError(MalformedError):
+    code = "cli.bad-list"
+
+
+@app.command
+def add(
+    *package: Path,
+    config: Annotated[Path | None, Parameter(help="refv-config.yaml with lists and windows")] = None,
+    list_name: Annotated[str | None, Parameter(name="--list", help="Make one list of these packages")] = None,
+    valid_from: Annotated[str | None, Parameter(help="First date of that list (YYYY-MM-DD)")] = None,
+    valid_till: Annotated[str | None, Parameter(help="Last date of that list; open if not given")] = None,
+    home: Home = None,
+    json_output: Json = False,
+) -> None:
+    """Install package files (.tgz) and the dates for which they judge documents.
+
+    The dates come from --config, or from --list NAME --valid-from DATE for the packages of this call.
+    """
+    new = None
+    if list_name is not None:
+        if valid_from is None:
+            raise BadListError("--list needs --valid-from: the first date of issue that these packages judge")
+        new = packages.open_list(list_name, _day(valid_from), _day(valid_till) if valid_till else None)
+    elif valid_from is not None or valid_till is not None:
+        raise BadListError("--valid-from and --valid-till belong to --list")
+    if not package and config is None:
+        raise BadListError("nothing to add: name package files (.tgz), or --config FILE")
+    names = packages.add(package, folder(home), config=config, new_list=new)
+    if json_output:
+        print(json.dumps({"installed": names}))
+        return
+    for name in names:
+        print(f"installed {name}")
+    _show_lists(folder(home))
+
+
+@app.command(name="list")
+def list_packages(*, home: Home = None, json_output: Json = False) -> None:
+    """Show the installed packages and the lists with their windows."""
+    have = packages.installed(folder(home))
+    if json_output:
+        registry = json.loads(packages.read_registry(folder(home)).to_json())
+        print(json.dumps({"packages": have, **registry}))
+        return
+    if not have:
+        print("no packages are installed: `schleuse fhir add PACKAGE.tgz… --config FILE`")
+    for name, digest in have.items():
+        print(f"{name}  sha256 {digest[:16]}…")
+    _show_lists(folder(home))
+
+
+def folder(home: Path | None) -> Path:
+    """Where the packages of a machine are."""
+    return (home or default_home()) / "fhir"
+
+
+def _show_lists(target: Path) -> None:
+    have = packages.installed(target)
+    for one in packages.read_registry(target).lists:
+        till = one.valid_till.isoformat() if one.valid_till else "open"
+        missing = [name for name in one.packages if name not in have]
+        state = f"missing: {', '.join(missing)}" if missing else "complete"
+        print(f"list {one.name}: {one.valid_from.isoformat()} to {till}, {state}")
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError as cause:
+        raise BadListError(f"{text!r} is not a date (YYYY-MM-DD)") from cause
