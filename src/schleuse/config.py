@@ -105,8 +105,11 @@ class Route(_Section):
     domain: str = "*"
     host: str
     port: int = Field(465, gt=0, lt=65536)
-    tls: Literal["implicit", "starttls"] = "implicit"
+    tls: Literal["implicit", "starttls", "none"] = "implicit"  # none: on this machine only
     ca: File | None = None
+    client_certificate: File | None = None  # mutual TLS between Fachdienste (kim.md § 11)
+    client_key: File | None = None
+    connections: int = Field(4, gt=0, le=64)
     user: str | None = None
     password_file: File | None = None
 

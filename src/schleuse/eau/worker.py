@@ -185,9 +185,8 @@ class Worker:
             else:
                 outcome = letter_or_other
         recorded = filing.keep(case.arrival, outcome, sealed=_kept(outcome, case.sealed), letter=letter)
-        log.info(
-            "eau.decided", delivery=recorded.delivery, ik=str(ik), state=recorded.state.value, reason=recorded.reason
-        )
+        if recorded.state is not State.DELIVERED:  # the ordinary case is counted, not told one by one
+            log.info("eau.decided", delivery=recorded.delivery, state=recorded.state.value, reason=recorded.reason)
         return recorded
 
     def _letter(self, ik: IK, case: _Case, faulty: Faulty, directory: Directory | None) -> Letter | Outcome:

@@ -15,7 +15,7 @@ from schleuse.errors import Error
 
 
 class Notify(StrEnum):
-    """NOTIFY values of RFC 3461 § 4.1; an empty set means that the sender said nothing (failure only)."""
+    """NOTIFY values of RFC 3461 § 4.1; an empty set means that the sender said nothing (failure and delay)."""
 
     NEVER = "NEVER"
     SUCCESS = "SUCCESS"
@@ -113,7 +113,9 @@ class Outgoing:
 class Queue(Protocol):
     """The outbound queue. Each method is one transaction; a DSN that it causes is recorded in the same one."""
 
-    def due(self, now: datetime, limit: int) -> Sequence[Outgoing]: ...
+    def due(self, now: datetime, limit: int) -> Sequence[Outgoing]:
+        """Mails whose time has come, oldest first, each under a lease: nobody else is handed it meanwhile."""
+        ...
 
     def delivered(self, id: int, now: datetime, reply: str, relayed_dsn: bool) -> None:
         """The next host took it. relayed_dsn: that host speaks DSN, so it will report success itself."""

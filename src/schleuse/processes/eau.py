@@ -35,11 +35,12 @@ from schleuse.identifiers import IK
 from schleuse.kim.directory import DirectoryFile
 from schleuse.kim.store import Leases, open_leases
 from schleuse.mail.smime.trust import TrustStore
-from schleuse.processes.injection import injected_steps
+from schleuse.processes.injection import injected_steps, kills_are_injected
 from schleuse.processes.letters import Submitter, finisher
 from schleuse.processes.life import until_stopped
 from schleuse.processes.observe import observed, serving
 from schleuse.processes.prefork import Master, ParentWatch
+from schleuse.processes.supervisor import pause_after
 from schleuse.vault import InsurerKeyFiles, LocalVault, Vault
 
 log = structlog.get_logger()
@@ -56,7 +57,8 @@ def main(config: Config) -> None:
         for number in range(config.eau.workers)
     }
     children["desk"] = lambda: uvloop.run(_desk(config))
-    Master(children).run()
+    # Deaths on order are no illness.
+    Master(children, (lambda _crashes: 0.0) if kills_are_injected() else pause_after).run()
 
 
 def open_checker(config: Config) -> Checker:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+from collections import Counter as TallyCounter
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -26,14 +27,16 @@ from schleuse.kim.policy import RelayPolicy, SubmissionPolicy
 from schleuse.kim.store import MailStore, Settings, open_mail_store
 from schleuse.mail import passwords
 from schleuse.mail.contracts import Maildrop
-from schleuse.mail.listener import Limits, listen_smtp, tls_context
+from schleuse.mail.listener import Limits, listen_smtp
 from schleuse.mail.outbound import run_queue
 from schleuse.mail.outbound_routes import Credentials, OutboundConfig, Route, Routes, TLSMode
-from schleuse.mail.passwords import Outcome, Passwords
+from schleuse.mail.passwords import Passwords
 from schleuse.mail.pop3_listener import Config as Pop3Config
 from schleuse.mail.pop3_listener import listen_pop3
 from schleuse.mail.smtp import Policy
 from schleuse.mail.smtp import Settings as SmtpSettings
+from schleuse.mail.tls_pipe import tls_context
+from schleuse.processes.injection import injected_disk, injected_steps
 from schleuse.processes.life import until_stopped
 from schleuse.processes.observe import observed
 from schleuse.processes.reports import send_reports
@@ -41,9 +44,10 @@ from schleuse.processes.reports import send_reports
 log = structlog.get_logger()
 
 IDLE_SECONDS = 0.2
+QUEUE_POLL = timedelta(seconds=1)
 PURGE_EVERY = timedelta(hours=1)
 #: A stopping role ends its sessions within this time; the supervisor gives it 8 s in all.
-DRAIN_SECONDS = 4.0
+DRAIN_SECONDS = 2.0
 
 
 def main(config: Config) -> None:
@@ -62,9 +66,11 @@ async def run(config: Config) -> None:
         events.labels(event).inc()
 
     async with AsyncExitStack() as stack:
-        store = open_mail_store(store_settings(config), accounts.account_of)
+        store = open_mail_store(
+            store_settings(config), accounts.account_of, disk=injected_disk(), step=injected_steps()
+        )
         stack.callback(store.close)
-        registry.register(_Deliveries(store))
+        registry.register(_Deliveries(store, accounts))
         logins = Passwords(_find(accounts), now=utc_now, memory_key=os.urandom(32))
         stack.callback(logins.close)
         tls = tls_context(kim.tls.certificate, kim.tls.key)
@@ -100,7 +106,7 @@ async def run(config: Config) -> None:
             listen_pop3(
                 Pop3Config(config.hostname, host, port),
                 tls=tls,
-                authenticate=_authenticate(logins),
+                authenticate=logins.authenticate,
                 mailboxes=_Mailboxes(store),
                 count=count,
                 grace=timedelta(seconds=DRAIN_SECONDS),
@@ -108,7 +114,12 @@ async def run(config: Config) -> None:
         )
         await stack.enter_async_context(
             run_queue(
-                store.queue, OutboundConfig(config.hostname, routes), now=utc_now, jitter=random.random, count=count
+                store.queue,
+                OutboundConfig(config.hostname, routes, poll=QUEUE_POLL),
+                now=utc_now,
+                jitter=random.random,
+                count=count,
+                grace=timedelta(seconds=DRAIN_SECONDS / 2),
             )
         )
         await stack.enter_async_context(observed("kim", kim.metrics, registry, lambda: True))
@@ -135,7 +146,16 @@ def _route(section: RouteSection) -> Route:
     credentials = None
     if section.user is not None and section.password_file is not None:
         credentials = Credentials(section.user, section.password_file)
-    return Route(section.host, section.port, TLSMode(section.tls), section.ca, credentials=credentials)
+    return Route(
+        section.host,
+        section.port,
+        TLSMode(section.tls),
+        section.ca,
+        client_certificate=section.client_certificate,
+        client_key=section.client_key,
+        credentials=credentials,
+        connections=section.connections,
+    )
 
 
 def load_accounts(config: Config) -> Accounts:
@@ -165,28 +185,6 @@ def _find(accounts: Accounts) -> Callable[[str], passwords.Account | None]:
     return find
 
 
-def _authenticate(logins: Passwords) -> Callable[[str, str, str], asyncio.Future[str | None]]:
-    def authenticate(user: str, password: str, peer: str) -> asyncio.Future[str | None]:
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[str | None] = loop.create_future()
-
-        def tell(outcome: Outcome) -> None:
-            if answer.done():
-                return
-            if isinstance(outcome, UnavailableError):
-                answer.set_exception(outcome)
-            else:
-                answer.set_result(outcome if isinstance(outcome, str) else None)
-
-        def done(outcome: Outcome) -> None:
-            loop.call_soon_threadsafe(tell, outcome)
-
-        logins.check(user, password, peer, done)
-        return answer
-
-    return authenticate
-
-
 class _Mailboxes:
     """What the POP3 listener opens."""
 
@@ -198,19 +196,29 @@ class _Mailboxes:
 
 
 class _Deliveries(Collector):
-    """Deliveries per kind of account and state, counted when somebody looks."""
+    """Deliveries by owner and state, counted when somebody looks. No address is a label: it may name a person."""
 
-    def __init__(self, store: MailStore) -> None:
+    def __init__(self, store: MailStore, accounts: Accounts) -> None:
         self._store = store
+        self._accounts = accounts
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         family = GaugeMetricFamily(
-            "schleuse_kim_deliveries", "Deliveries of the mail store by account and state", labels=["account", "state"]
+            "schleuse_kim_deliveries", "Deliveries of the mail store by owner and state", labels=["owner", "state"]
         )
-        for account, states in self._store.counts().items():
+        numbers: TallyCounter[tuple[str, str]] = TallyCounter()
+        for name, states in self._store.counts().items():
             for state, number in states.items():
-                family.add_metric([account, state.value], number)
+                numbers[self._owner(name), state.value] += number
+        for labels, number in numbers.items():
+            family.add_metric(labels, number)
         yield family
+
+    def _owner(self, name: str) -> str:
+        account = self._accounts.get(name)
+        if account is None:
+            return name.strip("()")
+        return f"insurer {account.insurer}" if account.insurer else "practices"
 
 
 async def _reports(store: MailStore) -> None:

@@ -39,9 +39,13 @@ class _Child:
 
 
 class Master:
-    """Runs each child's `main` in a process of its own until the master is told to stop."""
+    """Runs each child's `main` in a process of its own until the master is told to stop.
 
-    def __init__(self, children: Mapping[str, Callable[[], None]]) -> None:
+    pause: seconds to wait after so many crashes in a row.
+    """
+
+    def __init__(self, children: Mapping[str, Callable[[], None]], pause: Callable[[int], float] = pause_after) -> None:
+        self._pause = pause
         self._children = [_Child(name, main) for name, main in children.items()]
 
     def run(self) -> None:
@@ -86,7 +90,7 @@ class Master:
         child.pid = 0
         child.crashes = 1 if now - child.started_at > WELL_AFTER_SECONDS else child.crashes + 1
         # The first death costs no time: a worker that was killed is back while its lease still stands.
-        pause = 0.0 if child.crashes == 1 else pause_after(child.crashes - 1)
+        pause = 0.0 if child.crashes == 1 else self._pause(child.crashes - 1)
         child.start_at = now + pause
         log.error("child.ended", name=child.name, code=code, restart_in_seconds=pause)
 
