@@ -1,0 +1,240 @@
+"""The real platform on loopback for scenario tests: role processes, a practice, an insurer's system."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from schleuse.config import Config, Environment, host_and_port, read_config
+from schleuse.holding.reconcile import Reconciliation
+from schleuse.identifiers import IK
+from schleuse.kim.directory import DirectoryFile
+from schleuse.mail.smime.trust import TrustStore
+from schleuse.practice.documents import Insurer
+from schleuse.practice.faults import FAULTS
+from schleuse.practice.identity import Identity, load_practice
+from schleuse.practice.inbox import Answer, note, read_answer
+from schleuse.practice.ledger import Ledger
+from schleuse.practice.mailing import Addressee
+from schleuse.practice.outbox import Order, Prepared, hand_over, prepare
+from schleuse.practice.transport import MailServerError, Reply, Server, mailbox, submission
+from schleuse.processes.conservation import check_conservation
+from schleuse.processes.home import NewHome, NewInsurer, NewPractice, create_home
+
+PATIENCE = 120.0
+ROOT = Path(__file__).parents[2]
+INSURERS = (NewInsurer(IK("109900011"), "Kasse Eins", "eins"), NewInsurer(IK("109900022"), "Kasse Zwei", "zwei"))
+PRACTICE = NewPractice("praxis", "Praxis Test")
+
+
+def build_home(folder: Path) -> Path:
+    """A home with two insurers and a practice; the ports are set by each platform."""
+    new = NewHome(Environment.TEST, "kim.test.kim.telematik-test", INSURERS, [PRACTICE], first_port=10000)
+    create_home(folder, new, datetime.now(UTC))
+    return folder
+
+
+def free_ports(count: int) -> int:
+    """First of `count` neighbouring free ports on loopback."""
+    for _ in range(200):
+        first = random.randrange(20000, 60000)
+        try:
+            for port in range(first, first + count):
+                with socket.socket() as probe:
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    probe.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        return first
+    raise AssertionError("no free ports")
+
+
+def until(condition: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:
+    """Wait for something that other processes bring about."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {seconds} s for {what}")
+        time.sleep(0.05)
+
+
+@dataclass
+class Platform:
+    """Starts and kills roles; speaks to them only over their ports and files."""
+
+    home: Path
+    config: Config
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def start(self, role: str, environment: Mapping[str, str] | None = None) -> None:
+        log = (self.home / f"{role}.log").open("ab")
+        self.processes[role] = subprocess.Popen(
+            [sys.executable, "-m", "schleuse", "run", role, "--home", str(self.home)],
+            env={**os.environ, "PYTHONPATH": str(ROOT / "src"), **(environment or {})},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        log.close()
+
+    def ready(self, role: str) -> bool:
+        listen = self.config.kim.metrics if role == "kim" else self.config.eau.metrics
+        try:
+            return httpx.get(f"http://{listen}/readyz", timeout=2).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def start_all(self) -> None:
+        for role in ("kim", "eau"):
+            self.start(role)
+        for role in ("kim", "eau"):
+            until(lambda role=role: self.ready(role), f"{role} to be ready\n{self.log(role)}")  # type: ignore[misc]
+
+    def kill(self, role: str) -> None:
+        """SIGKILL for the role and all that it forked."""
+        process = self.processes.pop(role, None)
+        if process is not None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    def stop(self, role: str) -> int:
+        process = self.processes.pop(role)
+        process.terminate()
+        return process.wait(30)
+
+    def log(self, role: str) -> str:
+        path = self.home / f"{role}.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    # --- a practice -------------------------------------------------------------------------
+
+    @property
+    def practice(self) -> Identity:
+        return load_practice(self.config, None)
+
+    @property
+    def server(self) -> Server:
+        practice = self.practice
+        kim = self.config.kim
+        return Server(kim.smtp_tls, kim.pop3_tls, self.config.eau.submit_ca, practice.address, practice.password)
+
+    @property
+    def ledger(self) -> Ledger:
+        return Ledger(self.home / "practices" / "praxis" / "sent.jsonl")
+
+    def order(self, count: int, fault: str | None = None, insurer: int = 0, stornos: int = 0) -> Order:
+        chosen = self.config.insurers[insurer]
+        directory = DirectoryFile(self.config.kim.directory).current()
+        to = Addressee(chosen.address, directory.certificates(chosen.address)[0])
+        return Order(
+            count, Insurer(chosen.ik, chosen.name), to, "T", stornos=stornos, fault=FAULTS[fault] if fault else None
+        )
+
+    def mails(self, order: Order, seed: int = 1) -> list[Prepared]:
+        return list(prepare(self.practice, order, random.Random(seed), lambda: datetime.now(UTC)))
+
+    def send(self, mails: list[Prepared]) -> list[Reply]:
+        async def run() -> list[Reply]:
+            ledger = self.ledger
+            async with submission(self.server) as session:
+                return [await hand_over(session, self.practice, mail, ledger) for mail in mails]
+
+        return asyncio.run(run())
+
+    def send_until_accepted(self, mails: list[Prepared]) -> int:
+        """As a mail server's queue: again and again with the same octets. Returns how many attempts failed."""
+        failed = 0
+        left = list(mails)
+        deadline = time.monotonic() + PATIENCE
+        while left:
+            assert time.monotonic() < deadline, f"{len(left)} mails were never accepted"
+            try:
+                replies = self.send(left[:5])
+            except MailServerError:
+                failed += 1
+                time.sleep(0.05)
+                continue
+            accepted = {id(mail) for mail, reply in zip(left, replies, strict=False) if reply.accepted}
+            assert all(reply.accepted or reply.temporary for reply in replies), replies
+            failed += len(replies) - len(accepted)
+            left = [mail for mail in left if id(mail) not in accepted]
+        return failed
+
+    def fetch(self) -> list[Answer]:
+        """Empty the practice's mailbox into its ledger; all answers, also repeated ones."""
+        trust = TrustStore.from_files(self.config.eau.trust)
+        ledger = self.ledger
+        found: list[Answer] = []
+        with mailbox(self.server) as client:
+            for number in range(1, client.stat()[0] + 1):
+                raw = b"\r\n".join(client.retr(number)[1]) + b"\r\n"
+                answers = read_answer(raw, self.practice, trust, datetime.now(UTC))
+                note(answers, ledger)
+                found.extend(answers)
+                client.dele(number)
+        return found
+
+    # --- an insurer's system ----------------------------------------------------------------
+
+    def feed(self, insurer: int = 0) -> httpx.Client:
+        ik = self.config.insurers[insurer].ik
+        token = (self.home / "insurers" / ik / "feed.token").read_text()
+        return httpx.Client(
+            base_url=f"https://{self.config.eau.feed}/v1/{ik}/",
+            headers={"Authorization": f"Bearer {token}"},
+            verify=str(self.config.eau.submit_ca),
+            timeout=30,
+        )
+
+    def events(self, insurer: int = 0) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        with self.feed(insurer) as client:
+            while True:
+                page = client.get("eau", params={"after": found[-1]["seq"] if found else 0, "limit": 1000}).json()
+                if not page["events"]:
+                    return found
+                found.extend(page["events"])
+
+    # --- an auditor -------------------------------------------------------------------------
+
+    def conservation(self) -> Reconciliation:
+        return check_conservation(self.config)
+
+    def port(self, listen: str) -> int:
+        return host_and_port(listen)[1]
+
+
+@contextmanager
+def platform(base: Path, folder: Path, changes: Mapping[str, str] | None = None) -> Iterator[Platform]:
+    """A platform on a copy of the base home. changes: text of the configuration to replace."""
+    shutil.copytree(base, folder, dirs_exist_ok=True)
+    first = free_ports(6)
+    file = folder / "schleuse.toml"
+    text = file.read_text()
+    for offset in range(6):
+        text = text.replace(f'"127.0.0.1:{10000 + offset}"', f'"127.0.0.1:{first + offset}"')
+    for old, new in (changes or {}).items():
+        assert old in text, old
+        text = text.replace(old, new)
+    file.write_text(text)
+    running = Platform(folder, read_config(folder))
+    try:
+        yield running
+    finally:
+        for role in list(running.processes):
+            running.kill(role)

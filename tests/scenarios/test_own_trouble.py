@@ -1,0 +1,54 @@
+"""Own trouble makes mails wait and never accuses a practice (HD-01; incident.md appendix B no. 6)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.scenarios.platform import Platform, platform, until
+
+from schleuse.holding.states import State
+
+
+def of_insurer(one: Platform, state: State) -> int:
+    account = one.config.insurers[0].address
+    return sum(found.states.get(state, 0) for found in one.conservation().accounts if found.name == account)
+
+
+@pytest.mark.parametrize("missing", ["insurers/109900011/enc.key", "insurers/109900011/store.key", "pki/ca.pem"])
+def test_a_missing_key_or_anchor_makes_mails_wait(base_home: Path, tmp_path: Path, missing: str) -> None:
+    with platform(base_home, tmp_path / "home") as one:
+        mails = one.mails(one.order(3))
+        hidden = one.home / "hidden"
+        server = one.server
+        one.start("kim")
+        until(lambda: one.ready("kim"), "kim")
+        one.send(mails)
+        (one.home / missing).rename(hidden)
+        one.start("eau")
+        until(lambda: "eau.waits" in one.log("eau"), f"the mails to wait\n{one.log('eau')}")
+        until(lambda: of_insurer(one, State.HELD) == 3, "all three to be held")
+        assert of_insurer(one, State.RETURNED) == 0
+        hidden.rename(one.home / missing)
+        assert one.server == server
+        one.kill("eau")
+        one.start("eau")
+        until(lambda: one.ready("eau"), "eau")
+        until(lambda: len(one.events()) == 3, "all three to be filed when the key is back")
+        one.fetch()
+        assert {sent.progress for sent in one.ledger.mails.values()} == {"delivered"}
+
+
+def test_a_directory_that_cannot_be_read_makes_the_answer_wait(base_home: Path, tmp_path: Path) -> None:
+    with platform(base_home, tmp_path / "home") as one:
+        [bad] = one.mails(one.order(0, "signature"))
+        one.start("kim")
+        until(lambda: one.ready("kim"), "kim")
+        one.send([bad])
+        directory = one.home / "directory.json"
+        text = directory.read_text()
+        directory.write_text("{")
+        one.start("eau")
+        until(lambda: "eau.waits" in one.log("eau"), "the mail to wait")
+        directory.write_text(text)
+        until(lambda: any(a.code == "202" for a in one.fetch()), "the Fehlernachricht, later")
