@@ -33,6 +33,15 @@ class Instant(sa.types.TypeDecorator[datetime]):
         return None if value is None else _EPOCH + timedelta(microseconds=value)
 
 
+class Octets(sa.LargeBinary):
+    """Bytes as they are: both drivers take them, and wrapping each value was a sixth of what a batch costs in Python."""
+
+    cache_ok = True
+
+    def bind_processor(self, dialect: Any) -> None:
+        return None
+
+
 #: What became of each mail that was decided; a repeat of its batch finds the answer here.
 #: digest: seal of the mail, so that an eAU store beside a foreign mail store is noticed.
 RECEIVED = sa.Table(
@@ -40,7 +49,7 @@ RECEIVED = sa.Table(
     METADATA,
     sa.Column("delivery", _Delivery, primary_key=True, autoincrement=False),
     sa.Column("ik", sa.String(9), nullable=False),
-    sa.Column("digest", sa.LargeBinary, nullable=False),
+    sa.Column("digest", Octets, nullable=False),
     sa.Column("accepted_at", Instant, nullable=False),
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("reason", sa.String(64)),
@@ -58,10 +67,10 @@ DOCUMENT = sa.Table(
     sa.Column("kind", sa.String(8), nullable=False),
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("accepted_at", Instant, nullable=False),
-    sa.Column("file_hash", sa.LargeBinary),
-    sa.Column("practice", sa.LargeBinary),
-    sa.Column("person", sa.LargeBinary),
-    sa.Column("content_key", sa.LargeBinary),
+    sa.Column("file_hash", Octets),
+    sa.Column("practice", Octets),
+    sa.Column("person", Octets),
+    sa.Column("content_key", Octets),
     sa.Column("similar", sa.BigInteger),
     sa.Column("target", sa.String(255)),
     sa.Column("cancelled_by", sa.String(255)),
@@ -95,8 +104,8 @@ CONTENT = sa.Table(
     "eau_content",
     METADATA,
     sa.Column("delivery", _Delivery, primary_key=True, autoincrement=False),
-    sa.Column("xml", sa.LargeBinary),
-    sa.Column("p7s", sa.LargeBinary),
+    sa.Column("xml", Octets),
+    sa.Column("p7s", Octets),
 )
 
 #: What the insurer's system is told, one row a document at most. seq: place in the feed, NULL until published.
@@ -132,8 +141,8 @@ LETTER = sa.Table(
     sa.Column("message_id", sa.String(255), nullable=False),
     sa.Column("sender", sa.String(320), nullable=False),
     sa.Column("recipient", sa.String(320), nullable=False),
-    sa.Column("draft", sa.LargeBinary, nullable=False),
-    sa.Column("wire", sa.LargeBinary),
+    sa.Column("draft", Octets, nullable=False),
+    sa.Column("wire", Octets),
     sa.Column("created_at", Instant, nullable=False),
     sa.Column("attempts", sa.Integer, nullable=False),
     sa.Column("next_at", Instant, nullable=False),
