@@ -34,7 +34,7 @@ class Instant(sa.types.TypeDecorator[datetime]):
 
 
 class Octets(sa.LargeBinary):
-    """Bytes as they are: both drivers take them, and wrapping each value was a sixth of what a batch costs in Python."""
+    """Bytes as they are: both drivers take them, and wrapping each one was a sixth of what a batch costs in Python."""
 
     cache_ok = True
 
