@@ -252,7 +252,10 @@ def test_a_failed_handshake_leaves_nothing_behind(with_uvloop: bool, context: ss
                 connection.sendall(b"EHLO no-tls\r\n")
                 assert_ends(connection)
         with server.connect():
-            pass  # and one that leaves before the handshake
+            # And one that leaves before the handshake. Not before it is announced: the asyncio of
+            # Python 3.11 forgets to close what it accepts in the very turn in which the server closes.
+            while server.call(lambda listener: server.counts["connection"]) < 4:
+                pass
         server.begin_stop()
         server.stopped.result(PATIENCE)
         assert server.counts["tls_failed"] >= 3

@@ -69,6 +69,8 @@ MAX_PIPELINED = 1 << 16
 #: With replies that the client does not read we stop reading what it sends.
 MAX_UNSENT = 1 << 16
 BACKLOG = 512
+#: asyncio announces an accepted connection some turns of the loop later.
+ACCEPT_TURNS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,7 @@ class Listener:
         self.draining = False
         self._loop = asyncio.get_running_loop()
         self._connections: set[_Connection] = set()
+        self._refused: set[_Connection] = set()  # on their way out
         self._peers: Counter[str] = Counter()
         self._large: set[_Connection] = set()
         self._waiting_for_slot: deque[_Connection] = deque()
@@ -136,14 +139,15 @@ class Listener:
         self.draining = True
         if self._server is not None:
             self._server.close()
+        for _ in range(ACCEPT_TURNS):
+            await asyncio.sleep(0)
         for connection in list(self._connections):
             connection.drain()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._all_gone.wait(), grace)
         for connection in list(self._connections):
             connection.abort()
-        if self._connections:
-            await self._all_gone.wait()
+        await self._all_gone.wait()
         if self._sweeper is not None:
             self._sweeper.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -167,6 +171,8 @@ class Listener:
             or len(self._connections) >= self.limits.connections
             or self._peers[peer] >= self.limits.per_peer
         ):
+            self._refused.add(connection)
+            self._all_gone.clear()
             return False
         self._connections.add(connection)
         self._peers[peer] += 1
@@ -174,12 +180,14 @@ class Listener:
         return True
 
     def gone(self, connection: _Connection, peer: str) -> None:
-        self.give_slot_back(connection)
-        self._connections.discard(connection)
-        self._peers[peer] -= 1
-        if not self._peers[peer]:
-            del self._peers[peer]
-        if not self._connections:
+        if connection in self._connections:
+            self.give_slot_back(connection)
+            self._connections.discard(connection)
+            self._peers[peer] -= 1
+            if not self._peers[peer]:
+                del self._peers[peer]
+        self._refused.discard(connection)
+        if not self._connections and not self._refused:
             self._all_gone.set()
 
     def take_slot(self, connection: _Connection) -> bool:
@@ -225,7 +233,6 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._session: Session | None = None
         self._peer = ""
-        self._admitted = False
         self._last = loop.time()
         self._data_since: float | None = None
         self._closing_since: float | None = None
@@ -241,8 +248,7 @@ class _Connection(asyncio.Protocol):
         self._transport = transport
         name = transport.get_extra_info("peername")
         self._peer = str(name[0]).partition("%")[0] if name else ""
-        self._admitted = self._listener.admit(self, self._peer)
-        if not self._admitted:
+        if not self._listener.admit(self, self._peer):
             self._refuse(transport)
             return
         self._parts.count("connection")
@@ -284,9 +290,7 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._in_handshake and self._closing_since is None:
             self._parts.count("tls_failed")
-        if self._admitted:
-            self._admitted = False
-            self._listener.gone(self, self._peer)
+        self._listener.gone(self, self._peer)
         self._session = None
         self._transport = None
 
@@ -490,13 +494,17 @@ class _Connection(asyncio.Protocol):
             self._flush_tls(self._tls)
         if self._transport is None:
             return
-        if unread and self._transport.can_write_eof():
-            self._transport.write_eof()  # `data_received` drops the rest; `check_time` ends it
-            if self._paused:
-                self._paused = False
-                self._transport.resume_reading()
-        else:
+        if not unread:
             self._transport.close()
+            return
+        try:
+            self._transport.write_eof()  # `data_received` drops the rest; `check_time` ends it
+        except OSError:  # the client has gone already
+            self._transport.abort()
+            return
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
 
 
 def _where(fault: Exception) -> str:

@@ -7,8 +7,6 @@ address field that could be understood in two ways is refused, because the recei
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
 
 from schleuse.errors import Error, MalformedError
 from schleuse.mail import head
@@ -88,23 +86,3 @@ def _mailboxes(value: str) -> list[str] | None:
         if value[position] != ",":
             return None
         position += 1
-
-
-@dataclass(frozen=True, slots=True)
-class SubmissionPolicy:
-    """The `Policy` of a server whose clients are its own accounts.
-
-    recipient_known: None if the address is one of ours or has a route, else why not.
-    """
-
-    recipient_known: Callable[[str], Error | None]
-    reply_to_suffix: str
-
-    def sender_allowed(self, user: str | None, sender: str) -> Error | None:
-        return check_sender(user, sender)
-
-    def recipient(self, address: str) -> Error | None:
-        return self.recipient_known(address)
-
-    def content_allowed(self, mail: Mail) -> Error | None:
-        return check_originators(mail, self.reply_to_suffix)
