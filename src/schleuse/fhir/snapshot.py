@@ -22,6 +22,7 @@ class Element:
     name: last part of the id, without slice ("coding", "value[x]"); for the root the type.
     slice: name of the slice, or "".
     children: by name; slices of a child hang below that child.
+    sliced_from: of a slice, the definition of all occurrences, which counts for it too.
     """
 
     def __init__(self, definition: dict[str, Any], name: str, slice_name: str = "") -> None:
@@ -30,6 +31,17 @@ class Element:
         self.slice = slice_name
         self.children: dict[str, Element] = {}
         self.slices: dict[str, Element] = {}
+        self.sliced_from: Element | None = None
+
+    @property
+    def layers(self) -> list[Element]:
+        """The definitions whose own rules count for this element, the general one first."""
+        return [self] if self.sliced_from is None else [self.sliced_from, self]
+
+    @property
+    def constraints(self) -> list[dict[str, Any]]:
+        """The constraints of all layers."""
+        return [one for layer in self.layers for one in layer.definition.get("constraint", ())]
 
     @property
     def id(self) -> str:
@@ -108,3 +120,4 @@ def _place(element: Element, parent: Element) -> None:
         free = {"id": f"{parent.id}.{element.name}", "type": element.definition.get("type", [])}
         base = parent.children[element.name] = Element(free, element.name)
     base.slices[element.slice] = element
+    element.sliced_from = base

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from schleuse.fhir.compile import slices
+from schleuse.fhir.compile.invariants import has_own_rules
 from schleuse.fhir.compile.values import is_primitive, leaf_condition
 from schleuse.fhir.fhirpath.generate import indent
 from schleuse.fhir.snapshot import Element
@@ -136,10 +137,12 @@ class _Writer:
             return self._resource(entry, child.name == "contained")
         if self._is_resource_id(child):
             code = "id"
+        if _is_id_attribute(child, code):
+            return []  # the reader of the XML makes it, at most once and never empty
         function = compiler.element(self._scope, child, {**entry, "code": code})
         if function is None:
             return []
-        if is_primitive(code) and not any(inner.min > 0 for inner in child.children.values()):
+        if _is_leaf(child, code):
             condition = leaf_condition(compiler, child, code)
             return [f"if {condition}: {function}(y, x, r)"]
         return [f"{function}(y, x, r)"]
@@ -235,6 +238,16 @@ class _Writer:
                 number = self._rule("cardinality.max", label, f"<= {part.max}")
                 lines.append(f"if {count} > {part.max}: x.add((n, {number}, str({count})))")
         return lines
+
+
+def _is_leaf(child: Element, code: str) -> bool:
+    """Whether the value alone tells if a primitive is right: no required extension, no invariant of its own."""
+    needed = any(inner.min > 0 for inner in child.children.values())
+    return is_primitive(code) and not needed and not has_own_rules(child.constraints)
+
+
+def _is_id_attribute(child: Element, code: str) -> bool:
+    return child.name == "id" and code == "string" and not has_own_rules(child.constraints)
 
 
 def _tag(base: str, type_code: str) -> str:

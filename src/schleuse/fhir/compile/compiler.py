@@ -12,7 +12,7 @@ from schleuse.fhir import terminology
 from schleuse.fhir.compile.children import children_lines, contexts
 from schleuse.fhir.compile.invariants import invariant_lines
 from schleuse.fhir.compile.program import ExtensionEntry, ProfileEntry, Program, Rule
-from schleuse.fhir.compile.values import complex_lines, is_primitive, primitive_lines
+from schleuse.fhir.compile.values import complex_lines, has_value_rules, is_primitive, primitive_lines
 from schleuse.fhir.definitions import Definitions, Resource
 from schleuse.fhir.fhirpath.generate import indent
 from schleuse.fhir.snapshot import BadSnapshotError, Element, tree
@@ -167,17 +167,14 @@ class Compiler:
 
     def _adds_nothing(self, element: Element, entry: dict[str, Any]) -> bool:
         """Whether an element without children of its own is just what its type says."""
-        own = element.definition
-        if any(key.startswith(("fixed", "pattern", "maxLength", "binding")) for key in own) and (
-            element.value("fixed") or element.value("pattern") or own.get("binding", {}).get("strength") == "required"
-        ):
+        if has_value_rules(element):
             return False
         if entry["code"] == "Reference" and entry.get("targetProfile"):
             return False
         known = {constraint.get("expression") for constraint in self._type_constraints(entry)}
         return all(
             constraint["key"] in ("ele-1", "ext-1") or constraint.get("expression") in known
-            for constraint in own.get("constraint", ())
+            for constraint in element.constraints
         )
 
     def _type_scopes(self, entry: dict[str, Any]) -> list[Scope]:
@@ -241,7 +238,7 @@ class Compiler:
         inner = {name: child for name, child in element.children.items() if name != "value"}
         if inner:
             only = Element(element.definition, element.name, element.slice)
-            only.children = inner
+            only.children, only.sliced_from = inner, element.sliced_from
             return lines + children_lines(self, scope, only, code)
         context = self.program.constant(contexts(scope, element, code))
         return [*lines, f"if c: x.primitive_children(n, r, {context})"]
@@ -277,7 +274,7 @@ class Compiler:
 
     def _constraints(self, element: Element, entry: dict[str, Any], *, is_root: bool) -> list[dict[str, Any]]:
         """Constraints of the type come first, as the reference validator goes through the type first."""
-        own = list(element.definition.get("constraint", ()))
+        own = element.constraints
         if is_root or is_primitive(entry["code"]):
             return own
         inherited = self._type_constraints(entry)

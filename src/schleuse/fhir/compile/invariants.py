@@ -67,8 +67,13 @@ def invariant_lines(
     return lines
 
 
+def has_own_rules(constraints: Iterable[dict[str, Any]]) -> bool:
+    """Whether constraints say anything that the shape of an element does not."""
+    return any(constraint["key"] not in _BUILT_IN for constraint in constraints)
+
+
 def _is_best_practice(constraint: dict[str, Any]) -> bool:
-    """Advice such as "every resource should have a narrative" (dom-6), which the KBV's own profiles forbid to follow."""
+    """Advice such as "every resource should have a narrative" (dom-6), which the KBV's profiles forbid to follow."""
     return any(
         extension.get("url") == _BEST_PRACTICE and extension.get("valueBoolean") is True
         for extension in constraint.get("extension", ())

@@ -33,22 +33,29 @@ def primitive_lines(compiler: Compiler, scope: Scope, element: Element, type_cod
         "else:",
         f"    if not {check_name(type_code)}(v): x.add((n, {wrong_form}, shown_length(v)))",
     ]
-    longest = element.definition.get("maxLength")
+    longest = max_length(element)
     if longest is not None:
         too_long = compiler.program.rule(rule("maxLength", expected=f"<= {longest}"))
         lines.append(f"    if len(v) > {longest}: x.add((n, {too_long}, shown_length(v)))")
-    lines += _range_lines(compiler, scope, element)
-    for prefix in ("fixed", "pattern"):
-        wanted = element.value(prefix)
-        if wanted is not None:
-            number = compiler.program.rule(rule(prefix, expected=plain(wanted[1])))
-            lines.append(f"    if v != {plain(wanted[1])!r}: x.add((n, {number}, {shown}(v)))")
-    codes = required_codes(compiler, element)
-    if codes is not None:
-        number = binding_rule(compiler, scope, element)
-        allowed = compiler.program.constant(frozenset(code for _, code in codes))
-        lines.append(f"    if v not in {allowed}: x.add((n, {number}, shown_code(v)))")
-    return lines
+    for layer in element.layers:
+        lines += _range_lines(compiler, scope, layer)
+        for prefix in ("fixed", "pattern"):
+            wanted = layer.value(prefix)
+            if wanted is not None:
+                number = compiler.program.rule(rule(prefix, expected=plain(wanted[1])))
+                lines.append(f"    if v != {plain(wanted[1])!r}: x.add((n, {number}, {shown}(v)))")
+        codes = required_codes(compiler, layer)
+        if codes is not None:
+            number = binding_rule(compiler, scope, layer)
+            allowed = compiler.program.constant(frozenset(code for _, code in codes))
+            lines.append(f"    if v not in {allowed}: x.add((n, {number}, shown_code(v)))")
+    return list(dict.fromkeys(lines))  # a slice repeats most of what is said of all occurrences
+
+
+def max_length(element: Element) -> int | None:
+    """The smallest maxLength of all layers."""
+    lengths = [layer.definition["maxLength"] for layer in element.layers if "maxLength" in layer.definition]
+    return min(lengths, default=None)
 
 
 def _range_lines(compiler: Compiler, scope: Scope, element: Element) -> list[str]:
@@ -73,8 +80,8 @@ def check_name(type_code: str) -> str:
 
 def leaf_condition(compiler: Compiler, element: Element, type_code: str) -> str:
     """Source of a test on `y` that is false only if `y` is surely right, so that most values need no call."""
-    if any(constraint["key"] != "ele-1" for constraint in element.definition.get("constraint", ())):
-        return "True"  # an invariant of its own must always run
+    if len({_own_rules(compiler, layer) for layer in element.layers}) > 1:
+        return "True"
     for prefix in ("fixed", "pattern"):
         wanted = element.value(prefix)
         if wanted is not None:
@@ -85,11 +92,29 @@ def leaf_condition(compiler: Compiler, element: Element, type_code: str) -> str:
     if codes is not None:
         allowed = compiler.program.constant(frozenset(code for _, code in codes))
         return f"y.children or y.value not in {allowed}"
-    longest = element.definition.get("maxLength")
+    longest = max_length(element)
     length = f" or len(v) > {longest}" if longest is not None else ""
     if type_code in ("string", "markdown"):
         return f"y.children or (v := y.value) is None or v.isspace(){length or ' or len(v) > 9999'}"
     return f"y.children or (v := y.value) is None or not {check_name(type_code)}(v){length}"
+
+
+def _own_rules(compiler: Compiler, element: Element) -> str:
+    """What an element definition says of the value beyond its type, to compare layers by."""
+    codes = required_codes(compiler, element)
+    return repr([element.value(prefix) for prefix in _VALUE_RULES] + ["" if codes is None else sorted(codes)])
+
+
+_VALUE_RULES: Final = ("fixed", "pattern", "minValue", "maxValue")
+
+
+def has_value_rules(element: Element) -> bool:
+    """Whether an element definition says anything of the value beyond its type."""
+    return any(
+        layer.value(prefix) is not None or layer.definition.get("binding", {}).get("strength") == "required"
+        for layer in element.layers
+        for prefix in (*_VALUE_RULES, "maxLength")
+    )
 
 
 def is_primitive(type_code: str) -> bool:
@@ -99,21 +124,24 @@ def is_primitive(type_code: str) -> bool:
 def complex_lines(compiler: Compiler, scope: Scope, element: Element, type_code: str) -> list[str]:
     """Statements for fixed, pattern and binding of a complex `n`."""
     lines: list[str] = []
-    for prefix, function in (("fixed", "is_exactly"), ("pattern", "has_pattern")):
-        wanted = element.value(prefix)
-        if wanted is not None:
-            number = compiler.program.rule(scope.rule(prefix, expected=prefix_text(wanted[1])))
-            constant = compiler.program.constant(wanted[1])
-            lines.append(f"if not {function}(n, {constant}): x.add((n, {number}, ''))")
-    codes = required_codes(compiler, element)
-    if codes is not None and type_code in ("Coding", "CodeableConcept", "Quantity"):
-        number = binding_rule(compiler, scope, element)
-        allowed = compiler.program.constant(codes)
-        function = "check_concept" if type_code == "CodeableConcept" else "check_coding"
-        lines.append(f"{function}(n, x, {allowed}, {number})")
-    if type_code == "Coding":
-        lines += ["x.coding(n)"] if codes is None else ["if 'display' in c: x.coding(n)"]
-    return lines
+    bound = False
+    for layer in element.layers:
+        for prefix, function in (("fixed", "is_exactly"), ("pattern", "has_pattern")):
+            wanted = layer.value(prefix)
+            if wanted is not None:
+                number = compiler.program.rule(scope.rule(prefix, expected=prefix_text(wanted[1])))
+                constant = compiler.program.constant(wanted[1])
+                lines.append(f"if not {function}(n, {constant}): x.add((n, {number}, ''))")
+        codes = required_codes(compiler, layer)
+        if codes is not None and type_code in ("Coding", "CodeableConcept", "Quantity"):
+            bound = True
+            number = binding_rule(compiler, scope, layer)
+            allowed = compiler.program.constant(codes)
+            function = "check_concept" if type_code == "CodeableConcept" else "check_coding"
+            lines.append(f"{function}(n, x, {allowed}, {number})")
+    if type_code == "Coding":  # a code that a required value set holds is one of its system
+        lines.append("if 'display' in c: x.coding(n)" if bound else "x.coding(n)")
+    return list(dict.fromkeys(lines))
 
 
 def prefix_text(value: Any) -> str:
