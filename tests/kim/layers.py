@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from tests.mail.smime.samples import INSURER, NOW, PRACTICE, insurer, practice
 
 from schleuse.kim.pki import Identity
-from schleuse.mail.smime.envelope import Wrap, build_envelope, wrap_for
+from schleuse.mail.smime import ber
+from schleuse.mail.smime.envelope import TI_ECIES, Wrap, build_envelope, wrap_for
 from schleuse.mail.smime.recipients import RecipientEmail, issuer_and_serial, recipient_emails_attribute
 from schleuse.mail.smime.signing import build_signed
+from schleuse.vault import WrappedKey
 
 FIELDS = f"From: {PRACTICE}\r\nTo: {INSURER}\r\nDate: Mon, 02 Mar 2026 11:30:00 +0100\r\nMessage-ID: <1@b.c>\r\n"
 CLIENT_MAIL = (FIELDS + "Subject: EEAU0_x\r\n\r\nHallo\r\n").encode()
@@ -19,6 +21,11 @@ CLIENT_MAIL = (FIELDS + "Subject: EEAU0_x\r\n\r\nHallo\r\n").encode()
 
 def recipients() -> list[tuple[str, bytes]]:
     return [(INSURER, insurer().certificate_der), (PRACTICE, practice(kind="enc").certificate_der)]
+
+
+def ecies(certificate: bytes, key: bytes) -> WrappedKey:
+    """Names TI ECIES (kim.md § 7.4) as key transport, without being able to do it."""
+    return WrappedKey(issuer_and_serial(certificate), ber.tlv(ber.SEQUENCE, TI_ECIES), b"\xa6\x00")
 
 
 @dataclass(frozen=True)

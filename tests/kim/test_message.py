@@ -7,16 +7,13 @@ from datetime import timedelta
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.kim.layers import CLIENT_MAIL, FIELDS, Layers, recipients
+from tests.kim.layers import CLIENT_MAIL, FIELDS, Layers, ecies, recipients
 from tests.mail.smime.samples import INSURER, NOW, PRACTICE, ca, insurer, practice, trust, unwrap_by
 
 from schleuse.errors import UnavailableError
 from schleuse.kim.message import OpenedMail, open_kim_mail
 from schleuse.kim.pki import INSURER_OID, PRACTICE_OID, DevelopmentCA
 from schleuse.kim.results import DecryptionResult, IntegrityCheckResult
-from schleuse.mail.smime import ber
-from schleuse.mail.smime.envelope import TI_ECIES
-from schleuse.mail.smime.recipients import issuer_and_serial
 from schleuse.mail.smime.trust import TrustStore
 from schleuse.vault import KeyMissingError, WrappedKey
 from schleuse.vault.keys import UnwrapFailedError
@@ -144,10 +141,6 @@ def test_03_no_certificate_of_our_own_is_our_own_trouble_too() -> None:
         VALID.mail(), address=INSURER, certificates=[], unwrap=unwrap_by(insurer()), trust=trust(), now=NOW
     )
     assert mail.decryption is D.KONNEKTOR_NOT_AVAILABLE
-
-
-def ecies(certificate: bytes, key: bytes) -> WrappedKey:
-    return WrappedKey(issuer_and_serial(certificate), ber.tlv(ber.SEQUENCE, TI_ECIES), b"\xa6\x00")
 
 
 def test_x01_ti_ecies_is_our_own_trouble_until_we_can_read_it() -> None:

@@ -128,6 +128,13 @@ def test_signed_attributes_in_ber_are_hashed_in_der() -> None:
     assert verify(signed, key_of()) is None
 
 
+def test_an_attribute_whose_value_is_no_asn1_only_fails_to_verify() -> None:
+    """Found by fuzzing: rewriting it raised while the signature was checked."""
+    broken = ber.tlv(ber.SEQUENCE, ber.oid("1.2.3"), ber.tlv(ber.SET, ber.tlv(ber.SEQUENCE, b"\x04\x05x")))
+    signed = parse_signed(with_signer(lambda info: info.__setitem__(3, ber.tlv(0xA0, *parts_of(info[3]), broken))))
+    assert verify(signed, key_of()) is Mismatch.SIGNATURE
+
+
 def test_a_signer_may_be_named_by_its_key_identifier() -> None:
     identifier = practice("p256").certificate.extensions[0].value.digest
     signed = parse_signed(with_signer(lambda info: info.__setitem__(1, ber.tlv(0x80, identifier))))

@@ -193,6 +193,16 @@ def test_what_is_no_certificate_is_unreadable(octets: bytes) -> None:
     assert trust().judge(octets, NOW).fault is Fault.UNREADABLE
 
 
+def test_a_name_of_a_type_that_the_library_does_not_foresee_is_unreadable() -> None:
+    """Found by fuzzing: a BIT STRING as common name made `cryptography` raise TypeError."""
+    name = b"Praxis Beispiel"
+    certificate = practice("p256").certificate_der
+    written = b"\x0c\x0f" + name
+    assert written in certificate
+    with pytest.raises(UnreadableCertificateError):
+        read_certificate(certificate.replace(written, b"\x03\x0f\x00" + name[1:]))
+
+
 def test_nothing_is_trusted_without_an_anchor() -> None:
     with pytest.raises(UnavailableError):
         TrustStore(())

@@ -18,6 +18,20 @@ from cryptography.x509.oid import CRLEntryExtensionOID, ExtendedKeyUsageOID
 MAX_PROOF_AGE = timedelta(hours=24)
 
 
+#: What `cryptography` raises for X.509 objects that somebody tampered with; some of it only when a field is looked at.
+UNREADABLE = (
+    InvalidSignature,
+    UnsupportedAlgorithm,
+    ValueError,
+    TypeError,
+    OverflowError,
+    NotImplementedError,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+
+
 class Status(IntEnum):
     """In ascending order of weight: of several proofs the greatest counts."""
 
@@ -53,7 +67,7 @@ def crl_proof(
         if entry is not None and not _only_removed(entry):
             return Proof(entry.revocation_date_utc, crl.last_update_utc)
         return Proof(None, max(crl.last_update_utc, crl.next_update_utc or crl.last_update_utc))
-    except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError, x509.DuplicateExtension):
+    except UNREADABLE:
         return None
 
 
@@ -61,7 +75,7 @@ def _only_removed(entry: x509.RevokedCertificate) -> bool:
     """removeFromCRL ends a suspension (RFC 5280 § 5.3.1)."""
     try:
         reason = entry.extensions.get_extension_for_oid(CRLEntryExtensionOID.CRL_REASON).value
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, *UNREADABLE):
         return False
     return isinstance(reason, x509.CRLReason) and reason.reason is x509.ReasonFlags.remove_from_crl
 
@@ -80,7 +94,7 @@ def ocsp_proof(certificate: x509.Certificate, issuer: x509.Certificate, response
         if parsed.certificate_status is not ocsp.OCSPCertStatus.GOOD:
             return None
         return Proof(None, max(good_until, parsed.next_update_utc or good_until))
-    except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError, x509.DuplicateExtension, OverflowError):
+    except UNREADABLE:
         return None
 
 
@@ -100,7 +114,7 @@ def _by_responder_of(parsed: ocsp.OCSPResponse, issuer: x509.Certificate) -> boo
         try:
             usages = responder.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
             responder.verify_directly_issued_by(issuer)
-        except (x509.ExtensionNotFound, InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
+        except (x509.ExtensionNotFound, *UNREADABLE):
             continue
         if ExtendedKeyUsageOID.OCSP_SIGNING in usages and _signed_by(parsed, responder):
             return True

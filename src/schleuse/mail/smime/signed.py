@@ -123,7 +123,11 @@ def verify(signed: SignedData, key: PublicKey) -> Mismatch | None:
 def _forms(attributes: bytes) -> Iterator[bytes]:
     """As received, which is DER nearly always; and in DER if that is something else (RFC 5652 § 5.4)."""
     yield attributes
-    if (rewritten := ber.to_der(attributes)) != attributes:
+    try:
+        rewritten = ber.to_der(attributes)
+    except ber.BadEncodingError:
+        return  # a value deep inside is no BER: there is no other form
+    if rewritten != attributes:
         yield rewritten
 
 

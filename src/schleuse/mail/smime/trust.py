@@ -14,13 +14,12 @@ from itertools import pairwise
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtensionOID
 
 from schleuse.errors import MalformedError, UnavailableError
 from schleuse.mail.smime.algorithms import PublicKey
-from schleuse.mail.smime.revocation import Proof, Status, crl_proof, ocsp_proof
+from schleuse.mail.smime.revocation import UNREADABLE, Proof, Status, crl_proof, ocsp_proof
 
 MAX_CHAIN = 6
 #: Certificates remembered; the Telematikinfrastruktur has some 200,000 institutions, a day sees fewer.
@@ -229,8 +228,10 @@ def _load(der: bytes) -> x509.Certificate:
     try:
         certificate = x509.load_der_x509_certificate(der)
         key = certificate.public_key()
-        _ = certificate.extensions, certificate.subject, certificate.issuer  # lazily parsed; better now than later
-    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as cause:
+        # Parsed when somebody looks: better now than later.
+        _ = certificate.extensions, certificate.subject, certificate.issuer
+        _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    except UNREADABLE as cause:
         raise UnreadableCertificateError("a certificate cannot be read") from cause
     if not isinstance(key, (rsa.RSAPublicKey, ec.EllipticCurvePublicKey)):
         raise UnreadableCertificateError("a certificate holds neither an RSA nor an EC key")
@@ -283,7 +284,7 @@ def _issued(certificate: x509.Certificate, issuer: x509.Certificate, below: int)
             return False
     try:
         certificate.verify_directly_issued_by(issuer)
-    except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
+    except UNREADABLE:
         return False
     return _critical_understood(issuer)
 
@@ -303,7 +304,7 @@ def _readable_crls(ders: Sequence[bytes]) -> list[x509.CertificateRevocationList
     for der in ders:
         try:
             found.append(x509.load_der_x509_crl(der))
-        except ValueError:
+        except UNREADABLE:
             continue  # proves nothing
     return found
 
