@@ -69,6 +69,16 @@ def test_what_follows_the_end_of_data_is_a_command_and_no_content() -> None:
     assert client.mails[0].content.endswith(b"+0000\r\nx\r\n")
 
 
+@pytest.mark.parametrize("before", [b"", b".", b"a.b.c", b"x.y\r\n" * 100, b"..x\r\n" * 100, b"." * 200])
+def test_however_many_dots_come_first_the_end_is_found_and_lines_are_unstuffed(before: bytes) -> None:
+    for tail in (b"", b"\r\n", b"\r\n..", b"\r\n...\r\n"):
+        for feed in (Client.send, Client.byte_by_byte):
+            client = in_data(relay())
+            feed(client, b"x" + before + tail + b"\r\n.\r\n")
+            expected = (b"x" + before + tail).replace(b"\r\n.", b"\r\n") + b"\r\n"
+            assert client.mails[0].content.split(b"+0000\r\n", 1)[1] == expected
+
+
 PIECES = st.sampled_from(
     [
         b"EHLO a.test\r\n",

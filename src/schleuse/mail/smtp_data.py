@@ -6,6 +6,7 @@ searches in C.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import format_datetime
@@ -33,6 +34,11 @@ class Content:
     clean: bool
 
 
+#: More dots than a header has; beyond them a search for the whole end is quicker.
+FEW_DOTS = 64
+#: Both begin with a literal octet, which `re` finds by memchr; the look-behind comes after it for that reason.
+_BARE_LF = re.compile(rb"\n(?<!\r\n)")
+_BARE_CR = re.compile(rb"\r(?!\n)")
 _UNFINISHED = Unfinished()
 _CRLF = len(b"\r\n")
 
@@ -55,7 +61,7 @@ class DataReader:
 
     def read(self, buffer: bytearray) -> Unfinished | TooBig | Content:
         """Take the mail off the buffer, if its end is in it."""
-        end = buffer.find(END_OF_DATA, self._searched)
+        end = _find_end(buffer, self._searched)
         hopeless = 2 * self._max_size + _CRLF
         if end < 0:
             self._searched = max(0, len(buffer) - len(END_OF_DATA) + 1)
@@ -76,7 +82,7 @@ class DataReader:
             stuffed = bytes(view[: end + _CRLF])
         del buffer[: end + len(END_OF_DATA)]
         # RFC 5321 § 4.5.2: one dot at the start of a line is taken away.
-        octets = stuffed.replace(b"\r\n.", b"\r\n") if b"\r\n." in stuffed else stuffed
+        octets = stuffed.replace(b"\r\n.", b"\r\n") if _has_leading_dot(stuffed) else stuffed
         return Content(octets[_CRLF:], _is_clean(stuffed))
 
     def _drop_if_too_big(self, buffer: bytearray) -> None:
@@ -92,9 +98,35 @@ class DataReader:
             self._searched = 0
 
 
+# A mail is searched five times, and this is most of what the session costs. Searching one octet is memchr, at
+# least four times as quick as searching CRLF or longer; base64 has no dots, so a mail has only those of its header.
+
+
+def _find_end(buffer: bytearray, start: int) -> int:
+    """Where END_OF_DATA begins at or behind start, or -1."""
+    dot = start + 1
+    for _ in range(FEW_DOTS):
+        dot = buffer.find(b".", dot + 1)
+        if dot < 0:
+            return -1
+        if buffer[dot - 2 : dot + 3] == END_OF_DATA:
+            return dot - 2
+    return buffer.find(END_OF_DATA, dot - 1)
+
+
+def _has_leading_dot(octets: bytes) -> bool:
+    dot = 1
+    for _ in range(FEW_DOTS):
+        dot = octets.find(b".", dot + 1)
+        if dot < 0:
+            return False
+        if octets[dot - 2 : dot] == b"\r\n":
+            return True
+    return octets.find(b"\r\n.", dot - 1) >= 0
+
+
 def _is_clean(octets: bytes) -> bool:
-    lines = octets.count(b"\r\n")
-    return octets.count(b"\n") == lines and octets.count(b"\r") == lines and b"\0" not in octets
+    return not (_BARE_LF.search(octets) or _BARE_CR.search(octets) or b"\0" in octets)
 
 
 def count_received(content: bytes) -> int:
