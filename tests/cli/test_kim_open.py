@@ -102,6 +102,13 @@ def test_a_mail_that_does_not_open_has_exit_code_2(run: Run, folder: Path) -> No
     assert "X-KIM-DecryptionResult: 02" in err
 
 
+def test_what_is_no_kim_mail_is_shown_unchanged_and_counts_as_not_opened(run: Run, folder: Path) -> None:
+    (folder / "dsn.eml").write_bytes(CLIENT_MAIL)
+    code, out, err = run("dsn.eml", *PEM)
+    assert (code, out) == (2, CLIENT_MAIL)
+    assert "no KIM mail" in err
+
+
 def test_a_mail_for_an_ec_key_says_that_we_cannot_do_that_yet(run: Run, folder: Path) -> None:
     to_ec = [(INSURER, insurer("brainpool").certificate_der)]
     layers = replace(VALID, sealed_for=to_ec, signed_for=to_ec, wrap=ecies)

@@ -14,6 +14,8 @@ from schleuse.errors import UnavailableError
 from schleuse.kim.message import OpenedMail, open_kim_mail
 from schleuse.kim.pki import INSURER_OID, PRACTICE_OID, DevelopmentCA
 from schleuse.kim.results import DecryptionResult, IntegrityCheckResult
+from schleuse.mail.smime import ber
+from schleuse.mail.smime.recipients import issuer_and_serial
 from schleuse.mail.smime.trust import TrustStore
 from schleuse.vault import KeyMissingError, WrappedKey
 from schleuse.vault.keys import UnwrapFailedError
@@ -148,6 +150,14 @@ def test_x01_ti_ecies_is_our_own_trouble_until_we_can_read_it() -> None:
     assert mail.decryption is D.UNSUPPORTED_KEY_TRANSPORT
     assert mail.decryption.own_trouble
     assert mail.error_codes == ()
+
+
+def test_02_a_key_transport_outside_the_profile_is_the_senders_fault() -> None:
+    def rsa_pkcs1(certificate: bytes, key: bytes) -> WrappedKey:
+        algorithm = ber.tlv(ber.SEQUENCE, ber.oid("1.2.840.113549.1.1.1"), b"\x05\x00")
+        return WrappedKey(issuer_and_serial(certificate), algorithm, bytes(256))
+
+    assert opened(replace(VALID, wrap=rsa_pkcs1).mail()).decryption is D.WRONG_FORMAT
 
 
 def test_of_two_own_certificates_the_one_that_we_can_use_is_taken() -> None:

@@ -111,6 +111,16 @@ def test_size_and_number_of_fields_are_bounded() -> None:
         split(b"A: " + b"x" * MAX_HEAD_OCTETS + b"\r\n\r\n")
 
 
+def test_values_on_which_a_search_would_cost_its_square_are_left_alone() -> None:
+    hostile = "=?a?q?x" * 30_000
+    assert decode_words(hostile) == hostile
+    assert parse_date("1 " * 100_000) is None
+    with pytest.raises(BadHeadError):
+        addresses_of("a@b, " * 50_000)
+    with pytest.raises(BadHeadError):
+        parse_parameters("a/b" + "; a=b" * 1000)
+
+
 def test_octets_beyond_ascii_survive_reading_and_writing() -> None:
     value = parse(b"Subject: \xe4\xff \xc3\xa4\r\n").get("subject")
     assert value is not None

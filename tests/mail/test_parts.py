@@ -91,6 +91,12 @@ def test_depth_parts_and_size_are_bounded() -> None:
         leaves(b"\r\n" + bytes(100), Bounds(octets=100))
 
 
+def test_delimiters_inside_a_very_long_line_do_not_cost_its_square() -> None:
+    """Would run for hours if each of them looked for the end of the line."""
+    raw = b"Content-Type: multipart/mixed; boundary=-\r\n\r\n" + b"-" * 15_000_000
+    assert len(leaves(raw)) == 1
+
+
 def test_every_transfer_encoding_is_decoded_and_an_unknown_one_is_malformed() -> None:
     assert decode_body(b"YW\r\nJj", "Base64 ") == b"abc"
     assert decode_body(b"a=C3=A4=\r\nb", "quoted-printable") == "aäb".encode()

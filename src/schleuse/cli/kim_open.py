@@ -104,8 +104,8 @@ def open_mail(
 def exit_code(opened: OpenedMail) -> int:
     if opened.decryption is not None and opened.decryption.own_trouble:
         return EXIT_CODES[UnavailableError]
-    if opened.inner is None:
-        return NOT_OPENED if not opened.integrity else NOT_INTACT
+    if opened.decryption is not DecryptionResult.DECRYPTED:
+        return NOT_OPENED  # also what is no KIM mail: shown unchanged, and nothing was checked
     return INTACT if opened.intact else NOT_INTACT
 
 

@@ -157,8 +157,9 @@ def _decrypt(
         try:
             return open_envelope(envelope, one, unwrap)
         except UnsupportedWrapError as error:
-            unsupported = error
-    raise unsupported
+            # TI ECIES is right and we cannot do it; anything else but RSAES-OAEP is outside the profile (kim.md § 7.2).
+            failure = error if TI_ECIES in one.algorithm else EnvelopeFormatError(str(error))
+    raise failure
 
 
 def _verified(outer: Head, version: str, envelope: Envelope, judged: Judged) -> OpenedMail:

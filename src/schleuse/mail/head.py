@@ -24,6 +24,9 @@ MAX_FIELDS = 1_000
 MAX_PARAMETERS = 100
 #: Longer address fields are read in linear time only, by the plain pattern below.
 MAX_ADDRESS_FIELD = 20_000
+#: Encoded words are looked for in values up to here: the standard library takes quadratic time on hostile ones.
+MAX_ENCODED = 4_000
+MAX_DATE = 200
 
 _SPACE = " \t\r\n"
 _FOLD = re.compile(r"\n(?=[ \t])")
@@ -132,7 +135,7 @@ def raw_fields(block: bytes) -> Iterator[tuple[str, bytes]]:
 
 def decode_words(value: str) -> str:
     """A value with its encoded words decoded; what cannot be decoded stays as it is (RFC 2047 § 6.3)."""
-    if "=?" not in value:
+    if "=?" not in value or len(value) > MAX_ENCODED:
         return value
     try:
         return "".join(
@@ -157,6 +160,8 @@ def addresses_of(value: str) -> list[str]:
 
 def parse_date(value: str) -> datetime | None:
     """The instant of an RFC 5322 date, leniently: a wrong weekday does not matter (kim.md § 7.5)."""
+    if len(value) > MAX_DATE:
+        return None
     try:
         parsed = parsedate_to_datetime(value)
         return parsed if parsed.tzinfo is not None else parsed.replace(tzinfo=UTC)

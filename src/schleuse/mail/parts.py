@@ -130,15 +130,17 @@ def _delimiter_lines(body: bytes, delimiter: bytes) -> Iterator[tuple[int, int, 
     """(where its line break before begins, where the next line begins, whether it closes) of each delimiter line."""
     at = body.find(delimiter)
     while at >= 0:
-        stop = body.find(b"\n", at)
-        end = len(body) if stop < 0 else stop + 1
-        rest = body[at + len(delimiter) : end].rstrip(b" \t\r\n")
-        if (at == 0 or body[at - 1 : at] == b"\n") and rest in {b"", b"--"}:
-            before = at - (2 if body[at - 2 : at] == b"\r\n" else 1) if at else 0
-            yield before, end, rest == b"--"
-            at = body.find(delimiter, end)
-        else:
-            at = body.find(delimiter, at + len(delimiter))
+        resume = at + len(delimiter)
+        if at == 0 or body[at - 1] == 0x0A:
+            # Looked for only here: a search to the next line end from inside a long line would cost its square.
+            stop = body.find(b"\n", at)
+            end = len(body) if stop < 0 else stop + 1
+            rest = body[resume:end].rstrip(b" \t\r\n")
+            if rest in {b"", b"--"}:
+                before = at - (2 if body[at - 2 : at] == b"\r\n" else 1) if at else 0
+                yield before, end, rest == b"--"
+            resume = end
+        at = body.find(delimiter, resume)
 
 
 def payload_parts(parts: list[Part], descriptions: frozenset[str]) -> list[Part]:
