@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
-from dataclasses import dataclass
-from pathlib import Path
-from shutil import which
-
 import pytest
-from tests.mail.smime.asn1 import parts_of
+from tests.mail.smime.openssl import MISSING, OpenSSL, for_openssl
 from tests.mail.smime.samples import INSURER, NOW, PRACTICE, ca, insurer, practice, trust, unwrap_by
 
 from schleuse.kim.pki import Algorithm
@@ -19,28 +13,12 @@ from schleuse.mail.smime.judge import Verdict, judge_signed
 from schleuse.mail.smime.recipients import issuer_and_serial
 from schleuse.mail.smime.signing import Encoding, build_signed
 
-pytestmark = pytest.mark.skipif(which("openssl") is None, reason="the openssl command is not installed")
+pytestmark = pytest.mark.skipif(MISSING, reason="the openssl command is not installed")
 
 CONTENT = b"Content-Type: message/rfc822\r\n\r\nSubject: x\r\n\r\n" + b"line\r\n" * 5000
 OAEP = ["-keyopt", "rsa_padding_mode:oaep", "-keyopt", "rsa_oaep_md:sha256", "-keyopt", "rsa_mgf1_md:sha256"]
 PSS = ["-keyopt", "rsa_padding_mode:pss", "-keyopt", "rsa_pss_saltlen:32"]
 ALGORITHMS: list[Algorithm] = ["rsa", "p256", "brainpool"]
-OLD_TAGS = which("openssl") is not None and re.match(
-    r"OpenSSL 3\.[0-4]\.", subprocess.run(["openssl", "version"], capture_output=True, text=True, check=True).stdout
-)
-
-
-@dataclass(frozen=True)
-class OpenSSL:
-    """`openssl cms` in a folder with the test keys. Standard input and output are files of that folder."""
-
-    folder: Path
-
-    def cms(self, *arguments: str, stdin: bytes) -> bytes:
-        command = ["openssl", "cms", *arguments]
-        done = subprocess.run(command, input=stdin, capture_output=True, cwd=self.folder, check=False, timeout=60)
-        assert done.returncode == 0, done.stderr.decode()
-        return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -52,15 +30,6 @@ def openssl(tmp_path_factory: pytest.TempPathFactory) -> OpenSSL:
         insurer(algorithm).write(folder, f"enc-{algorithm}")
     practice(kind="enc").write(folder, "enc-practice")
     return OpenSSL(folder)
-
-
-def for_openssl(sealed: bytes) -> bytes:
-    """unauthAttrs tagged [3] where OpenSSL 3.0 looks for them; RFC 5083 § 2.1 and OpenSSL 3.5 say [2]."""
-    oid, explicit = parts_of(sealed)
-    *fields, attributes = parts_of(parts_of(explicit)[0])
-    assert attributes[0] == 0xA2
-    body = ber.tlv(ber.SEQUENCE, *fields, b"\xa3" + attributes[1:])
-    return ber.tlv(ber.SEQUENCE, oid, ber.tlv(0xA0, body)) if OLD_TAGS else sealed
 
 
 @pytest.mark.parametrize("how", ["-noindef", "-stream"])
