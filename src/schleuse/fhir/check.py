@@ -82,7 +82,7 @@ class Check:
 
     def shape(self, node: Node, names: tuple[str, ...], seen: set[tuple[str, ...]], table: Any) -> None:
         """Judge which names occur together below a node; remember them if they are right."""
-        known, required, single, content, exclusive = table
+        known, required, single, empty, exclusive = table
         before = len(self.found)
         last = -2
         for name in names:
@@ -103,7 +103,7 @@ class Check:
             count = sum(name in node.children for name in group)
             if count > 1:
                 self.add((node, rule, str(count)))
-        if content and (not names or names == ("id",)):
+        if names in empty:
             self.add((node, ELEMENT_EMPTY, ""))
         elif exclusive >= 0 and ("extension" in names) is any(name.startswith("value") for name in names):
             self.add((node, exclusive, "both" if "extension" in names else "neither"))

@@ -106,6 +106,8 @@ def parse(xml: bytes) -> Node:
         raise BadXmlError(f"the document has {len(xml)} bytes, allowed are {MAX_BYTES}")
     if xml.count(b"<") > 2 * MAX_ELEMENTS:
         raise BadXmlError(f"the document has more than {MAX_ELEMENTS} elements")
+    if b"\0" in xml:  # UTF-16, which the parser would read in spite of being told UTF-8
+        raise BadXmlError("the document is not UTF-8")
     reader = _Reader(watch_text=_may_have_text(xml))
     try:
         reader.parser.Parse(xml, True)

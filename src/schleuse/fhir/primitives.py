@@ -20,7 +20,7 @@ _UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 _OID = r"[0-2](?:\.(?:0|[1-9][0-9]*))+"
 #: A plain URI has no blanks, does not start with "oid:" or "uuid:", and is right if it says that it is an OID or UUID.
 _URI = rf"(?!oid:|uuid:|urn:oid:(?!{_OID}\Z)|urn:uuid:(?!(?i:{_UUID})\Z))\S+"
-_TEXT = r"(?s:.*\S.*)"
+_TEXT = r"(?s:.+)"  # blanks alone are bad style and not wrong
 
 PATTERNS: Final[dict[str, str]] = {
     "base64Binary": r"\s*(?:(?:[0-9A-Za-z+/]\s*){4})*(?:(?:[0-9A-Za-z+/]\s*){2}={2}\s*|(?:[0-9A-Za-z+/]\s*){3}=\s*)?",
@@ -77,7 +77,7 @@ def _day_exists(value: str) -> bool:
 
 
 def _is_text(value: str) -> bool:
-    return not value.isspace() and len(value) <= _MAX_TEXT
+    return len(value) <= _MAX_TEXT
 
 
 #: Type name -> something that is true of a (not empty) value of that type.

@@ -53,11 +53,15 @@ class _Writer:
     def shape_lines(self) -> list[str]:
         shape = self._shape
         shape.names.setdefault("id", (-1, -1))
-        content = not is_primitive(self._type_code)
+        empty: tuple[tuple[str, ...], ...] = ((), ("id",))  # ele-1
+        if is_primitive(self._type_code):
+            empty = ()  # whether it is, hangs on the value too
+        elif self._element is self._scope.root and self._scope.kind == "resource":
+            empty = ((),)
         exclusive = -1
         if self._type_code == "Extension":
             exclusive = self._rule("ext-1", "", expected="either extension or value[x]")
-        table = (shape.names, tuple(shape.required), tuple(shape.single), content, exclusive)
+        table = (shape.names, tuple(shape.required), tuple(shape.single), empty, exclusive)
         seen = self._compiler.program.fresh("set()")
         known = self._compiler.program.constant(table)
         return [f"if (s := tuple(c)) not in {seen}: x.shape(n, s, {seen}, {known})"]

@@ -95,7 +95,7 @@ def leaf_condition(compiler: Compiler, element: Element, type_code: str) -> str:
     longest = max_length(element)
     length = f" or len(v) > {longest}" if longest is not None else ""
     if type_code in ("string", "markdown"):
-        return f"y.children or (v := y.value) is None or v.isspace(){length or ' or len(v) > 9999'}"
+        return f"y.children or (v := y.value) is None{length or ' or len(v) > 9999'}"
     return f"y.children or (v := y.value) is None or not {check_name(type_code)}(v){length}"
 
 

@@ -197,7 +197,10 @@ def identity(item: Any) -> Any:
 
 def distinct(items: Items) -> list[Any]:
     """`items.distinct()`, keeping the first of equals."""
-    return list({identity(item): item for item in reversed(items)}.values())[::-1]
+    first: dict[Any, Any] = {}
+    for item in items:
+        first.setdefault(identity(item), item)
+    return list(first.values())
 
 
 def is_distinct(items: Items) -> bool:
