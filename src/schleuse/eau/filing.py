@@ -14,6 +14,7 @@ from typing import Any, TypeVar, assert_never
 import sqlalchemy as sa
 from sqlalchemy import bindparam
 
+from schleuse.eau.bulk import insert
 from schleuse.eau.document import DocumentId, Facts, Kind
 from schleuse.eau.outcome import (
     DeliveredAgain,
@@ -325,7 +326,8 @@ class Filing:
         for row in self._documents(_PENDING, ids):
             self._learn(_known(row), None, row.target)
         for row in self._documents(_BY_CONTENT, keys):
-            self._contents.setdefault(row.content_key, _known(row))
+            if row.state == DocumentState.ACCEPTED:
+                self._contents.setdefault(row.content_key, _known(row))
 
     def _read_received(self, arrivals: Sequence[Arrival]) -> None:
         digests = {arrival.delivery: arrival.digest for arrival in arrivals}
@@ -356,8 +358,7 @@ class Filing:
             (EVENT, self._out.events),
             (LETTER, self._out.letters),
         ):
-            if rows:
-                self._connection.execute(sa.insert(table), rows)
+            insert(self._connection, table, rows)
         if self._out.changes:
             changed = self._connection.execute(_CHANGE, list(self._out.changes.values())).rowcount
             if changed != len(self._out.changes):
@@ -365,7 +366,11 @@ class Filing:
 
 
 def _by(column: sa.Column[Any], condition: str, *order: sa.Column[Any]) -> sa.Select[Any]:
-    """Documents of one insurer by keys; the condition is that of the partial index, so that it is used."""
+    """Documents of one insurer by keys.
+
+    The condition is that of one partial index and fits no other: where PostgreSQL has no statistics yet it would
+    read a wrong one from end to end.
+    """
     return (
         sa.select(
             DOCUMENT.c.delivery,
@@ -386,7 +391,7 @@ _KEPT_BY_ID = _by(DOCUMENT.c.document_id, "state <> 'rejected'")
 _REJECTED_BY_ID = _by(DOCUMENT.c.document_id, "state = 'rejected'", DOCUMENT.c.delivery)
 _BY_FILE = _by(DOCUMENT.c.file_hash, "file_hash IS NOT NULL")
 _PENDING = _by(DOCUMENT.c.target, "state = 'pending'", DOCUMENT.c.delivery)
-_BY_CONTENT = _by(DOCUMENT.c.content_key, "content_key IS NOT NULL AND state = 'accepted'", DOCUMENT.c.delivery)
+_BY_CONTENT = _by(DOCUMENT.c.content_key, "content_key IS NOT NULL", DOCUMENT.c.delivery)
 
 _CHANGE = (
     sa.update(DOCUMENT)

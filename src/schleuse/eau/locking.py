@@ -16,3 +16,13 @@ def lock_insurer(connection: sa.Connection, ik: IK) -> None:
         connection.execute(
             sa.text("SELECT pg_advisory_xact_lock(:class, :ik)"), {"class": _LOCK_CLASS, "ik": int(ik.value)}
         )
+
+
+def look_up_by_index(connection: sa.Connection) -> None:
+    """Until the transaction ends, find rows by keys through an index only.
+
+    While a table grows from nothing, PostgreSQL plans by statistics of yesterday and reads all of it for each batch:
+    two thirds of the time of a batch of 64 at 6,400 documents, and more with every document.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.text("SET LOCAL enable_seqscan = off"))

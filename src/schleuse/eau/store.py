@@ -26,7 +26,7 @@ from schleuse.eau.document import DocumentId, Kind
 from schleuse.eau.feed_store import FeedStore
 from schleuse.eau.filing import Arrival, Filing, Letter, Recorded, Sealed, context
 from schleuse.eau.letter_store import LetterStore
-from schleuse.eau.locking import lock_insurer
+from schleuse.eau.locking import lock_insurer, look_up_by_index
 from schleuse.eau.outcome import DocumentState
 from schleuse.eau.tables import DOCUMENT, RECEIVED
 from schleuse.identifiers import IK
@@ -74,6 +74,7 @@ class EauStore:
         try:
             with self._engine.begin() as connection:
                 lock_insurer(connection, ik)
+                look_up_by_index(connection)
                 filing = Filing(connection, ik, arrivals, now)
                 yield filing
                 filing.write()

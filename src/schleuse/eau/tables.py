@@ -83,8 +83,8 @@ _REJECTED = sa.text("state = 'rejected'")
 def _partial(name: str, column: str, where: sa.TextClause, *, unique: bool = False) -> sa.Index:
     return sa.Index(
         name,
-        DOCUMENT.c.ik,
         DOCUMENT.c[column],
+        DOCUMENT.c.ik,
         unique=unique,
         sqlite_where=where,
         postgresql_where=where,

@@ -56,11 +56,11 @@ def upgrade() -> None:
         sa.Column("cancelled_by", sa.String(255)),
     )
     document = "eau_document"
-    _partial("eau_document_kept", document, ["ik", "document_id"], "state <> 'rejected'", unique=True)
-    _partial("eau_document_rejected", document, ["ik", "document_id"], "state = 'rejected'")
-    _partial("eau_document_file", document, ["ik", "file_hash"], "file_hash IS NOT NULL")
-    _partial("eau_document_content", document, ["ik", "content_key"], "content_key IS NOT NULL")
-    _partial("eau_document_pending", document, ["ik", "target"], "state = 'pending'")
+    _partial("eau_document_kept", document, ["document_id", "ik"], "state <> 'rejected'", unique=True)
+    _partial("eau_document_rejected", document, ["document_id", "ik"], "state = 'rejected'")
+    _partial("eau_document_file", document, ["file_hash", "ik"], "file_hash IS NOT NULL")
+    _partial("eau_document_content", document, ["content_key", "ik"], "content_key IS NOT NULL")
+    _partial("eau_document_pending", document, ["target", "ik"], "state = 'pending'")
     op.create_table(
         "eau_content",
         _delivery(),
