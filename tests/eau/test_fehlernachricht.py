@@ -7,6 +7,7 @@ import email.policy
 from dataclasses import replace
 from datetime import UTC, datetime
 from email.message import EmailMessage
+from itertools import product
 
 import pytest
 from hypothesis import given
@@ -28,8 +29,10 @@ from schleuse.eau.fehlernachricht import (
 )
 from schleuse.eau.findings import Detail
 from schleuse.eau.outcome import Faulty, Reference
+from schleuse.eau.rules import EDITIONS, ROOTS, Edition, definitions
 from schleuse.eau.versions import Answer
 from schleuse.errors import UnavailableError
+from schleuse.fhir import compile_rules
 from schleuse.fhir.node import parse
 from schleuse.kim.address import KIMAddress
 
@@ -231,3 +234,12 @@ def test_a_directory_that_is_off_is_our_trouble_and_no_answer() -> None:
 
     with pytest.raises(UnavailableError):
         answer_address(OTHER, PRACTICE.value, off)
+
+
+@pytest.mark.parametrize("edition", [EDITIONS[1], EDITIONS[3]], ids=lambda edition: edition.name)
+def test_every_message_keeps_to_its_profile(edition: Edition) -> None:
+    rules = compile_rules(definitions(edition), ROOTS)
+    references = [(Reference.MESSAGE_ID, "<a@b>"), (Reference.BUNDLE_IDENTIFIER, FAULTY.reference_value)]
+    for code, (reference, value) in product(CODES.values(), references):
+        faulty = replace(FAULTY, code=code, version=Answer(edition.version), reference=reference, reference_value=value)
+        assert rules.check_xml(replace(MESSAGE, faulty=faulty).xml()) == []
