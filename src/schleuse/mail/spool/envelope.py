@@ -127,7 +127,7 @@ def encode(envelope: Envelope) -> bytes:
 
 def decode(meta: bytes) -> Envelope:
     """Raises ValueError, KeyError, TypeError for what `encode` never wrote; its caller has checked the seal."""
-    fields: dict[str, Any] = json.loads(meta)
+    fields: dict[str, Any] = json.loads(meta.decode())
     return Envelope(
         sender=fields["from"],
         recipients=tuple(
