@@ -15,6 +15,7 @@ import os
 import random
 import signal
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -26,7 +27,7 @@ from typing import TypeVar
 from tests.kim.mails import ELSEWHERE, KASSE, SUCCESS, a_mail, account_of
 
 from schleuse.clock import utc_now
-from schleuse.errors import Error
+from schleuse.errors import Error, UnavailableError
 from schleuse.holding.states import State
 from schleuse.kim.store import MailStore, Outcome, Settings, open_leases, open_mail_store
 from schleuse.mail import dsn
@@ -211,7 +212,10 @@ def forked(work: Callable[[Promises], None]) -> tuple[int, int]:
         os.close(reading)
         work(Promises(writing))
         os._exit(0)
+    except UnavailableError:  # the disk failed while it started; its supervisor would start it again
+        os._exit(0)
     except BaseException:
+        traceback.print_exc()
         os._exit(1)
 
 

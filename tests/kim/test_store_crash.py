@@ -1,6 +1,6 @@
 """kill -9 at every step, under load, on a disk that fails now and then: nothing is lost, nothing is there twice.
 
-SCHLEUSE_CRASH_ROUNDS sets how often (default 24 a store: each step once); the seed of a failing round is in its message.
+SCHLEUSE_CRASH_ROUNDS sets how often (default 24 a store: each step once); the seed of a failure is in its message.
 """
 
 from __future__ import annotations
