@@ -312,6 +312,7 @@ def raw_disk(folder: Path, seconds: float = 1.0) -> dict[str, float]:
 
 def run(folder: Path, seconds: float, rounds: int, points: list[Point]) -> dict[str, Any]:
     missing = why_no_postfix()
+    load_before = os.getloadavg()[0]
     makers = {"schleuse": ours} if missing else {"schleuse": ours, "postfix": postfix}
     raw: list[dict[str, float]] = []
     found: dict[str, dict[str, list[dict[str, float]]]] = {name: {} for name in makers}
@@ -331,6 +332,7 @@ def run(folder: Path, seconds: float, rounds: int, points: list[Point]) -> dict[
         "seconds": seconds,
         "rounds": rounds,
         "cpus": os.cpu_count(),
+        "load_before": load_before,
         "postfix_missing": missing,
         "fdatasync": {group: statistics.median(one[group] for one in raw) for group in raw[0]},
         "points": {name: {point: _median(rows) for point, rows in table.items()} for name, table in found.items()},
@@ -348,7 +350,8 @@ def table(results: dict[str, Any]) -> str:
     raw = results["fdatasync"]
     lines = [
         f"Durable 50 KB mails a second, median of {results['rounds']} rounds of {results['seconds']} s,"
-        f" {results['cpus']} cores shared by server and client.",
+        f" {results['cpus']} cores shared by server and client;"
+        f" load average before the run {results['load_before']:.1f} (above 0.5 somebody else was working, and only the CPU figures can be trusted).",
         "",
         f"Bare disk, append 50 KB + fdatasync: {raw['1']:.0f}/s; one fdatasync for 16: {raw['16']:.0f}/s,"
         f" for 64: {raw['64']:.0f}/s.",

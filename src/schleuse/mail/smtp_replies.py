@@ -60,12 +60,6 @@ class SenderNotYoursError(RefusedError):
     code = "mail.sender-not-yours"
 
 
-class MailboxClosedError(RefusedError):
-    """The mailbox exists and takes no mail."""
-
-    code = "mail.mailbox-closed"
-
-
 #: From the kind of an error to what the other side hears. What is off at our side is 4xx and never 5xx (HD-01).
 SMTP_REPLY: Mapping[type[Error], Reply] = {
     MalformedError: Reply(554, "5.6.0", "The content breaks its format"),
@@ -80,7 +74,6 @@ SMTP_REPLY: Mapping[type[Error], Reply] = {
     MailTooBigError: Reply(552, "5.3.4", "The mail is bigger than the limit"),
     UnknownRecipientError: Reply(550, "5.1.1", "No such mailbox"),
     SenderNotYoursError: Reply(553, "5.7.1", "The sender is not an address of this account"),
-    MailboxClosedError: Reply(550, "5.2.1", "The mailbox takes no mail"),
 }
 
 #: The same for the outcome of a login (RFC 4954 § 6, kim.md § 9.2).
