@@ -351,7 +351,8 @@ def table(results: dict[str, Any]) -> str:
     lines = [
         f"Durable 50 KB mails a second, median of {results['rounds']} rounds of {results['seconds']} s,"
         f" {results['cpus']} cores shared by server and client;"
-        f" load average before the run {results['load_before']:.1f} (above 0.5 somebody else was working, and only the CPU figures can be trusted).",
+        f" load average before the run {results['load_before']:.1f}"
+        " (above 0.5 somebody else was working, and only the CPU figures can be trusted).",
         "",
         f"Bare disk, append 50 KB + fdatasync: {raw['1']:.0f}/s; one fdatasync for 16: {raw['16']:.0f}/s,"
         f" for 64: {raw['64']:.0f}/s.",
