@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import Any
 
-from schleuse.fhir import Definitions, compile_rules
-from schleuse.fhir.rules import BadDefinitionsError
+import pytest
 from tests.fhir.samples import (
     BASE,
     CORE,
@@ -21,6 +20,9 @@ from tests.fhir.samples import (
     required,
     value_set,
 )
+
+from schleuse.fhir import Definitions, compile_rules
+from schleuse.fhir.rules import BadDefinitionsError
 
 NAME = (
     element("Patient.name", "HumanName", "1..2"),
@@ -123,7 +125,7 @@ def test_the_id_of_a_resource_has_the_form_of_an_id() -> None:
         ({"maxValueInteger": 9}, "9", "10", "maxValue"),
     ],
 )
-def test_a_prescribed_value_is_prescribed(rule: dict[str, object], right: str, wrong: str, key: str) -> None:
+def test_a_prescribed_value_is_prescribed(rule: dict[str, Any], right: str, wrong: str, key: str) -> None:
     type_code = {"fixedBoolean": "boolean", "minValueInteger": "integer", "maxValueInteger": "integer"}.get(
         next(iter(rule)), "string"
     )

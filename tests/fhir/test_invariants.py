@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
-from schleuse.fhir import Definitions, compile_rules
-from schleuse.fhir.rules import BadDefinitionsError
 from tests.fhir.samples import (
     BASE,
     CORE,
@@ -18,6 +15,9 @@ from tests.fhir.samples import (
     patient_rules,
     profile,
 )
+
+from schleuse.fhir import Definitions, compile_rules
+from schleuse.fhir.rules import BadDefinitionsError
 
 DIGITS = "matches('^[0-9]{2}$')"
 

@@ -206,8 +206,9 @@ PIECES = st.sampled_from(
     [
         b"<Patient xmlns='http://hl7.org/fhir'>", b"</Patient>", b"<Bundle xmlns='http://hl7.org/fhir'>", b"<entry>",
         b"<resource>", b"</resource>", b"</entry>", b"</Bundle>", b"<a value='x'/>", b"<A/>", b"<extension url='u'>",
-        b"</extension>", b"<div xmlns='http://www.w3.org/1999/xhtml'>", b"</div>", b"<img/>", b"text", b"&amp;", b"<!--",
-        b"-->", b"<![CDATA[", b"]]>", b"<?x", b"?>", b"\xff", b"\x00", b"<!DOCTYPE x>", b"\xef\xbb\xbf", b"&#0;",
+        b"</extension>", b"<div xmlns='http://www.w3.org/1999/xhtml'>", b"</div>", b"<img/>", b"text", b"&amp;",
+        b"<!--", b"-->", b"<![CDATA[", b"]]>", b"<?x", b"?>",
+        b"\xff", b"\x00", b"<!DOCTYPE x>", b"\xef\xbb\xbf", b"&#0;",
         b"<?xml version='1.0' encoding='latin-1'?>", b"xmlns:f='http://hl7.org/fhir'", b"<f:a/>", b"<a:b:c/>",
     ]
 )  # fmt: skip

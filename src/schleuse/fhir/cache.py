@@ -41,16 +41,11 @@ def engine_digest() -> str:
 def read(directory: Path, key: str) -> Any:
     """The plain value kept under a key, or None."""
     try:
-        if not _is_ours_alone(directory):
-            return None
-        handle = os.open(directory / key, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        content = _private_bytes(directory / key) if _is_ours_alone(directory) else None
     except OSError:
         return None
-    with os.fdopen(handle, "rb") as file:
-        state = os.fstat(file.fileno())
-        if not stat.S_ISREG(state.st_mode) or not _is_private(state) or state.st_size > _MAX_BYTES:
-            return None
-        content = file.read()
+    if content is None:
+        return None
     digest, body = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
     if hashlib.sha256(key.encode() + body).digest() != digest:
         return None
@@ -58,6 +53,19 @@ def read(directory: Path, key: str) -> Any:
         return marshal.loads(body)  # noqa: S302 - our own file, see above
     except (EOFError, ValueError, TypeError):
         return None
+
+
+def _private_bytes(path: Path) -> bytes | None:
+    """The content of a plain file that only we may write to, looked at and read through one handle."""
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        state = os.fstat(handle)
+        if not stat.S_ISREG(state.st_mode) or not _is_private(state) or state.st_size > _MAX_BYTES:
+            return None
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(handle)
 
 
 def write(directory: Path, key: str, value: Any) -> bool:

@@ -227,8 +227,8 @@ class _Writer:
     def _unsliced(self, child: Element) -> list[str]:
         """What an element that is in no slice meets."""
         if (child.slicing or {}).get("rules") == "closed":
-            number = self._rule("slice.closed", child.name, "one of: " + ", ".join(child.slices))
-            return [f"x.add((n, {number}, shown_kind(y)))"]
+            number = self._rule("slice.closed", "", "one of: " + ", ".join(child.slices))
+            return [f"x.add((y, {number}, shown_kind(y)))"]
         return self._call(child, self._type_of(child))
 
     def _slice_counts(self, counted: list[Element], counters: dict[str, str]) -> list[str]:
