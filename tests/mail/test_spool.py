@@ -15,7 +15,7 @@ from schleuse.errors import ConflictError, UnavailableError
 from schleuse.mail.contracts import Mail, Recipient
 from schleuse.mail.spool import Condition, Damaged, DamagedRecordError, Disk, Envelope, Kept, OsDisk, Spool
 from schleuse.mail.spool.envelope import seal
-from schleuse.mail.spool.segments import place_of, segment_path
+from schleuse.mail.spool.segments import place_of, position, segment_path
 from schleuse.mail.spool.writer import SpoolFullError, default_reserve
 
 AT = datetime(2026, 3, 2, 7, 30, tzinfo=UTC)
@@ -28,8 +28,8 @@ def entry(number: int, size: int = 300) -> tuple[Envelope, bytes]:
 
 
 @contextmanager
-def opened(folder: Path, disk: Disk | None = None, segment_bytes: int = 1 << 20, floor: int = 0) -> Iterator[Spool]:
-    spool = Spool(disk or OsDisk(), folder, segment_bytes=segment_bytes, reserve=lambda total: 0, floor=floor)
+def opened(folder: Path, disk: Disk | None = None, segment_bytes: int = 1 << 20, durable: int = 0) -> Iterator[Spool]:
+    spool = Spool(disk or OsDisk(), folder, segment_bytes=segment_bytes, reserve=lambda total: 0, durable=durable)
     try:
         yield spool
     finally:
@@ -93,7 +93,7 @@ def test_only_one_process_appends(tmp_path: Path) -> None:
 
 
 def test_no_segment_number_is_used_twice_even_when_the_files_are_gone(tmp_path: Path) -> None:
-    with opened(tmp_path, floor=41) as spool:
+    with opened(tmp_path, durable=position(41, 64)) as spool:
         spool.append([entry(1)])
         assert spool.reader.numbers() == [42]
 
@@ -260,6 +260,19 @@ def test_damage_of_a_durable_mail_is_reported_and_never_cut_off(tmp_path: Path, 
         one, two, three = spool.reader.read(places)
         assert isinstance(two, DamagedRecordError)
         assert (one, three) == (entry(1), entry(3))
+
+
+def test_damage_of_the_last_batch_is_told_from_a_torn_tail_by_who_has_routed_it(tmp_path: Path) -> None:
+    with opened(tmp_path) as spool:
+        spool.append([entry(1), entry(2)])
+        end = spool.end
+    spoil(segment_of(tmp_path), 400)
+    with opened(tmp_path, durable=end) as spool:
+        assert spool.end == end
+        assert ids(spool) == names(1, 2)
+    segment_path(tmp_path, 2).unlink(missing_ok=True)
+    with opened(tmp_path) as spool:
+        assert ids(spool) == []
 
 
 def test_a_mail_that_contains_a_record_is_never_taken_for_one(tmp_path: Path) -> None:

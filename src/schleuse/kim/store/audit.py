@@ -77,7 +77,7 @@ def audit(backing: Backing, spool: Path) -> Books:
     marks = read_marks(OsDisk(), spool / MARKS)  # before the snapshot: a mark is older than its transaction
     with backing.snapshot() as connection:
         cursor = read_cursor(connection) or 0
-        return _books(connection, _records(spool), cursor, marks)
+        return _books(connection, _records(spool, cursor), cursor, marks)
 
 
 def _books(connection: Connection, records: Iterable[Record], cursor: int | None, marks: Mapping[int, Mark]) -> Books:
@@ -155,9 +155,9 @@ def _deliveries(connection: Connection) -> Iterator[_Row]:
         yield _Row(row.id, State(row.state), row.purged_us is not None)
 
 
-def _records(spool: Path) -> Iterator[Record]:
+def _records(spool: Path, cursor: int) -> Iterator[Record]:
     reader = SegmentReader(OsDisk(), spool)
-    for item in scan_from(reader, reader.ends(), 0, contents=True):
+    for item in scan_from(reader, reader.ends(cursor), 0, contents=True):
         if isinstance(item, Damaged):
             yield Record(item.position, 1, Condition.DAMAGED)
         else:

@@ -14,7 +14,6 @@ from schleuse.kim.store.leases import MIGRATIONS
 from schleuse.kim.store.maildrop import Locks, PostgresLocks, ProcessLocks
 from schleuse.kim.store.marks import MARKS, MarkFiles, NoMarks
 from schleuse.mail.spool import Disk, Spool
-from schleuse.mail.spool.segments import OFFSET_BITS
 from schleuse.mail.spool.writer import default_reserve
 
 
@@ -67,14 +66,14 @@ def open_parts(settings: Settings, disk: Disk) -> Parts:
         return Parts(Backing(engine, rows, NoMarks()), rows, PostgresLocks(engine.url), None, disk)
     try:
         with engine.connect() as connection:
-            floor = (read_cursor(connection) or 0) >> OFFSET_BITS
+            routed = read_cursor(connection) or 0
         reserve = settings.reserve_bytes
         spool = Spool(
             disk,
             settings.spool,
             segment_bytes=settings.segment_bytes,
             reserve=default_reserve if reserve is None else lambda total: reserve,
-            floor=floor,
+            durable=routed,
         )
     except BaseException:
         engine.dispose()

@@ -221,9 +221,10 @@ class SegmentReader:
                 if isinstance(item, Raw) and item.head.kind is Kind.MARK:
                     yield item.meta
 
-    def ends(self) -> dict[int, int]:
+    def ends(self, durable: int = 0) -> dict[int, int]:
         """Where the durable records of each segment end: as the next one's header says, or judged from its bytes.
 
+        durable: a position before which everything is known to have been durable (the index has routed it).
         A file without a header that holds no records was being made when its process died; it is left out.
         Raises SegmentReadError, DamagedRecordError.
         """
@@ -233,7 +234,7 @@ class SegmentReader:
         ends: dict[int, int] = {}
         for number, header in headers.items():
             if header is not None:
-                ends[number] = said[number] if number in said else self._end(number)
+                ends[number] = said[number] if number in said else self._end(number, durable)
             elif number in said or self._holds_records(number):
                 raise DamagedRecordError(f"segment {number} has no header; restore it before this role goes on")
         return ends
@@ -247,10 +248,11 @@ class SegmentReader:
                 offset += len(data)
         return False
 
-    def _end(self, number: int) -> int:
+    def _end(self, number: int, durable: int) -> int:
+        known, offset = place_of(durable)
         with self._opened(number) as fd:
             items = walk(self._disk, fd, self._salt(fd, number), SEGMENT_HEADER, None, contents=True)
-            return recovered_end(items)
+            return recovered_end(items, offset if number == known else 0)
 
     def erase(self, places: Sequence[tuple[int, int]]) -> None:
         """Turn the contents at (position, length) into zeros, but not trace and meta. Raises SegmentWriteError."""
@@ -343,22 +345,24 @@ def walk(disk: Disk, fd: int, salt: bytes, start: int, end: int | None, *, conte
             offset += head.length
 
 
-def recovered_end(items: Iterator[Raw | Gap]) -> int:
+def recovered_end(items: Iterator[Raw | Gap], durable: int = 0) -> int:
     """Where the durable records end, judged after a crash.
 
     What cannot be read at the tail was being written: it is cut off, and with it all of its batch behind it.
-    What cannot be read *before* a record whose batch began later had been durable: damage, and nothing is cut.
+    What cannot be read *before* a record whose batch began later had been durable: damage, and nothing is cut. The
+    same holds for what cannot be read before the offset `durable`.
     """
     end = SEGMENT_HEADER
     doubtful: int | None = None
     for item in items:
         if isinstance(item, Gap) or not _is_whole(item):
-            if doubtful is None:
-                doubtful = item.offset if isinstance(item, Gap) else item.head.start
+            offset = item.offset if isinstance(item, Gap) else item.head.start
+            if doubtful is None and offset >= durable:
+                doubtful = offset
         elif doubtful is None or item.head.batch > doubtful:
             doubtful = None
             end = item.head.start + item.head.length
-    return end
+    return max(end, durable)
 
 
 def _is_whole(item: Raw) -> bool:

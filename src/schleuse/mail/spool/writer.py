@@ -55,10 +55,10 @@ class Spool:
         *,
         segment_bytes: int = 128 << 20,
         reserve: Callable[[int], int] = default_reserve,
-        floor: int = 0,
+        durable: int = 0,
         salt: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        """floor: a segment number that was in use before (from the index), so that none is used twice."""
+        """durable: a position that the index has reached: all before it was durable, and its segment existed."""
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = _locked(directory / "lock")
         self._disk = disk
@@ -71,11 +71,11 @@ class Spool:
         self._anew = False
         self.reader = SegmentReader(disk, directory)
         try:
-            self._ends = self._recover()
+            self._ends = self._recover(durable)
         except BaseException:
             os.close(self._lock)
             raise
-        self._next = max([floor, *self._ends]) + 1
+        self._next = max([place_of(durable)[0], *self._ends]) + 1  # no number is used twice
 
     def append(self, batch: Sequence[tuple[Envelope, bytes]]) -> None:
         """Durable when it returns. Raises SpoolFullError, SegmentWriteError: then none of the batch is kept."""
@@ -161,10 +161,10 @@ class Spool:
             ends = {each: at for each, at in self._ends.items() if each != number}
             self._ends = ends if end is None else {**ends, number: end}
 
-    def _recover(self) -> dict[int, int]:
+    def _recover(self, durable: int) -> dict[int, int]:
         """Ends of all segments; drops a file that was being made, cuts the torn tail of the newest, and makes durable
         what that one had written (its process may have been killed between write and flush)."""
-        ends = self.reader.ends()
+        ends = self.reader.ends(durable)
         for number in self.reader.numbers():
             if number not in ends:
                 self.reader.unlink(number)
