@@ -30,6 +30,8 @@ class DatabaseCorruptError(CorruptError):
 
 #: Another process may hold the single SQLite writer for one batch; longer than any batch of ours takes.
 BUSY_TIMEOUT_MS = 30_000
+#: A sealed document of 25 KB takes two pages instead of seven, which saves a quarter of the cost of filing it.
+PAGE_OCTETS = 16_384
 
 
 def sqlite_url(path: Path) -> str:
@@ -68,6 +70,7 @@ def create_engine(url: str) -> Engine:
         connection.isolation_level = None  # we say BEGIN ourselves
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+        cursor.execute(f"PRAGMA page_size={PAGE_OCTETS}")  # of a new file; no effect on an old one
         cursor.execute("PRAGMA journal_mode=WAL")
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.execute("PRAGMA foreign_keys=ON")
@@ -90,8 +93,7 @@ def translate(cause: BaseException) -> DatabaseUnavailableError | DatabaseCorrup
     """Our error for a driver's. Damage is Corrupt, all else (full disk, lock, lost server) is Unavailable."""
     original = cause.orig if isinstance(cause, DBAPIError) else cause
     if isinstance(original, sqlite3.DatabaseError) and (
-        getattr(original, "sqlite_errorname", "").split("_")[0:2]
-        in (["SQLITE", "CORRUPT"], ["SQLITE", "NOTADB"])
+        getattr(original, "sqlite_errorname", "").split("_")[0:2] in (["SQLITE", "CORRUPT"], ["SQLITE", "NOTADB"])
     ):
         return DatabaseCorruptError("the database file is damaged; restore it before this role goes on")
     return DatabaseUnavailableError(f"the database cannot serve now ({type(original).__name__})")

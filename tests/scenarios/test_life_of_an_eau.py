@@ -120,16 +120,3 @@ def test_a_stock_mail_client_hands_over_an_eau(running: Platform, tmp_path: Path
     )
     assert done.returncode == 0, done.stdout
     until(lambda: mail.sent.document_id in [e["document_id"] for e in running.events()], "the event")
-
-
-def test_openssl_decrypts_what_the_practice_sends(running: Platform, tmp_path: Path) -> None:
-    [mail] = running.mails(running.order(1), seed=321)
-    (tmp_path / "mail.eml").write_bytes(mail.wire)
-    insurer = running.config.insurers[0]
-    certificate, key = insurer.encryption[0]
-    decrypted = subprocess.run(
-        ["openssl", "cms", "-decrypt", "-in", tmp_path / "mail.eml", "-recip", certificate, "-inkey", key, "-binary"],
-        capture_output=True,
-        check=True,
-    ).stdout
-    assert b"smime-type=signed-data" in decrypted[:400]

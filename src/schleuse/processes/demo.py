@@ -35,7 +35,7 @@ def what_runs_where(config: Config, german: bool) -> str:
         ("SMTP (TLS)", kim.smtp_tls),
         ("SMTP (STARTTLS)", kim.smtp_starttls or "-"),
         ("POP3 (TLS)", kim.pop3_tls),
-        ("Kassen-Feed" if german else "insurers' feed", f"https://{eau.feed}/v1/{ik}/eau   (/docs)"),
+        ("Kassen-Feed" if german else "insurers' feed", f"https://{eau.feed}/v1/{ik}/eau   (/v1/openapi.json)"),
         ("Metriken" if german else "metrics", f"http://{kim.metrics}/metrics  http://{eau.metrics}/metrics"),
         ("Daten und Logs" if german else "data and logs", str(config.home)),
     ]

@@ -62,9 +62,7 @@ def open_private_key(pem: bytes, password: bytes | None = None) -> PrivateKey:
     try:
         key = serialization.load_pem_private_key(pem, password)
     except (ValueError, TypeError) as cause:
-        raise KeyMissingError(
-            "a private key file cannot be read as PEM; its operator must replace it"
-        ) from cause
+        raise KeyMissingError("a private key file cannot be read as PEM; its operator must replace it") from cause
     if not isinstance(key, (rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey)):
         raise KeyMissingError("a private key file holds neither an RSA nor an EC key")
     return key
@@ -93,9 +91,7 @@ def unwrap_with(key: PrivateKey, wrapped: WrappedKey) -> bytes:
             "the content key is not transported by RSAES-OAEP; EC recipients (TI ECIES) are not supported yet"
         )
     if wrapped.algorithm != OAEP_SHA256_ALGORITHM and wrapped.algorithm.count(_SHA256_ID[2:]) != 2:
-        raise UnsupportedWrapError(
-            "the content key is transported by RSAES-OAEP with other hashes than SHA-256"
-        )
+        raise UnsupportedWrapError("the content key is transported by RSAES-OAEP with other hashes than SHA-256")
     try:
         return key.decrypt(wrapped.encrypted_key, _OAEP)
     except ValueError as cause:
@@ -109,10 +105,15 @@ class LocalVault:
         self._files = files
         self._encryption: dict[tuple[IK, bytes], PrivateKey] = {}
         self._signers: dict[IK, Signer] = {}
+        self._certificates: dict[IK, tuple[bytes, ...]] = {}
         self._store_keys: dict[IK, tuple[AESGCM, bytes]] = {}
 
     def certificates(self, ik: IK) -> tuple[bytes, ...]:
-        return tuple(_certificate(path) for path, _ in self._of(ik).encryption)
+        certificates = self._certificates.get(ik)
+        if certificates is None:
+            certificates = tuple(_certificate(path) for path, _ in self._of(ik).encryption)
+            self._certificates[ik] = certificates
+        return certificates
 
     def unwrap(self, ik: IK, wrapped: WrappedKey) -> bytes:
         key = self._encryption.get((ik, wrapped.recipient)) or self._load_encryption(ik, wrapped.recipient)
@@ -158,9 +159,7 @@ class LocalVault:
         if keys is None:
             root = _read(self._of(ik).store)
             if len(root) != STORE_KEY_OCTETS:
-                raise KeyMissingError(
-                    f"the store key of {ik} has {len(root)} octets instead of {STORE_KEY_OCTETS}"
-                )
+                raise KeyMissingError(f"the store key of {ik} has {len(root)} octets instead of {STORE_KEY_OCTETS}")
             keys = self._store_keys[ik] = (AESGCM(_derive(root, b"seal")), _derive(root, b"pseudonym"))
         return keys
 
