@@ -18,7 +18,8 @@ from tests.fhir.samples import (
     value_set,
 )
 
-from schleuse.fhir import Definitions, RuleSet, compile_rules
+from schleuse.fhir import Definitions, RuleSet, compile_rules, parse
+from schleuse.fhir.check import Check
 
 
 def slicing(rules: str, *discriminators: tuple[str, str]) -> dict[str, Any]:
@@ -442,3 +443,44 @@ def test_the_target_is_judged_by_the_wanted_profile_if_it_was_not_before() -> No
     assert ("reference.target", "Bundle.entry[2].resource.subject") in found(
         rules, bundle(PERSON, fits, list_of(subject))
     )
+
+
+def test_many_references_to_one_large_resource_cost_one_check_of_it() -> None:
+    """Each reference would check its target again; counted by the calls, not by time."""
+    rules = bundle_rules("open")
+    calls = 0
+    table = rules._tables.profiles[BASE + "P"]
+
+    def counting(node: Any, check: Any, resource: Any) -> None:
+        nonlocal calls
+        calls += 1
+        table.function(node, check, resource)
+
+    subject = "<subject><reference value='Patient/2'/></subject>"
+    lists = [list_of(subject, f"List/{number}") for number in range(50)]
+    fits = entry("Patient/2", f"<Patient>{claim('Q')}</Patient>")
+    root = parse(bundle(PERSON, fits, *lists))
+    check = Check(root, rules._tables, warn=False)
+    target = root.all("entry", "resource")[1]
+    for _ in range(50):
+        assert not check._is_right(target, counting)
+    assert calls == 1
+    assert len(found(rules, bundle(PERSON, fits, *lists))) == 51  # each reference, and the unknown claim once
+
+
+def test_an_element_may_fit_one_of_several_profiles() -> None:
+    short, long = (
+        profile(
+            name,
+            "Identifier",
+            element("Identifier.system", "uri", "1..1", fixedUri=name),
+            element("Identifier.value", "string", "1..1", maxLength=length),
+            kind="complex-type",
+        )
+        for name, length in (("Short", 2), ("Long", 9))
+    )
+    types = [{"code": "Identifier", "profile": [short["url"], long["url"]]}]
+    rules = patient_rules(element("Patient.identifier", type=types), others=[short, long])
+    assert judge(rules, identifier("Short", "12")) == judge(rules, identifier("Long", "123")) == []
+    assert judge(rules, identifier("Short", "123")) == [("maxLength", "Patient.identifier.value")]
+    assert [key for key, _ in judge(rules, identifier("Other", "1"))] == ["fixed"]

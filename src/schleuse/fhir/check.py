@@ -75,6 +75,8 @@ class Check:
         self.references: list[tuple[Node, Node, int, tuple[tuple[str, CheckFunction | None], ...]]] = []
         self._index: dict[str, Node] | None = None
         self._containers: dict[int, Node] = {}
+        self._fragments: dict[int, dict[str, Node]] = {}
+        self._fit: dict[tuple[int, CheckFunction], bool] = {}
         self._done: set[tuple[int, CheckFunction]] = set()
         self._trial_depth = 0
 
@@ -150,7 +152,7 @@ class Check:
         if len(wanted) > 1:
             self.any_of(node, node, wanted)
         functions += [function for function in self.claimed(node) if function not in functions]
-        if not functions and not wanted:
+        if not functions and not wanted and not node.all("meta", "profile"):
             base = self._tables.profiles.get(f"http://hl7.org/fhir/StructureDefinition/{node.type}")
             if base is None:
                 self.add((node, PROFILE_MISSING, node.type or ""))
@@ -202,7 +204,7 @@ class Check:
     def _try(self, node: Node, resource: Node, function: CheckFunction) -> list[Found]:
         """The errors that a function finds, without reporting them."""
         trial = Check(self._root, self._tables, warn=False)
-        trial._index, trial._containers = self._index, self._containers
+        trial._index, trial._containers, trial._fragments = self._index, self._containers, self._fragments
         trial._trial_depth = self._trial_depth + 1
         function(node, trial, resource)
         self.references += trial.references if not trial.found and not self._trial_depth else []
@@ -235,7 +237,12 @@ class Check:
         container = self.container(resource)
         if text == "#":
             return container
-        return next((one for one in container.all("contained") if "#" + (one.text("id") or "") == text), None)
+        known = self._fragments.get(id(container))
+        if known is None:
+            known = self._fragments[id(container)] = {}
+            for one in container.all("contained"):
+                known.setdefault("#" + (one.text("id") or ""), one)
+        return known.get(text)
 
     def _target(self, reference: str) -> Node | None:
         index = self._index
@@ -265,7 +272,14 @@ class Check:
         for function in same:
             if function is None or (id(target), function) in self._done:
                 return True  # what it got wrong has been reported where it stands
-        return any(function is not None and not self._try(target, target, function) for function in same)
+        return any(function is not None and self._is_right(target, function) for function in same)
+
+    def _is_right(self, target: Node, function: CheckFunction) -> bool:
+        """Whether a function finds no error in a resource; asked once, however many references lead there."""
+        key = (id(target), function)
+        if key not in self._fit:
+            self._fit[key] = not self._try(target, target, function)
+        return self._fit[key]
 
     def _unresolved(self, node: Node, resource: Node, text: str, rule: int, types: set[str]) -> None:
         """A reference to nothing: wrong in a document's Composition and if only this document could hold it."""

@@ -75,11 +75,13 @@ class Node:
 
     def walk(self, path: str = "") -> Iterator[tuple[str, Node]]:
         """This node and all below it, each with its path ("Bundle.entry[3].resource.date")."""
-        path = path or self.name
-        yield path, self
-        for name, nodes in self.children.items():
-            for index, node in enumerate(nodes):
-                yield from node.walk(f"{path}.{name}[{index}]" if len(nodes) > 1 else f"{path}.{name}")
+        stack = [(path or self.name, self)]
+        while stack:
+            path, node = stack.pop()
+            yield path, node
+            for name, nodes in reversed(node.children.items()):
+                for index in range(len(nodes) - 1, -1, -1):
+                    stack.append((f"{path}.{name}[{index}]" if len(nodes) > 1 else f"{path}.{name}", nodes[index]))
 
 
 #: Elements and attributes of a Narrative (FHIR R4 § 2.4.0.1, txt-1).

@@ -12,7 +12,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
-from functools import lru_cache
 from typing import Any, Final
 
 from schleuse.fhir.node import Node
@@ -398,7 +397,6 @@ def compile_pattern(text: str) -> re.Pattern[str]:
     return re.compile(closed, re.DOTALL)
 
 
-@lru_cache(maxsize=256)
 def _foreign_pattern(text: str) -> re.Pattern[str] | None:
     """A pattern that stands in the document itself (a house number, KBV packages before 1.2.1).
 
