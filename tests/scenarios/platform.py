@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import poplib
 import random
 import shutil
 import signal
@@ -81,6 +82,7 @@ class Platform:
     home: Path
     config: Config
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    received: dict[str, tuple[Answer, ...]] = field(default_factory=dict)  # by UIDL, which is stable for ever
 
     def start(self, role: str, environment: Mapping[str, str] | None = None) -> None:
         log = (self.home / f"{role}.log").open("ab")
@@ -178,17 +180,21 @@ class Platform:
         return failed
 
     def fetch(self) -> list[Answer]:
-        """Empty the practice's mailbox into its ledger; all answers, also repeated ones."""
+        """Empty the practice's mailbox into its ledger; the new answers. Bears a mail role that dies meanwhile."""
         trust = TrustStore.from_files(self.config.eau.trust)
-        ledger = self.ledger
-        found: list[Answer] = []
-        with mailbox(self.server) as client:
-            for number in range(1, client.stat()[0] + 1):
-                raw = b"\r\n".join(client.retr(number)[1]) + b"\r\n"
-                answers = read_answer(raw, self.practice, trust, datetime.now(UTC))
-                note(answers, ledger)
-                found.extend(answers)
-                client.dele(number)
+        ledger, found = self.ledger, list[Answer]()
+        try:
+            with mailbox(self.server) as client:
+                for number in range(1, client.stat()[0] + 1):
+                    uidl = client.uidl(number).decode().split()[2]
+                    raw = b"\r\n".join(client.retr(number)[1]) + b"\r\n"
+                    if uidl not in self.received:
+                        self.received[uidl] = read_answer(raw, self.practice, trust, datetime.now(UTC))
+                        note(self.received[uidl], ledger)
+                        found.extend(self.received[uidl])
+                    client.dele(number)
+        except (MailServerError, OSError, poplib.error_proto):
+            pass
         return found
 
     # --- an insurer's system ----------------------------------------------------------------

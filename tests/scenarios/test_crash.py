@@ -61,7 +61,8 @@ def everything_is_there_once(one: Platform, good: list[Prepared], faulty: list[P
     assert set(answers) <= bad
     assert sum(answers.values()) == len(faulty), "each error is sent once"
     assert set(answers.values()) == {1}
-    assert all(receipts[mail.sent.message_id] == 1 for mail in good), "each receipt comes once"
+    # A mail whose 250 was lost is handed over again, is kept once, and has a receipt for each time.
+    assert all(receipts[mail.sent.message_id] >= 1 for mail in good)
     until(lambda: one.conservation().holds, "conservation")
     assert one.conservation().findings == ()
 

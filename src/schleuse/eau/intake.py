@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from schleuse.eau.checks import Checked, Checker
+from schleuse.eau.checks import Checker
 from schleuse.eau.document import (
     BadDocumentError,
     BadDocumentIdError,
@@ -214,7 +214,7 @@ def _document(examined: Examined, xml: bytes, tools: Tools) -> Examined:
     found = replace(
         examined.findings,
         charset_ok=not checked.charset_fault,
-        verdict=Verdict(checked.verdict),
+        verdict=checked.verdict,
         details=examined.findings.details + tuple(_detail(finding) for finding in checked.errors),
     )
     if checked.node is None:
@@ -245,4 +245,4 @@ def _aware(moment: datetime | None) -> datetime | None:
     return moment if moment is not None and moment.tzinfo is not None else None
 
 
-__all__ = ["STAGES", "Checked", "Examined", "Mailbox", "Tools", "examine"]
+__all__ = ["STAGES", "Examined", "Mailbox", "Tools", "examine"]

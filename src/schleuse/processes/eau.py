@@ -62,8 +62,10 @@ def main(config: Config) -> None:
 
 
 def open_checker(config: Config) -> Checker:
-    """The rules that this home uses, compiled or from the cache."""
-    return Checker(rules=config.eau.rules, packages=config.eau.packages)
+    """The rules that this home uses, compiled or from the cache. Raises UnavailableError."""
+    checker = Checker(config.eau.rules, packages=config.eau.packages)
+    checker.warm()
+    return checker
 
 
 def open_vault(config: Config) -> Vault:
