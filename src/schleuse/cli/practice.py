@@ -192,7 +192,7 @@ def _table(ledger: Ledger) -> Table:
             sent.kind + (f" ({sent.fault})" if sent.fault else ""),
             sent.document_id.removeprefix("urn:uuid:"),
             f"[{style}]{_word(sent.progress)}[/]",
-            sent.code or "",
+            (sent.code or "") if sent.progress is not Progress.DELIVERED else "",
         )
     return table
 

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from schleuse.config import FILE_NAME, Config, default_home, read_config
 from schleuse.errors import ConflictError
@@ -59,8 +59,8 @@ def up(*, demo: bool = False, home: Home = None) -> None:
             )
         from schleuse.processes.demo import create_demo
 
-        with _spinner(console) as progress:
-            create_demo(folder, lambda step: progress.add_task(step, total=None) and None)
+        with _Steps(console) as steps:
+            create_demo(folder, steps.next)
     config = read_config(folder)
     with only_instance(config.home, "supervisor"):
         configure_log("supervisor")
@@ -83,15 +83,14 @@ async def _up(config: Config, console: Console) -> None:
 
 async def _announce(config: Config, console: Console) -> None:
     ports = {"kim": config.kim.metrics, "eau": config.eau.metrics}
-    with _spinner(console) as progress:
+    with _Steps(console) as steps:
         for role, listen in ports.items():
-            task = progress.add_task(f"{role} …", total=None)
+            steps.next(role)
             while not await asyncio.to_thread(_is_ready, listen):
-                await asyncio.sleep(0.2)
-            progress.update(task, description=f"[green]✓[/] {role}", total=1, completed=1)
+                await asyncio.sleep(0.1)
     from schleuse.processes.demo import what_runs_where
 
-    console.print(what_runs_where(config, german()))
+    console.print(what_runs_where(config, german()), soft_wrap=True)
     sys.stderr.flush()
 
 
@@ -101,8 +100,30 @@ def _is_ready(listen: str) -> bool:
     return False
 
 
-def _spinner(console: Console) -> Progress:
-    return Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=console)
+class _Steps:
+    """A line for each step, with its time; the running one spins."""
+
+    def __init__(self, console: Console) -> None:
+        columns = (SpinnerColumn(finished_text="[green]✓[/]"), TextColumn("{task.description}"), TimeElapsedColumn())
+        self._progress = Progress(*columns, console=console)
+        self._task: TaskID | None = None
+
+    def next(self, step: str) -> None:
+        """The step before is done, this one runs."""
+        self._finish()
+        self._task = self._progress.add_task(step, total=1)
+
+    def _finish(self) -> None:
+        if self._task is not None:
+            self._progress.update(self._task, completed=1)
+
+    def __enter__(self) -> _Steps:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._finish()
+        self._progress.stop()
 
 
 def german() -> bool:
