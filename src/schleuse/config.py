@@ -144,7 +144,7 @@ class EauSection(_Section):
     metrics: Listen = "127.0.0.1:9102"
     trust: tuple[File, ...]
     rules: Literal["own", "official"] = "own"
-    packages: File = Field(Path("packages"), validate_default=True)
+    packages: File = Field(Path("fhir"), validate_default=True)
     submit: Listen = "127.0.0.1:8465"
     submit_ca: File
     accept_if_payload_signature_valid: bool = False

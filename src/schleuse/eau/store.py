@@ -22,6 +22,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
 
 from schleuse.database import open_database, reading, translate
+from schleuse.eau.audit import EauAudit
 from schleuse.eau.document import DocumentId, Kind
 from schleuse.eau.feed_store import FeedStore
 from schleuse.eau.filing import Arrival, Filing, Letter, Recorded, Sealed, context
@@ -64,6 +65,7 @@ class EauStore:
         self._engine = engine
         self.feed = FeedStore(engine)
         self.letters = LetterStore(engine)
+        self.audit = EauAudit(engine)
 
     @contextmanager
     def filing(self, ik: IK, arrivals: Sequence[Arrival], now: datetime) -> Iterator[Filing]:

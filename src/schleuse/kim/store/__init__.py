@@ -10,7 +10,7 @@ with open_leases(url=…, spool=…) as leases:                                 
     leases.claim(accounts, 64, owner, now, lease)      then finish, put_back, confirm
 """
 
-from schleuse.kim.store.audit import read_books
+from schleuse.kim.store.audit import read_books, read_deliveries
 from schleuse.kim.store.delivery import (
     DAMAGED,
     OUTBOUND,
@@ -40,5 +40,6 @@ __all__ = [
     "open_leases",
     "open_mail_store",
     "read_books",
+    "read_deliveries",
     "rebuild_index",
 ]

@@ -1,0 +1,84 @@
+"""What an auditor asks of the eAU store: every decision by delivery, and rows that contradict each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import DBAPIError
+
+from schleuse.database import reading, translate
+from schleuse.eau.tables import CONTENT, DOCUMENT, EVENT, LETTER, RECEIVED
+from schleuse.holding.states import State
+from schleuse.identifiers import IK
+
+
+def _lacks(table: sa.Table) -> sa.ColumnElement[bool]:
+    return ~sa.exists().where(table.c.delivery == DOCUMENT.c.delivery)
+
+
+#: Each question counts rows that cannot be; the answer of a sound store is 0.
+_QUESTIONS: Mapping[str, sa.Select[tuple[int]]] = {
+    "mails were answered as faulty, and no Fehlernachricht was recorded": sa.select(sa.func.count())
+    .select_from(RECEIVED)
+    .where(
+        RECEIVED.c.ik == sa.bindparam("ik"),
+        RECEIVED.c.state == State.RETURNED.value,
+        ~sa.exists().where(LETTER.c.delivery == RECEIVED.c.delivery),
+    ),
+    "Fehlernachrichten were recorded for mails that were not answered as faulty": sa.select(sa.func.count())
+    .select_from(LETTER)
+    .where(
+        LETTER.c.ik == sa.bindparam("ik"),
+        ~sa.exists().where(RECEIVED.c.delivery == LETTER.c.delivery, RECEIVED.c.state == State.RETURNED.value),
+    ),
+    "filed eAU have no event in the feed": sa.select(sa.func.count())
+    .select_from(DOCUMENT)
+    .where(
+        DOCUMENT.c.ik == sa.bindparam("ik"),
+        DOCUMENT.c.kind == "eau",
+        DOCUMENT.c.state.in_(("accepted", "cancelled")),
+        _lacks(EVENT),
+    ),
+    "kept documents have no content": sa.select(sa.func.count())
+    .select_from(DOCUMENT)
+    .where(DOCUMENT.c.ik == sa.bindparam("ik"), DOCUMENT.c.state != "rejected", _lacks(CONTENT)),
+    "documents belong to no decided mail": sa.select(sa.func.count())
+    .select_from(DOCUMENT)
+    .where(
+        DOCUMENT.c.ik == sa.bindparam("ik"),
+        ~sa.exists().where(RECEIVED.c.delivery == DOCUMENT.c.delivery),
+    ),
+}
+
+
+class EauAudit:
+    """Reads only. Raises UnavailableError when the database cannot serve."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = reading(engine)
+
+    def decisions(self, ik: IK) -> dict[int, State]:
+        """What was decided of each delivery of the insurer."""
+        query = sa.select(RECEIVED.c.delivery, RECEIVED.c.state).where(RECEIVED.c.ik == ik.value)
+        with self._reading() as connection:
+            return {delivery: State(state) for delivery, state in connection.execute(query).tuples()}
+
+    def contradictions(self, ik: IK) -> dict[str, int]:
+        """What cannot be, with its number; empty in a sound store."""
+        with self._reading() as connection:
+            counts = {
+                what: int(connection.execute(query, {"ik": ik.value}).scalar_one())
+                for what, query in _QUESTIONS.items()
+            }
+        return {what: count for what, count in counts.items() if count}
+
+    @contextmanager
+    def _reading(self) -> Iterator[sa.Connection]:
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except DBAPIError as cause:
+            raise translate(cause) from cause
