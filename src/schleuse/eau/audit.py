@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
@@ -20,7 +21,7 @@ def _lacks(table: sa.Table) -> sa.ColumnElement[bool]:
 
 
 #: Each question counts rows that cannot be; the answer of a sound store is 0.
-_QUESTIONS: Mapping[str, sa.Select[tuple[int]]] = {
+_QUESTIONS: Mapping[str, sa.Select[Any]] = {
     "mails were answered as faulty, and no Fehlernachricht was recorded": sa.select(sa.func.count())
     .select_from(RECEIVED)
     .where(
@@ -70,8 +71,7 @@ class EauAudit:
         """What cannot be, with its number; empty in a sound store."""
         with self._reading() as connection:
             counts = {
-                what: int(connection.execute(query, {"ik": ik.value}).scalar_one())
-                for what, query in _QUESTIONS.items()
+                what: connection.execute(query, {"ik": ik.value}).scalar_one() for what, query in _QUESTIONS.items()
             }
         return {what: count for what, count in counts.items() if count}
 
