@@ -1,18 +1,19 @@
 """Documents that keep every rule, and mutants of them that each break one thing.
 
-`valid(edition)` gives varied valid documents, `structural(xml)` mutants of the tree (something missing, doubled, added, moved
-or another value), `semantic(edition)` one mutant per rule that needs an expression. Mutants are labelled; most are
-invalid, some stay valid on purpose, because over-rejecting a certificate is as bad as accepting a broken one.
+`valid(edition)` gives varied valid documents, `structural(xml)` mutants of the tree (something missing, doubled,
+added, moved or another value), `foreign(xml, grammar)` those with an element that only FHIR knows, and
+`corpus_rules.semantic(edition)` mutants for the rules that need an expression. Most are invalid, some stay valid
+on purpose, because over-rejecting a certificate is as bad as accepting a broken one.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from datetime import date, datetime, timedelta, timezone
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from random import Random
-from typing import Literal
+from typing import Any, Literal
 from xml.etree import ElementTree as ET
 
 from schleuse.eau.rules import Edition
@@ -115,9 +116,7 @@ def valid(edition: Edition, random_ones: int = 20) -> Iterator[Case]:
         yield eau(f"causes {cause}", causes=cause)
     for step in ("d_arzt", "reha", "wiedereingliederung", "sonstige"):
         yield eau(f"step {step}", steps=(step,))
-    yield eau(
-        "private", payor="PKV", private=True, steps=("wiedereingliederung", "reha", "stationaere_heilbehandlung")
-    )
+    yield eau("private", payor="PKV", private=True, steps=("wiedereingliederung", "reha", "stationaere_heilbehandlung"))
     for icds in (1, 6):
         yield eau(f"{icds} diagnoses", icds=icds)
     for _ in range(random_ones):
@@ -142,7 +141,9 @@ def fehlernachricht(edition: Edition, by: Literal["Bundle-Identifier", "Message-
   <meta><profile value="{profile}"/></meta>
   <issue>
     <extension url="{KBV}/KBV_EX_EAU_health_insurance_Practitioner_Identifier">
-      <extension url="{by}"><valueIdentifier><system value="{system}"/><value value="{value}"/></valueIdentifier></extension>
+      <extension url="{by}">
+        <valueIdentifier><system value="{system}"/><value value="{value}"/></valueIdentifier>
+      </extension>
     </extension>
     <severity value="fatal"/>
     <code value="processing"/>
@@ -232,7 +233,9 @@ def walk(root: ET.Element) -> Iterator[tuple[tuple[int, ...], str]]:
     """Index path and signature of the first element of each signature."""
     seen: set[str] = set()
 
-    def visit(element: ET.Element, at: tuple[int, ...], path: tuple[ET.Element, ...]) -> Iterator[tuple[tuple[int, ...], str]]:
+    def visit(
+        element: ET.Element, at: tuple[int, ...], path: tuple[ET.Element, ...]
+    ) -> Iterator[tuple[tuple[int, ...], str]]:
         path = (*path, element)
         name = signature(path)
         if at and name not in seen:
@@ -250,11 +253,27 @@ def at(root: ET.Element, where: tuple[int, ...]) -> ET.Element:
     return root
 
 
-def structural(xml: bytes, extras: Mapping[str, list[str]] | None = None) -> Iterator[Case]:
-    """Mutants of every place of the tree. extras: type name -> elements that FHIR knows there, to be added."""
+class Once:
+    """Chooses labels: each once, and of the new ones every n-th."""
+
+    def __init__(self, every: int = 1) -> None:
+        self._every = every
+        self._seen: set[str] = set()
+
+    def __call__(self, label: str) -> bool:
+        if label in self._seen:
+            return False
+        self._seen.add(label)
+        return len(self._seen) % self._every == 0
+
+
+def structural(xml: bytes, wanted: Once) -> Iterator[Case]:
+    """Mutants of every place of the tree. wanted: whether a label is made; asked before the work."""
     original = ET.fromstring(xml)
     for where, name in walk(original):
         for label, change in _changes(at(original, where)):
+            if not wanted(f"{label}: {name}"):
+                continue
             root = copy.deepcopy(original)
             change(at(root, where[:-1]), at(root, where))
             yield Case(f"{label}: {name}", dump(root))
@@ -341,3 +360,103 @@ def _values(value: str) -> Iterator[str]:
     if value.isdigit():
         yield value[:-1]
         yield f"{value}1"
+
+
+# --- elements that FHIR knows and the eAU does not -------------------------------------------------------------------
+
+#: Type, or path of a BackboneElement ("Bundle.entry"), to its elements in order: name and type.
+Grammar = Mapping[str, list[tuple[str, str]]]
+
+
+def grammar(structures: Iterable[Mapping[str, Any]]) -> Grammar:
+    """From the base R4 StructureDefinitions. A choice becomes its first type ("onset[x]" -> "onsetDateTime")."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for structure in structures:
+        if structure.get("derivation") == "constraint" or structure.get("kind") == "logical":
+            continue
+        for element in structure["snapshot"]["element"][1:]:
+            parent, _, name = element["path"].rpartition(".")
+            types = [each["code"].rpartition("/")[2] for each in element.get("type", ())] or ["BackboneElement"]
+            kind = {"System.String": "string"}.get(types[0], types[0])
+            if name.endswith("[x]"):
+                name = name[:-3] + kind[0].upper() + kind[1:]
+            nested = kind in ("BackboneElement", "Element")
+            found.setdefault(parent, []).append((name, element["path"] if nested else kind))
+    return found
+
+
+def foreign(xml: bytes, known: Grammar, wanted: Once) -> Iterator[Case]:
+    """One more element at every place that has a rule of its own: each that the base type has and the document not."""
+    original = ET.fromstring(xml)
+    types = dict(_types(original, (), local(original), known))
+    for where, name in walk(original):
+        kind = types.get(where)
+        children = known.get(kind or "", [])
+        if kind is None or (local(at(original, where)).islower() and not len(at(original, where))):
+            continue
+        present = {local(child) for child in at(original, where)}
+        for place, (extra, extra_type) in enumerate(children):
+            sample = _sample(extra, extra_type)
+            if extra in present or extra in ("id", "extension", "modifierExtension") or sample is None:
+                continue
+            if not wanted(f"foreign {extra}: {name}"):
+                continue
+            root = copy.deepcopy(original)
+            target = at(root, where)
+            before = {one for one, _ in children[:place]} | {"id", "meta"}
+            target.insert(sum(local(child) in before or local(child) == "extension" for child in target), sample)
+            yield Case(f"foreign {extra}: {name}", dump(root))
+
+
+def _types(
+    element: ET.Element, where: tuple[int, ...], kind: str, known: Grammar
+) -> Iterator[tuple[tuple[int, ...], str]]:
+    yield where, kind
+    by_name = dict(known.get(kind, []))
+    for place, child in enumerate(element):
+        name = local(child)
+        inner = name if name[0].isupper() else by_name.get(name)
+        if inner is None:
+            inner = next((one for one in known if name.endswith(one) and name != one), None)  # another choice
+        if inner is not None:
+            yield from _types(child, (*where, place), inner, known)
+
+
+_DAY, _TIME = "2026-02-04", "2026-02-04T09:30:00Z"
+_SAMPLES = {
+    "string": "x", "code": "x", "uri": "urn:x", "url": "http://x", "canonical": "http://x", "boolean": "true",
+    "id": "x", "markdown": "x", "instant": _TIME, "dateTime": _DAY, "date": _DAY, "time": "10:00:00",
+    "integer": "1", "decimal": "1.0", "positiveInt": "1", "unsignedInt": "1",
+}  # fmt: skip
+
+
+def _sample(name: str, kind: str) -> ET.Element | None:
+    """An element with the least that its type needs, None for types that no document here would have."""
+    if kind in _SAMPLES:
+        return node(name, _SAMPLES[kind])
+    inside = {
+        "CodeableConcept": node("text", "x"),
+        "Reference": node("display", "x"),
+        "Identifier": node("value", "x"),
+        "Coding": node("code", "x"),
+        "Period": node("start", "2026-02-04"),
+        "HumanName": node("family", "x"),
+        "ContactPoint": node("value", "x"),
+        "Address": node("city", "x"),
+        "Annotation": node("text", "x"),
+    }.get(kind)
+    return None if inside is None else node(name, None, inside)
+
+
+#: Valid documents whose mutants cover every place that a rule speaks of.
+BASES = ("rich", "private", "payor BG", "payor SKT", "address box", "ASV 01 without number", "storno 0",
+         "fehlernachricht by document", "fehlernachricht by mail")  # fmt: skip
+
+
+def mutants(edition: Edition, known: Grammar | None = None, *, every: int = 1) -> Iterator[Case]:
+    """Structural mutants of BASES, each kind of change at each place once. known: for foreign elements, too."""
+    wanted = Once(every)
+    for case in valid(edition, random_ones=0):
+        if case.label in BASES:
+            yield from structural(case.xml, wanted)
+            yield from foreign(case.xml, known or {}, wanted)

@@ -13,8 +13,6 @@ from datetime import date
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from schleuse.eau.rules import Edition
-from schleuse.practice.documents import Document
 from tests.eau.corpus import (
     ISSUED,
     KBV,
@@ -31,6 +29,9 @@ from tests.eau.corpus import (
     tag,
     version,
 )
+
+from schleuse.eau.rules import Edition
+from schleuse.practice.documents import Document
 
 Edit = Any  # a function that changes a tree
 
@@ -110,12 +111,24 @@ def _document(edition: Edition) -> Iterator[Case]:
     yield case("bdl-8", "an address with a version", xml, history)
     yield case("bdl-11", "the Composition comes last", xml, composition_last)
     yield case("-eau-versionComposition", "two profiles claimed", xml, second_claim)
-    yield case("-eau-versionComposition", "another version", xml, put("Composition/meta/profile", f"{KBV}/KBV_PR_EAU_Composition|9.9"))
+    yield case(
+        "-eau-versionComposition",
+        "another version",
+        xml,
+        put("Composition/meta/profile", f"{KBV}/KBV_PR_EAU_Composition|9.9"),
+    )
 
     def without_time(root: ET.Element) -> None:
         stamp = find(root, "timestamp")
         del stamp.attrib["value"]
-        stamp.append(node("extension", None, node("valueCode", "unknown"), url="http://hl7.org/fhir/StructureDefinition/data-absent-reason"))
+        stamp.append(
+            node(
+                "extension",
+                None,
+                node("valueCode", "unknown"),
+                url="http://hl7.org/fhir/StructureDefinition/data-absent-reason",
+            )
+        )
 
     yield case("bdl-10", "a timestamp without value", xml, without_time)
 
@@ -124,10 +137,14 @@ def _required(edition: Edition) -> Iterator[Case]:
     for payor in ("GKV", "BG", "SKT", "UK"):
         document = plain(edition, payor=payor)
         yield case(key(edition, "angabePruefnummer", must=True), payor, document.xml, remove("author", 1))
-        yield case(key(edition, "angabePatientPLZ", must=True), payor, document.xml, remove("Patient/address/postalCode"))
+        yield case(
+            key(edition, "angabePatientPLZ", must=True), payor, document.xml, remove("Patient/address/postalCode")
+        )
     for payor in ("GKV", "BG", "SKT", "UK", "PKV"):
         document = plain(edition, payor=payor)
-        yield case(key(edition, "angabeRechtsgrundlage", must=True), payor, document.xml, remove("Composition/extension"))
+        yield case(
+            key(edition, "angabeRechtsgrundlage", must=True), payor, document.xml, remove("Composition/extension")
+        )
         yield case(
             key(edition, "angabeIKzustaendigeKrankenkasseEGK", must=True, prefix="for"),
             payor, document.xml, remove("payor/identifier"),
@@ -135,7 +152,9 @@ def _required(edition: Edition) -> Iterator[Case]:
         marks = ("angabeBesonderePersonengruppe", "angabeDMP", "angabeVersichertenart")
         urls = ("besondere-personengruppe", "dmp-kennzeichen", "versichertenart")
         for mark, url in zip(marks, urls, strict=True):
-            yield case(key(edition, mark, must=True, prefix="for"), payor, document.xml, _without_extension("Coverage", url))
+            yield case(
+                key(edition, mark, must=True, prefix="for"), payor, document.xml, _without_extension("Coverage", url)
+            )
     for payor in ("GKV", "SKT", "PKV"):
         second = plain(edition, payor="UK")
         yield case("-for-angabeIKKostentraegerVerbot", payor, second.xml, _payor(payor))
@@ -178,7 +197,9 @@ def _without_extension(path: str, ending: str) -> Edit:
 def _people(edition: Edition) -> Iterator[Case]:
     for issuer in ("arzt", "zahnarzt", "vertreter"):
         for payor in ("GKV", "PKV", "BG"):
-            document = plain(edition, issuer=issuer, payor=payor, place="zahnarztpraxis" if issuer == "zahnarzt" else "praxis")
+            document = plain(
+                edition, issuer=issuer, payor=payor, place="zahnarztpraxis" if issuer == "zahnarzt" else "praxis"
+            )
             yield case(
                 key(edition, "angabeIdentifikatorAusstellendePerson", must=True), f"{issuer} {payor}", document.xml,
                 remove("Practitioner/identifier"),
@@ -191,7 +212,10 @@ def _people(edition: Edition) -> Iterator[Case]:
     midwife = (remove("Practitioner/identifier", 1), _qualified(1, "02"))
     yield case("-eau-angabeVerantwortlichePersonVerbot-2", "midwife", guided.xml, *midwife)
     yield case(
-        key(edition, "angabeIdentifikatorVerantwortlichePerson", must=True), "none", guided.xml, remove("Practitioner/identifier", 1)
+        key(edition, "angabeIdentifikatorVerantwortlichePerson", must=True),
+        "none",
+        guided.xml,
+        remove("Practitioner/identifier", 1),
     )
     yield case(
         "-eau-angabeVerantwortlichePersonPflicht", "nobody",
@@ -217,10 +241,15 @@ def _people(edition: Edition) -> Iterator[Case]:
     for issuer in ("arzt", "zahnarzt", "weiterbildung", "vertreter"):
         document = plain(edition, issuer=issuer, place="zahnarztpraxis" if issuer == "zahnarzt" else "praxis")
         yield case(
-            key(edition, "angabeIdentifikatorEinrichtung", must=True), issuer, document.xml, remove("Organization/identifier")
+            key(edition, "angabeIdentifikatorEinrichtung", must=True),
+            issuer,
+            document.xml,
+            remove("Organization/identifier"),
         )
     yield case(
-        "-eau-angabeKZV-AbrechnungsnummerPflicht", "dentist with BSNR", plain(edition, issuer="zahnarzt", place="praxis").xml
+        "-eau-angabeKZV-AbrechnungsnummerPflicht",
+        "dentist with BSNR",
+        plain(edition, issuer="zahnarzt", place="praxis").xml,
     )
     yield case("-eau-angabeKZV-AbrechnungsnummerVerbot", "doctor", plain(edition, place="zahnarztpraxis").xml)
 
@@ -245,10 +274,8 @@ def _copy_identifier(source: bytes) -> Edit:
 def _asv_group(person: int) -> Edit:
     def edit(root: ET.Element) -> None:
         who = root.findall(f".//{tag('Practitioner')}")[person]
-        code = node(
-            "coding", None,
-            node("system", "https://fhir.kbv.de/NamingSystem/KBV_NS_FOR_Fachgruppennummer_ASV"), node("code", "555555123"),
-        )  # fmt: skip
+        system = node("system", "https://fhir.kbv.de/NamingSystem/KBV_NS_FOR_Fachgruppennummer_ASV")
+        code = node("coding", None, system, node("code", "555555123"))
         who.append(node("qualification", None, node("code", None, code)))
 
     return edit
@@ -259,7 +286,9 @@ def _references(edition: Edition) -> Iterator[Case]:
     other = ET.fromstring(guided).findall(f".//{tag('Practitioner')}/{tag('id')}")[1].get("value")
     one = key(edition, "referenzAufAusstellendePerson-1", "referenzAufAusstellendePerson")
     for place in range(3):
-        yield case(one, f"asserter {place}", guided, put("Condition/asserter/reference", f"Practitioner/{other}", place))
+        yield case(
+            one, f"asserter {place}", guided, put("Condition/asserter/reference", f"Practitioner/{other}", place)
+        )
     yield case(
         "-eau-referenzAufAusstellendePerson-2", "another person", guided,
         put("PractitionerRole/practitioner/reference", f"Practitioner/{other}"),
@@ -267,9 +296,15 @@ def _references(edition: Edition) -> Iterator[Case]:
     rich = plain(edition, steps=("reha",), text="x").xml
     for path in (
         "Composition/subject", "Composition/author", "Composition/custodian", "section/entry", "Coverage/beneficiary",
-        "Condition/subject", "Condition/asserter", "ServiceRequest/subject", "ServiceRequest/requester", "ServiceRequest/reasonReference",
+        "Condition/subject", "Condition/asserter", "ServiceRequest/subject", "ServiceRequest/requester",
+        "ServiceRequest/reasonReference",
     ):  # fmt: skip
-        for label, target in (("dangling", "Patient/none"), ("nonsense", "nonsense"), ("contained", "#x"), ("outside", "https://example.org/Patient/1")):
+        for label, target in (
+            ("dangling", "Patient/none"),
+            ("nonsense", "nonsense"),
+            ("contained", "#x"),
+            ("outside", "https://example.org/Patient/1"),
+        ):
             yield Case(f"reference {label}: {path}", edited(rich, put(f"{path}/reference", target)))
         wrong = "Organization" if "subject" in path or "beneficiary" in path else "Patient"
         yield Case(f"reference to {wrong}: {path}", edited(rich, _point(path, wrong)))
@@ -293,7 +328,9 @@ def _swap_sections(root: ET.Element) -> None:
 
 def _kinds(edition: Edition) -> Iterator[Case]:
     for kind in ("ERST", "ERST_END"):
-        yield case("-eau-angabeAUseitErstbescheinigung", kind, plain(edition, kind=kind).xml, remove("onsetPeriod/start"))
+        yield case(
+            "-eau-angabeAUseitErstbescheinigung", kind, plain(edition, kind=kind).xml, remove("onsetPeriod/start")
+        )
     for kind in ("FOLGE", "FOLGE_END"):
         yield case(
             "-eau-angabeAUseitFolgebescheinigung", kind, plain(edition).xml, put("Composition/type/coding/code", kind)
@@ -305,7 +342,15 @@ def _kinds(edition: Edition) -> Iterator[Case]:
         yield case("-eau-angabeVersichertennummerBeiKVK", "KVNR", plain(edition).xml, _payor("SKT"))
     else:
         yield Case("SKT with KVNR", edited(plain(edition).xml, _payor("SKT")))
-    private = plain(edition, payor="PKV", private=True, steps=("wiedereingliederung", "reha", "stationaere_heilbehandlung"), kvnr=False).xml
+        other = put("Patient/identifier/type/coding/code", "PKV")
+        yield case("-eau-angabeVersichertennummerBeiSKT", "another number", insured.xml, other)
+    private = plain(
+        edition,
+        payor="PKV",
+        private=True,
+        steps=("wiedereingliederung", "reha", "stationaere_heilbehandlung"),
+        kvnr=False,
+    ).xml
     everything = edited(private, _payor("GKV"))
     only = {
         "angabeTeilweiseArbeitsfaehigPKV": "partially_employable",
@@ -345,12 +390,18 @@ def _conditions(edition: Edition) -> Iterator[Case]:
     stamp = f"{day}T08:00:00+01:00"
     yield case("-eau-begrenzungDate", "with a time", xml, put("Composition/date", stamp))
     yield case("-eau-begrenzungDate", "a month", xml, put("Composition/date", day[:7]))
-    for short, path in (("FestgestelltAm", "Condition/extension/valueDateTime"), ("Start", "onsetPeriod/start"), ("End", "onsetPeriod/end")):
+    for short, path in (
+        ("FestgestelltAm", "Condition/extension/valueDateTime"),
+        ("Start", "onsetPeriod/start"),
+        ("End", "onsetPeriod/end"),
+    ):
         yield case(f"-eau-begrenzungDate{short}", "with a time", xml, put(path, stamp))
         yield case(f"-eau-begrenzungDate{short}", "a month", xml, put(path, day[:7]))
     yield case("-eau-anzahlUrsache", "one twice", xml, put("valueCodeableConcept/coding/code", "1", 1))
     yield case("per-1", "end before start", xml, put("onsetPeriod/end", "2020-01-01"))
-    private = plain(edition, payor="PKV", private=True, steps=("wiedereingliederung", "reha", "stationaere_heilbehandlung")).xml
+    private = plain(
+        edition, payor="PKV", private=True, steps=("wiedereingliederung", "reha", "stationaere_heilbehandlung")
+    ).xml
     parts = {
         "begrenzungDateteilweise-arbeitsfaehig-ab": "partially_employable",
         "begrenzungDateWiedereingliederung-ab": "reintegration_date",
@@ -428,7 +479,7 @@ def _numbers(edition: Edition) -> Iterator[Case]:
     long, letters = "1234567890", "12345678A"
     small = "L" if edition.old else "l"
     eight = "12345678"
-    table = (
+    table: tuple[tuple[str, str, dict[str, Any]], ...] = (
         (f"-for-{small}aengeIK", "payor/identifier/value", {}),
         ("-for-laengeIK", "Organization/identifier/value", {"place": "institution"}),
         ("-for-laengeBSNR", "Organization/identifier/value", {"place": "praxis"}),
@@ -438,8 +489,16 @@ def _numbers(edition: Edition) -> Iterator[Case]:
         (f"-for-{small}aengeZANR", "Practitioner/identifier/value", {"issuer": "zahnarzt", "place": "zahnarztpraxis"}),
         ("-for-laengeASVnummer", "PractitionerRole/organization/identifier/value", {"asv": True, "legal_basis": "01"}),
         ("kvk-1", "Patient/identifier/value", {"payor": "SKT"}),
-        ("-for-LaengeVersichertenIdGKV" if edition.old else "-for-laengeVersichertenId", "Patient/identifier/value", {}),
-        ("-for-LaengeVersichertenIdPKV" if edition.old else "-for-laengeVersichertenId", "Patient/identifier/value", {"payor": "PKV"}),
+        (
+            "-for-LaengeVersichertenIdGKV" if edition.old else "-for-laengeVersichertenId",
+            "Patient/identifier/value",
+            {},
+        ),
+        (
+            "-for-LaengeVersichertenIdPKV" if edition.old else "-for-laengeVersichertenId",
+            "Patient/identifier/value",
+            {"payor": "PKV"},
+        ),
         ("-for-laengeWohnsitzlaendercode", "Patient/address/country", {}),
     )
     for breaks, path, choices in table:
@@ -449,7 +508,9 @@ def _numbers(edition: Edition) -> Iterator[Case]:
     second = plain(edition, payor="BG").xml
     yield case(f"-for-{small}aengeIK", "second IK", second, put("valueIdentifier/value", "123"))
     for value in ("XYZ", "QQ", "D"):
-        yield Case(f"practice in country {value}", edited(plain(edition).xml, put("Organization/address/country", value)))
+        yield Case(
+            f"practice in country {value}", edited(plain(edition).xml, put("Organization/address/country", value))
+        )
         yield Case(f"patient in country {value}", edited(plain(edition).xml, put("Patient/address/country", value)))
     doctor = plain(edition).xml
     dentist = plain(edition, issuer="zahnarzt", place="zahnarztpraxis").xml
@@ -488,11 +549,13 @@ def _second_institution(source: bytes) -> Edit:
 def line(text: str | None, **parts: str) -> ET.Element:
     """An address line; parts by their ADXP names."""
     made = node("line", text)
-    made.extend(node("extension", None, node("valueString", value), url=f"{ADXP}-{name}") for name, value in parts.items())
+    made.extend(
+        node("extension", None, node("valueString", value), url=f"{ADXP}-{name}") for name, value in parts.items()
+    )
     return made
 
 
-def _with_lines(resource: str, *lines: ET.Element, type: str | None = None) -> Edit:
+def with_lines(resource: str, *lines: ET.Element, type: str | None = None) -> Edit:
     def edit(root: ET.Element) -> None:
         address = find(root, f"{resource}/address")
         for old in address.findall(tag("line")):
@@ -519,55 +582,98 @@ def _lines(edition: Edition) -> Iterator[Case]:
     xml = plain(edition).xml
     for number, only in own:
         box = number == 5
-        yield case(f"{patient}-{number}", "line says more", xml, _with_lines("Patient", only, type="postal" if box else None))
-    yield case(f"{patient}-4", "second line says more", xml, _with_lines("Patient", WHOLE, line("im Hof", additionalLocator="Hof")))
-    yield case(f"{patient}-4", "first line says more", xml, _with_lines("Patient", line("im Hof", additionalLocator="Hof")))
-    yield case(f"{patient}-6", "addition beside a street", xml, _with_lines("Patient", line("Weg", streetName="Weg", additionalLocator="Weg")))
-    yield case(f"{patient}-8", "addition before the addition", xml, _with_lines("Patient", line("Hof", additionalLocator="Hof"), line("C", additionalLocator="C")))
+        yield case(
+            f"{patient}-{number}", "line says more", xml, with_lines("Patient", only, type="postal" if box else None)
+        )
+    yield case(
+        f"{patient}-4",
+        "second line says more",
+        xml,
+        with_lines("Patient", WHOLE, line("im Hof", additionalLocator="Hof")),
+    )
+    yield case(
+        f"{patient}-4", "first line says more", xml, with_lines("Patient", line("im Hof", additionalLocator="Hof"))
+    )
+    yield case(
+        f"{patient}-6",
+        "addition beside a street",
+        xml,
+        with_lines("Patient", line("Weg", streetName="Weg", additionalLocator="Weg")),
+    )
+    yield case(
+        f"{patient}-8",
+        "addition before the addition",
+        xml,
+        with_lines("Patient", line("Hof", additionalLocator="Hof"), line("C", additionalLocator="C")),
+    )
     yield case("postBox-de-1", "no line at all", plain(edition, lines="box").xml, remove("Patient/address/line"))
     practice = "-for-adresszeilenAufbauOrganizationRessource"
-    yield case(f"{practice}-2", "second line says more", xml, _with_lines("Organization", WHOLE, line("im Hof", additionalLocator="Hof")))
-    yield case(f"{practice}-3", "street only", xml, _with_lines("Organization", line("Weg", streetName="Weg")))
-    yield case(f"{practice}-4", "number only", xml, _with_lines("Organization", line("1", houseNumber="1")))
-    yield case(f"{practice}-5", "addition only", xml, _with_lines("Organization", line("Hof", additionalLocator="Hof")))
-    yield case(f"{practice}-8", "N/A in the line", xml, _with_lines("Organization", line("Weg N/A", streetName="Weg", houseNumber="N/A")))
-    yield Case("practice without house number", edited(xml, _with_lines("Organization", line("Weg", streetName="Weg", houseNumber="N/A"))))
+    yield case(
+        f"{practice}-2",
+        "second line says more",
+        xml,
+        with_lines("Organization", WHOLE, line("im Hof", additionalLocator="Hof")),
+    )
+    yield case(f"{practice}-3", "street only", xml, with_lines("Organization", line("Weg", streetName="Weg")))
+    yield case(f"{practice}-4", "number only", xml, with_lines("Organization", line("1", houseNumber="1")))
+    yield case(f"{practice}-5", "addition only", xml, with_lines("Organization", line("Hof", additionalLocator="Hof")))
+    yield case(
+        f"{practice}-8",
+        "N/A in the line",
+        xml,
+        with_lines("Organization", line("Weg N/A", streetName="Weg", houseNumber="N/A")),
+    )
+    yield Case(
+        "practice without house number",
+        edited(xml, with_lines("Organization", line("Weg", streetName="Weg", houseNumber="N/A"))),
+    )
 
 
 def _any_lines(edition: Edition) -> Iterator[Case]:
     """Lines that Patient and Organization judge alike."""
     xml = plain(edition).xml
     wrong = (
-        "Weg 2", "Weg1", "Weg", "1", "Weg  1", "weg 1", "Weg 1 ", " Weg 1", "Weg, 1", "Weg 11", "1 Weg", "Weg Weg 1", "",
+        "Weg 2", "Weg1", "Weg", "1", "Weg  1", "weg 1", "Weg 1 ", " Weg 1", "Weg, 1", "Weg 11", "1 Weg", "Weg Weg 1",
+        "",
     )  # fmt: skip
     for resource in ("Patient", "Organization"):
         rule = f"-for-adresszeilenAufbau{resource}Ressource"
         for text in wrong:
-            edit = _with_lines(resource, line(text, streetName="Weg", houseNumber="1"))
+            edit = with_lines(resource, line(text, streetName="Weg", houseNumber="1"))
             yield case(f"{rule}-1", repr(text), xml, edit)
         for number in ("1+2", "1 (Hof)", "1.a", "[1]", "1*", "1|2", "(1", "\\d", "a?"):
-            edit = _with_lines(resource, line(f"Weg {number}", streetName="Weg", houseNumber=number))
+            edit = with_lines(resource, line(f"Weg {number}", streetName="Weg", houseNumber=number))
             yield Case(f"{resource} house number {number!r}", edited(xml, edit))
-            other = _with_lines(resource, line("Weg 7", streetName="Weg", houseNumber=number))
+            other = with_lines(resource, line("Weg 7", streetName="Weg", houseNumber=number))
             yield Case(f"{resource} house number {number!r} in the line 7", edited(xml, other))
         for name, second in (
             ("street", line("Weg", streetName="Weg")),
             ("number", line("1", houseNumber="1")),
             ("plain", line("Hof")),
         ):
-            number = 7 if resource == "Patient" else 6
-            yield case(f"{rule}-{number}", f"second line {name}", xml, _with_lines(resource, WHOLE, second))
-        number = 8 if resource == "Patient" else 7
-        edit = _with_lines(resource, line("irgendwo"), line("Hof", additionalLocator="Hof"))
-        yield case(f"{rule}-{number}", "plain first line", xml, edit)
-        yield Case(f"{resource} three lines", edited(xml, _with_lines(resource, WHOLE, line("C", additionalLocator="C"), line("D", additionalLocator="D"))))
-        yield Case(f"{resource} line without parts", edited(xml, _with_lines(resource, line("Weg 1"))))
-        yield Case(f"{resource} line without value", edited(xml, _with_lines(resource, line(None, streetName="Weg", houseNumber="1"))))
+            place = 7 if resource == "Patient" else 6
+            yield case(f"{rule}-{place}", f"second line {name}", xml, with_lines(resource, WHOLE, second))
+        place = 8 if resource == "Patient" else 7
+        edit = with_lines(resource, line("irgendwo"), line("Hof", additionalLocator="Hof"))
+        yield case(f"{rule}-{place}", "plain first line", xml, edit)
+        yield Case(
+            f"{resource} three lines",
+            edited(
+                xml, with_lines(resource, WHOLE, line("C", additionalLocator="C"), line("D", additionalLocator="D"))
+            ),
+        )
+        yield Case(f"{resource} line without parts", edited(xml, with_lines(resource, line("Weg 1"))))
+        yield Case(
+            f"{resource} line without value",
+            edited(xml, with_lines(resource, line(None, streetName="Weg", houseNumber="1"))),
+        )
+        nothing = line(None, additionalLocator="Hof")
+        yield case("add-5", f"{resource} addition without line", xml, with_lines(resource, WHOLE, nothing))
         for length in (20, 40, 41, 46, 47):
             long = "W" * length
-            edit = _with_lines(resource, line(f"{long} 1", streetName=long, houseNumber="1"))
+            edit = with_lines(resource, line(f"{long} 1", streetName=long, houseNumber="1"))
             yield Case(f"{resource} street of {length}", edited(xml, edit))
-            edit = _with_lines(resource, WHOLE, line(long, additionalLocator=long))
+            edit = with_lines(resource, WHOLE, line(long, additionalLocator=long))
             yield Case(f"{resource} addition of {length}", edited(xml, edit))
 
 
@@ -575,21 +681,41 @@ def _suspicious_but_valid(edition: Edition) -> Iterator[Case]:
     rich = plain(edition)
     yield Case("wrong check digit of the KVNR", edited(rich.xml, put("Patient/identifier/value", "A000000000")))
     yield Case("ICD code with unusual signs", edited(rich.xml, put("Condition/code/coding/code", "J06.9+", 1)))
-    yield Case("Dokumenten-ID that is no UUID", edited(rich.xml, put("Bundle/identifier/value", "x") if False else _document_id("4711")))
+    yield Case("Dokumenten-ID that is no UUID", edited(rich.xml, _document_id("4711")))
     yield Case("narrative in the Composition", edited(rich.xml, _narrative))
     yield Case("festgestellt after the end", edited(rich.xml, put("Condition/extension/valueDateTime", "2030-01-01")))
     yield Case("issued long ago", plain(edition, start=date(2020, 1, 1)).xml)
     yield Case("lastUpdated in the bundle", edited(rich.xml, _last_updated))
     yield Case("born today", edited(rich.xml, put("Patient/birthDate", ISSUED[edition.name].date().isoformat())))
-    yield Case("born this month", edited(rich.xml, put("Patient/birthDate", ISSUED[edition.name].date().isoformat()[:7])))
-    yield Case("born this year", edited(rich.xml, put("Patient/birthDate", ISSUED[edition.name].date().isoformat()[:4])))
-    yield Case("author answers for itself", edited(plain(edition, issuer="vertreter", responsible=True).xml, _own_attester))
+    yield Case(
+        "born this month", edited(rich.xml, put("Patient/birthDate", ISSUED[edition.name].date().isoformat()[:7]))
+    )
+    yield Case(
+        "born this year", edited(rich.xml, put("Patient/birthDate", ISSUED[edition.name].date().isoformat()[:4]))
+    )
+    yield Case(
+        "author answers for itself", edited(plain(edition, issuer="vertreter", responsible=True).xml, _own_attester)
+    )
     for dmp in ("11", "12", "13", "29", "30", "58", "59"):
         yield Case(f"DMP {dmp}", edited(rich.xml, _coverage_code("dmp-kennzeichen", dmp)))
     names = replace(rich.patient.name, family="B" * 45, given="G" * 45, prefix="P" * 20, title="T" * 20)
     longest = plain(edition, patient=replace(rich.patient, name=names))
     yield Case("longest names", longest.xml)
-    for path, length in (("name/given", 46), ("name/prefix", 21), ("name/prefix", 101), ("payor/display", 46), ("Organization/name", 61)):
+    for rule, part in (("hum-1", {"addition": "Graf"}), ("hum-3", {"prefix": "von"})):
+        named = plain(edition, patient=replace(rich.patient, name=replace(rich.patient.name, **part)))
+        yield case(rule, "family name without value", named.xml, _without_value("Patient/name/family"))
+    titled = plain(edition, patient=replace(rich.patient, name=replace(rich.patient.name, title="Dr.")))
+    yield case("hum-4", "title without value", titled.xml, _without_value("Patient/name/prefix"))
+    yield case("add-3", "box without value", plain(edition, lines="box").xml, _without_value("Patient/address/line"))
+    yield Case("cause 4", edited(plain(edition, causes=("1",)).xml, put("valueCodeableConcept/coding/code", "4")))
+    yield Case("birth date unknown", plain(edition, birth="unknown").xml)
+    for path, length in (
+        ("name/given", 46),
+        ("name/prefix", 21),
+        ("name/prefix", 101),
+        ("payor/display", 46),
+        ("Organization/name", 61),
+    ):
         yield Case(f"{path} of {length}", edited(longest.xml, put(path, "x" * length)))
     yield Case("text of 70", plain(edition, text="ä" * 70).xml)
     yield Case("text of 71", plain(edition, text="ä" * 71).xml)
@@ -599,8 +725,22 @@ def _suspicious_but_valid(edition: Edition) -> Iterator[Case]:
     yield Case("second composition", edited(rich.xml, _second_entry("Composition")))
     yield Case("foreign resource", edited(rich.xml, _foreign_entry))
     for path in ("Composition/meta", "Patient/meta", "Condition/meta"):
-        yield Case(f"second, core profile: {path}", edited(rich.xml, _second_profile(path, "http://hl7.org/fhir/StructureDefinition/" + path.partition("/")[0])))
-        yield Case(f"second, unknown profile: {path}", edited(rich.xml, _second_profile(path, "https://example.org/unknown")))
+        yield Case(
+            f"second, core profile: {path}",
+            edited(
+                rich.xml, _second_profile(path, "http://hl7.org/fhir/StructureDefinition/" + path.partition("/")[0])
+            ),
+        )
+        yield Case(
+            f"second, unknown profile: {path}", edited(rich.xml, _second_profile(path, "https://example.org/unknown"))
+        )
+
+
+def _without_value(path: str) -> Edit:
+    def edit(root: ET.Element) -> None:
+        del find(root, path).attrib["value"]
+
+    return edit
 
 
 def _document_id(value: str) -> Edit:

@@ -78,7 +78,15 @@ def definitions(edition: Edition) -> tuple[Profile, ...]:
 
 def institution(name: str, edition: Edition, *, second_ik: bool = False) -> Rule:
     """An Identifier that holds an IK. second_ik: whether the second one of BG and UK may hang on it."""
-    loose = many("coding", "Coding", maybe("system", "uri"), maybe("code", "code"))
+    loose = many(
+        "coding",
+        "Coding",
+        maybe("system", "uri"),
+        maybe("version", "string") if edition.old else None,
+        maybe("code", "code"),
+        maybe("display", "string") if edition.old else None,
+        maybe("userSelected", "boolean") if edition.old else None,
+    )
     use = maybe("use", "code", fixed="official") if edition.old else maybe("use", "code", values=codes.IDENTIFIER_USE)
     pattern = {"coding": [{"system": codes.V2_TYPES, "code": "XX"}]}
     return (maybe if second_ik else one)(

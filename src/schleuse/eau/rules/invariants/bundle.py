@@ -112,10 +112,11 @@ def _required(edition: Edition) -> tuple[Invariant, ...]:
             "Die Anschrift der versicherten Person ist angegeben",
             "The insured person's address is given",
         ),
+        # A birth date that is only said to be unknown breaks this rule too: so do the official packages.
         Invariant(
             "-eau-geburtsdatumPatient",
             implies(
-                f"{PATIENT}.birthDate.hasValue() and {COMPOSITION}.date.hasValue()",
+                f"{PATIENT}.birthDate.exists() and {COMPOSITION}.date.exists()",
                 f"{PATIENT}.birthDate.toString() = {COMPOSITION}.date.toString().substring(0, 4)"
                 f" or {PATIENT}.birthDate.toString() = {COMPOSITION}.date.toString().substring(0, 7)"
                 f" or {PATIENT}.birthDate <= {COMPOSITION}.date",
