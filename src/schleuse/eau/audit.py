@@ -65,7 +65,7 @@ class EauAudit:
         """What was decided of each delivery of the insurer."""
         query = sa.select(RECEIVED.c.delivery, RECEIVED.c.state).where(RECEIVED.c.ik == ik.value)
         with self._reading() as connection:
-            return {delivery: State(state) for delivery, state in connection.execute(query).tuples()}
+            return {delivery: State(state) for delivery, state in connection.execute(query)}
 
     def contradictions(self, ik: IK) -> dict[str, int]:
         """What cannot be, with its number; empty in a sound store."""

@@ -73,7 +73,7 @@ def read_deliveries(url: str, accounts: Sequence[str]) -> dict[str, dict[int, St
     found: dict[str, dict[int, State]] = {account: {} for account in accounts}
     try:
         with reading(engine).begin() as connection:
-            for account, id, state in connection.execute(query).tuples():
+            for account, id, state in connection.execute(query):
                 found[account][id] = State(state)
     except DBAPIError as cause:
         raise translate(cause) from cause
