@@ -16,5 +16,5 @@ lock:     ## compile the lock files after a change of pyproject.toml
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o requirements.lock
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o requirements-dev.lock
 
-bench:    ## measure everything beside the raw limits of the same run (see bench/README.md)
-	.venv/bin/python -m bench
+bench:    ## measure everything beside the raw limits of the same run (bench/README.md)
+	PYTHONPATH=src:. .venv/bin/python -m bench

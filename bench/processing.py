@@ -1,6 +1,6 @@
-"""eAU a second from the insurer's mailbox to the feed, with the budget of each stage, beside raw limits of the same run.
+"""eAU a second from the insurer's mailbox to the feed, with the budget of each stage, beside raw limits.
 
-    python -m bench.processing [--mails 1500] [--workers 2] [--rounds 3] [--signers rsa,p256,brainpool] [--postgres]
+    python -m bench.processing [--mails 1500] [--workers 2] [--rounds 3] [--signers rsa,p256,brainpool]
 
 Every mail is distinct: own document of about 25 KB, own signatures, own content key. Recipients have RSA-2048 keys
 (EC recipients, TI ECIES, are not supported yet); the signers of mail and document have the named kind of key.
@@ -202,7 +202,7 @@ def _rate(call: object, seconds: float = 1.0) -> float:
     return count / (time.perf_counter() - start)
 
 
-def bench(signer: Algorithm, mails: int, workers: int, rounds: int, postgres: str | None) -> list[Round]:
+def bench(signer: Algorithm, mails: int, workers: int, rounds: int) -> list[Round]:
     found = []
     with tempfile.TemporaryDirectory(dir=os.environ.get("SCHLEUSE_BENCH_DIR", "/var/tmp")) as folder:
         base = Path(folder)
@@ -228,9 +228,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         limits = raw_limits(Path(folder))
-    results = {
-        name: bench(name, options.mails, options.workers, options.rounds, None) for name in options.signers.split(",")
-    }
+    results = {name: bench(name, options.mails, options.workers, options.rounds) for name in options.signers.split(",")}
     RESULTS.mkdir(exist_ok=True)
     rows = {name: [asdict(one) for one in rounds] for name, rounds in results.items()}
     (RESULTS / "processing.json").write_text(json.dumps({"limits": limits, "rounds": rows}, indent=1) + "\n")
