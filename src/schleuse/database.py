@@ -21,10 +21,14 @@ from schleuse.errors import CorruptError, UnavailableError
 
 
 class DatabaseUnavailableError(UnavailableError):
+    """The database cannot serve now (full disk, lock, lost server); the operator mends it, the work is repeated."""
+
     code = "database.unavailable"
 
 
 class DatabaseCorruptError(CorruptError):
+    """A database file is damaged; the operator restores it before the role goes on."""
+
     code = "database.corrupt"
 
 

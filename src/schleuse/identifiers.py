@@ -9,10 +9,14 @@ from schleuse.errors import MalformedError
 
 
 class BadIKError(MalformedError):
+    """Not an Institutionskennzeichen; whoever wrote it can change it."""
+
     code = "identifier.bad-ik"
 
 
 class BadKVNRError(MalformedError):
+    """Not a KVNR; whoever wrote it can change it."""
+
     code = "identifier.bad-kvnr"
 
 

@@ -20,6 +20,8 @@ Json = Annotated[bool, Parameter(name="--json", help="One JSON object instead of
 
 
 class BadListError(MalformedError):
+    """The options of `fhir add` contradict each other or a date is none; who typed them changes them."""
+
     code = "cli.bad-list"
 
 

@@ -19,6 +19,8 @@ Home = Annotated[Path | None, Parameter(help="Folder to write to [default: the u
 
 
 class BadNameError(MalformedError):
+    """A name that cannot be written into the configuration; who typed it chooses another."""
+
     code = "cli.bad-name"
 
 

@@ -39,10 +39,14 @@ Name = Annotated[str | None, Parameter(help="Which practice of the home [default
 
 
 class UnknownFaultError(MalformedError):
+    """No fault of that name; `practice send --faulty list` shows them."""
+
     code = "cli.unknown-fault"
 
 
 class NotAllAcceptedError(UnavailableError):
+    """The mail server did not take all mails; `practice status` says which, and they can be sent again."""
+
     code = "cli.not-all-accepted"
 
 

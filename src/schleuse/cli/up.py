@@ -26,6 +26,8 @@ ROLES = ("kim", "eau")
 
 
 class NoHomeError(ConflictError):
+    """There is no configuration in this folder; `schleuse init` or `up --demo` writes one."""
+
     code = "cli.no-home"
 
 

@@ -13,6 +13,8 @@ from schleuse.identifiers import IK, KVNR, BadIKError, BadKVNRError
 
 
 class BadDocumentIdError(MalformedError):
+    """A Dokumenten-ID that cannot be one; the practice's software sets it."""
+
     code = "eau.bad-document-id"
 
 

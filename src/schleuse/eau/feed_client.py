@@ -17,18 +17,26 @@ from schleuse.identifiers import IK
 
 
 class FeedUnreachableError(UnavailableError):
+    """The feed does not answer; its operator must look, the same request may be repeated."""
+
     code = "eau.feed-client.unreachable"
 
 
 class FeedRefusedError(RefusedError):
+    """The feed refused this token or document; the operator of the feed hands out tokens."""
+
     code = "eau.feed-client.refused"
 
 
 class FeedConflictError(ConflictError):
+    """The acknowledgement contradicts what the feed knows; list anew without `--after`."""
+
     code = "eau.feed-client.conflict"
 
 
 class BadFeedRequestError(MalformedError):
+    """The feed did not understand the request; who typed the command changes it."""
+
     code = "eau.feed-client.bad-request"
 
 

@@ -22,22 +22,32 @@ _log = structlog.get_logger(__name__)
 
 
 class BadTokenError(RefusedError):
+    """No bearer token, or one that is unknown; the operator hands out tokens."""
+
     code = "eau.feed.bad-token"
 
 
 class ForeignInsurerError(RefusedError):
+    """This client may not read that insurer's feed; only the operator can change that."""
+
     code = "eau.feed.foreign-insurer"
 
 
 class UnknownDocumentError(RefusedError):
+    """No document with this id for this client, or one that its feed has not named yet."""
+
     code = "eau.feed.unknown-document"
 
 
 class NoSuchFormError(MalformedError):
+    """A document in a form that does not exist; the client asks for XML or .p7s."""
+
     code = "eau.feed.no-such-form"
 
 
 class SealedDamageError(CorruptError):
+    """A stored document does not open under its seal; the operator restores store and key together."""
+
     code = "eau.feed.damaged-document"
 
 

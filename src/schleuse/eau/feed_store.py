@@ -22,6 +22,8 @@ from schleuse.identifiers import IK
 
 
 class CursorBeyondEndError(ConflictError):
+    """An acknowledgement of more than the feed has; the insurer's system must ask for its own cursor."""
+
     code = "eau.cursor-beyond-end"
 
 

@@ -40,10 +40,14 @@ _T = TypeVar("_T")
 
 
 class ForeignMailStoreError(CorruptError):
+    """This eAU store belongs to another mail store; the operator restores the two together."""
+
     code = "eau.foreign-mail-store"
 
 
 class LockLostError(ConflictError):
+    """Documents changed under the lock of their insurer; the batch is done again by itself."""
+
     code = "eau.lock-lost"
 
 

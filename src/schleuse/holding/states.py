@@ -21,6 +21,8 @@ from schleuse.errors import ConflictError
 
 
 class IllegalMoveError(ConflictError):
+    """A move that the table does not have; a mistake of ours."""
+
     code = "holding.illegal-move"
 
 

@@ -10,6 +10,8 @@ from schleuse.identifiers import IK
 
 
 class BadUserNameError(MalformedError):
+    """The user name of a login is no KIM address; whoever set up the mail program changes it."""
+
     code = "kim.bad-user-name"
 
 

@@ -29,6 +29,8 @@ class BadDirectoryError(UnavailableError):
 
 
 class UnknownAddressError(MalformedError):
+    """The directory has no entry with a certificate for this address; the directory's operator adds it."""
+
     code = "kim.unknown-address"
 
 

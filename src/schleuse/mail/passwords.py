@@ -42,10 +42,14 @@ class TooManyGuessesError(UnavailableError):
 
 
 class PasswordsBusyError(UnavailableError):
+    """Too many logins wait to be checked, or the role is stopping; the client tries again."""
+
     code = "mail.passwords-busy"
 
 
 class BadPasswordHashError(CorruptError):
+    """A stored password hash cannot be used; the operator sets the password anew."""
+
     code = "mail.bad-password-hash"
 
 

@@ -45,6 +45,8 @@ class TooManyHopsError(RefusedError):
 
 
 class MailTooBigError(RefusedError):
+    """The mail is bigger than the limit; its sender makes it smaller."""
+
     code = "mail.too-big"
 
 

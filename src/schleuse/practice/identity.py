@@ -15,6 +15,8 @@ from schleuse.vault.local import PrivateKey, unwrap_with
 
 
 class NoSuchPracticeError(RefusedError):
+    """No practice of that name in this home; choose one of the configuration."""
+
     code = "practice.unknown"
 
 

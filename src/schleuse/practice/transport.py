@@ -19,6 +19,8 @@ TIMEOUT_SECONDS = 60.0
 
 
 class MailServerError(UnavailableError):
+    """The practice's mail server does not answer or refuses the login; its operator must look."""
+
     code = "practice.mail-server"
 
 

@@ -24,6 +24,8 @@ Step = Callable[[str], object]
 
 
 class HomeExistsError(ConflictError):
+    """The folder has a configuration already; choose another, or remove it yourself."""
+
     code = "home.exists"
 
 

@@ -27,6 +27,8 @@ DISK_FAULTS = "SCHLEUSE_DISK_FAULTS"
 
 
 class BadInjectionError(MalformedError):
+    """A fault on order that cannot be read; who set the variable changes it."""
+
     code = "process.bad-injection"
 
 

@@ -16,6 +16,8 @@ from schleuse.processes.supervisor import SUPERVISED
 
 
 class AlreadyRunningError(ConflictError):
+    """This role runs on this home already; stop that one first."""
+
     code = "process.already-running"
 
 

@@ -22,6 +22,8 @@ Content = tuple[Envelope, bytes] | DamagedRecordError
 
 
 class CursorAheadError(CorruptError):
+    """The index knows more mail than the segments hold; the operator restores the newest segments."""
+
     code = "kim.cursor-ahead"
 
 

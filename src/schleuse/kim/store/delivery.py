@@ -24,14 +24,20 @@ DAMAGED = "(damaged)"
 
 
 class MaildropLockedError(ConflictError):
+    """Another POP3 session has the mailbox; its owner waits for the end of that session."""
+
     code = "kim.maildrop-locked"
 
 
 class LeaseLostError(ConflictError):
+    """The lease on a delivery ran out before it was finished; the mail comes again by itself."""
+
     code = "kim.lease-lost"
 
 
 class TooManyRecipientsError(RefusedError):
+    """More recipients than one mail may have; its sender splits it."""
+
     code = "kim.too-many-recipients"
 
 

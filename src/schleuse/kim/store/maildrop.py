@@ -35,6 +35,8 @@ _AT_ONCE = 10_000
 
 
 class MessageTakenError(UnavailableError):
+    """A message of the mailbox is being worked on; nothing was deleted, the owner tries again later."""
+
     code = "kim.message-taken"
 
 

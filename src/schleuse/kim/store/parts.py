@@ -18,6 +18,8 @@ from schleuse.mail.spool.writer import default_reserve
 
 
 class IndexMissingError(CorruptError):
+    """Segments with mail beside an empty index; the operator restores the index or rebuilds it."""
+
     code = "kim.index-missing"
 
 

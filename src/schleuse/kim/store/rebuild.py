@@ -27,6 +27,8 @@ from schleuse.mail.spool.disk import Disk
 
 
 class NothingToRebuildError(RefusedError):
+    """With PostgreSQL there is no index to rebuild; the operator restores the database."""
+
     code = "kim.nothing-to-rebuild"
 
 

@@ -13,14 +13,20 @@ from schleuse.mail.spool.envelope import Envelope, seal
 
 
 class IntakeBusyError(UnavailableError):
+    """More mail waits for the disk than memory should hold; the sending host tries again."""
+
     code = "spool.busy"
 
 
 class IntakeClosedError(UnavailableError):
+    """The store is stopping; the sending host tries again."""
+
     code = "spool.closed"
 
 
 class IntakeFailedError(UnavailableError):
+    """A mistake of ours while keeping a mail; nothing was kept, the sending host tries again."""
+
     code = "spool.failed"
 
 

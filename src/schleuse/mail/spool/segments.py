@@ -35,14 +35,20 @@ from schleuse.mail.spool.record import (
 
 
 class SegmentWriteError(UnavailableError):
+    """A segment cannot be written or flushed; the operator looks at its disk, nothing was kept."""
+
     code = "spool.write"
 
 
 class SegmentReadError(UnavailableError):
+    """A segment cannot be read now; the operator looks at its disk."""
+
     code = "spool.read"
 
 
 class DamagedRecordError(CorruptError):
+    """A record or header of a segment does not match its seal; the operator restores the segment."""
+
     code = "spool.damaged-record"
 
 

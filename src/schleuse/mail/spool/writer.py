@@ -25,10 +25,14 @@ from schleuse.mail.spool.segments import (
 
 
 class SpoolLockedError(ConflictError):
+    """Another process has this spool; stop it first."""
+
     code = "spool.locked"
 
 
 class SpoolFullError(UnavailableError):
+    """Too little room on the disk of the spool; the operator makes room, senders try again."""
+
     code = "spool.full"
 
 
