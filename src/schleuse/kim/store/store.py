@@ -24,7 +24,7 @@ from schleuse.kim.store.placement import AccountOf
 from schleuse.kim.store.rebuild import rebuild
 from schleuse.kim.store.reports import Reports
 from schleuse.kim.store.retention import expired, purge_bodies, remove_segments
-from schleuse.kim.store.router import Router
+from schleuse.kim.store.router import BATCH, Router
 from schleuse.mail.contracts import Done, Mail
 from schleuse.mail.spool import Disk, Envelope, GroupCommit, OsDisk
 
@@ -37,8 +37,9 @@ Step = Callable[[str], None]
 #: After an error, and for mail that another host accepted and died before routing it (PostgreSQL).
 ROUTE_EVERY = timedelta(seconds=1)
 
-#: Between two rounds of routing, so that mails which come one by one share a transaction.
-GATHER = timedelta(milliseconds=10)
+#: Between two rounds of routing, so that mails which come one by one share a transaction and its flush: alone, a mail
+#: costs 1.3 ms of routing; with 255 others 0.05. The first mail after a pause does not wait.
+GATHER = timedelta(milliseconds=100)
 
 _RECONSIDER = sa.text(
     "UPDATE kim_delivery SET state = 'HELD', reason = NULL, changed_us = :now, expires_us = NULL"
@@ -168,7 +169,8 @@ class MailStore:
             wait = patience
             try:
                 with self._routing:
-                    while not self._closing.is_set() and self._router.route():
+                    # What comes meanwhile wakes the next round: a transaction for a few costs as much as one for many.
+                    while self._router.route() == BATCH and not self._closing.is_set():
                         pass
             except Error as error:
                 log.error("mail.routing-waits", code=error.code, reason=str(error))
