@@ -210,6 +210,17 @@ class Platform:
         )
 
     def events(self, insurer: int = 0) -> list[dict[str, Any]]:
+        """The whole feed. Asks again while the role is being started."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return self._events(insurer)
+            except httpx.TransportError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+
+    def _events(self, insurer: int) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
         with self.feed(insurer) as client:
             while True:

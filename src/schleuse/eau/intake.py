@@ -107,7 +107,13 @@ def examine(claimed: Claimed, mailbox: Mailbox, tools: Tools, now: datetime) -> 
         return Examined(claimed, replace(blank, trouble=_TROUBLE.get(error.code.partition(".")[0], Trouble.INTERNAL)))
 
 
-_TROUBLE = {"vault": Trouble.KEY, "smime": Trouble.TRUST, "kim": Trouble.DIRECTORY, "fhir": Trouble.VALIDATOR}
+_TROUBLE = {
+    "vault": Trouble.KEY,
+    "smime": Trouble.TRUST,
+    "kim": Trouble.DIRECTORY,
+    "fhir": Trouble.VALIDATOR,
+    "eau": Trouble.VALIDATOR,
+}
 
 
 def _examine(claimed: Claimed, raw: bytes, mailbox: Mailbox, tools: Tools, now: datetime) -> Examined:
