@@ -23,7 +23,6 @@ from pydantic import (
     model_validator,
 )
 
-from schleuse.database import sqlite_url
 from schleuse.errors import MalformedError
 from schleuse.identifiers import IK, BadIKError
 
@@ -193,12 +192,12 @@ class Config(_Section):
     @property
     def kim_database(self) -> str:
         """URL of the mail index, or of the mail store itself with PostgreSQL."""
-        return self.kim.database or sqlite_url(self.home / "kim.sqlite")
+        return self.kim.database or _embedded(self.home / "kim.sqlite")
 
     @property
     def eau_database(self) -> str:
         """URL of the eAU store."""
-        return self.eau.database or sqlite_url(self.home / "eau.sqlite")
+        return self.eau.database or _embedded(self.home / "eau.sqlite")
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
@@ -206,6 +205,12 @@ class Config(_Section):
         if mistakes:
             raise ValueError("; ".join(mistakes))
         return self
+
+
+def _embedded(path: Path) -> str:
+    from schleuse.database import sqlite_url  # brings all of SQLAlchemy, which most commands never need
+
+    return sqlite_url(path)
 
 
 def _inconsistencies(config: Config) -> Iterator[str]:

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config as AlembicConfig
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError, OperationalError
@@ -104,8 +102,10 @@ def translate(cause: BaseException) -> DatabaseUnavailableError | DatabaseCorrup
 
 
 def _upgrade(engine: Engine, migrations: str) -> None:
+    from alembic import command
+    from alembic.config import Config as AlembicConfig
+
     config = AlembicConfig()
-    config.set_main_option("script_location", migrations.replace(".", "/"))
     package, _, folder = migrations.partition(".")
     config.set_main_option("script_location", f"{package}:{folder.replace('.', '/')}")
     with engine.begin() as connection:
