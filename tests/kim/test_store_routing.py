@@ -22,6 +22,7 @@ from tests.kim.mails import (
 
 from schleuse.holding.states import State
 from schleuse.kim.store import OUTBOUND, MailStore, Outcome
+from schleuse.kim.store.delivery import MAX_RECIPIENTS
 from schleuse.mail import dsn
 from schleuse.mail.contracts import Action, Notify
 
@@ -139,3 +140,10 @@ def test_a_report_accepted_twice_because_of_a_crash_is_kept_once(site: Site) -> 
         put(store, dsn.envelope(again.report))
         store.report_accepted([again])
         assert states(store)[PRAXIS] == {State.HELD: 1, State.DUPLICATE_LINKED: 1}
+
+
+def test_more_recipients_than_a_statement_takes_values_do_not_stop_the_routing(store: MailStore) -> None:
+    """70 mails to 1000 recipients each, in one round: SQLite binds 32,766 values, PostgreSQL 65,535."""
+    one_with_many = a_mail(1, *[KASSE] * MAX_RECIPIENTS)
+    put(store, *(replace(one_with_many, content=a_mail(number).content) for number in range(70)))
+    assert store.counts() == {KASSE: {State.HELD: 70, State.DUPLICATE_LINKED: 70 * (MAX_RECIPIENTS - 1)}}

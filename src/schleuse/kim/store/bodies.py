@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import psycopg
 import sqlalchemy as sa
@@ -19,6 +19,9 @@ from schleuse.mail.spool import Damaged, DamagedRecordError, Envelope, SegmentRe
 from schleuse.mail.spool.envelope import decode, encode, seal_matches
 
 Content = tuple[Envelope, bytes] | DamagedRecordError
+
+#: Octets of mails that one call takes into memory; a batch of the largest mails would be gigabytes.
+MAX_READ = 64 << 20
 
 
 class CursorAheadError(CorruptError):
@@ -55,6 +58,28 @@ class Bodies(Contents, Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class _Measured(Protocol):
+    """A row that says how many octets its mail has."""
+
+    @property
+    def size(self) -> int: ...
+
+
+_Row = TypeVar("_Row", bound=_Measured)
+
+
+def as_many_as_fit(rows: Sequence[_Row], octets: int = MAX_READ) -> list[_Row]:
+    """The first rows whose mails have at most so many octets together, and at least one."""
+    total = 0
+    fitting: list[_Row] = []
+    for row in rows:
+        total += row.size
+        if fitting and total > octets:
+            break
+        fitting.append(row)
+    return fitting
 
 
 def read_cursor(connection: Connection) -> int | None:

@@ -15,7 +15,7 @@ from schleuse.database import open_database
 from schleuse.errors import UnavailableError
 from schleuse.holding.states import WAITING, State, require_move
 from schleuse.kim.store.backing import Backing
-from schleuse.kim.store.bodies import Content, RowBodies
+from schleuse.kim.store.bodies import Content, RowBodies, as_many_as_fit
 from schleuse.kim.store.delivery import Claimed, Outcome, from_us, position_of, recipient_index, to_us
 from schleuse.kim.store.marks import MARKS, Mark, MarkFiles, NoMarks
 from schleuse.mail.spool import DamagedRecordError, OsDisk, SegmentReader
@@ -87,7 +87,7 @@ class Leases:
         now_us = to_us(now)
         with self._backing.writing() as connection:
             connection.execute(_EXPIRED, {"now": now_us})
-            rows = self._candidates(connection, accounts, limit, now_us)
+            rows = as_many_as_fit(self._candidates(connection, accounts, limit, now_us))
             if not rows:
                 return []
             ids = [row.id for row in rows]
@@ -187,7 +187,7 @@ class Leases:
 def _oldest_held(accounts: int) -> sa.TextClause:
     """One ordered index range per account, merged: nothing is sorted, however long the backlog is."""
     parts = [
-        "SELECT id, account, length, accepted_us FROM kim_delivery"  # noqa: S608  only numbers are put in
+        "SELECT id, account, length, size, accepted_us FROM kim_delivery"  # noqa: S608  only numbers are put in
         f" WHERE account = :a{index} AND state = 'HELD' AND not_before_us <= :now"
         for index in range(accounts)
     ]

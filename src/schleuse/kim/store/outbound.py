@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from schleuse.holding.states import State
 from schleuse.kim.store.backing import Backing
+from schleuse.kim.store.bodies import as_many_as_fit
 from schleuse.kim.store.delivery import LeaseLostError, position_of, recipient_index, to_us
 from schleuse.kim.store.marks import Mark
 from schleuse.kim.store.placement import OwedReport
@@ -29,7 +30,7 @@ _EXPIRED = sa.text(
     " WHERE state = 'RELEASING' AND lease_until_us <= :now AND account IS NULL"
 )
 _DUE = (
-    "SELECT id, length, attempts, delay_reported FROM kim_delivery"
+    "SELECT id, length, size, attempts, delay_reported FROM kim_delivery"
     " WHERE account IS NULL AND state = 'HELD' AND not_before_us <= :now ORDER BY id LIMIT :limit"
 )
 _TAKE = sa.text(
@@ -74,7 +75,7 @@ class Outbound:
         """HELD -> RELEASING, oldest first; each stays ours until its attempt has ended."""
         with self._backing.writing() as connection:
             connection.execute(_EXPIRED, {"now": to_us(now)})
-            rows = connection.execute(self._due, {"now": to_us(now), "limit": limit}).all()
+            rows = as_many_as_fit(connection.execute(self._due, {"now": to_us(now), "limit": limit}).all())
             if not rows:
                 return []
             values = {"ids": [row.id for row in rows], "owner": self._owner, "until": to_us(now + LEASE)}

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from schleuse.kim.store.backing import Backing
+from schleuse.kim.store.bodies import as_many_as_fit
 from schleuse.kim.store.delivery import PendingReport, from_us, position_of, recipient_index, to_us
 from schleuse.kim.store.marks import Mark
 from schleuse.kim.store.placement import OwedReport
@@ -30,16 +31,16 @@ class Reports:
         self._give_up_after = give_up_after
 
     def pending(self, limit: int) -> list[PendingReport]:
-        """The oldest that no mail carries yet. Raises UnavailableError."""
+        """The oldest that no mail carries yet, as many as fit into memory. Raises UnavailableError."""
         query = (
-            sa.select(REPORT, DELIVERY.c.length)
+            sa.select(REPORT, DELIVERY.c.length, DELIVERY.c.size)
             .join(DELIVERY, DELIVERY.c.id == REPORT.c.delivery)
             .where(sa.text("kim_report.accepted_us IS NULL"))
             .order_by(REPORT.c.delivery)
             .limit(limit)
         )
         with self._backing.reading() as connection:
-            rows = connection.execute(query).all()
+            rows = as_many_as_fit(connection.execute(query).all())
         contents = self._backing.contents.read([(position_of(row.delivery), row.length) for row in rows])
         found: list[PendingReport] = []
         for row, content in zip(rows, contents, strict=True):

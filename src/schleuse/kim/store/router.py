@@ -6,8 +6,9 @@ finds the cursor moved on; so starting after a crash and working on a normal day
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
+from typing import TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -30,8 +31,13 @@ from schleuse.kim.store.placement import (
 from schleuse.kim.store.reports import report_row
 from schleuse.kim.store.tables import DELIVERY, REPORT
 
+_T = TypeVar("_T")
+
 #: Mails of one transaction: bounds how long the eau role waits for SQLite's one writer.
 BATCH = 256
+
+#: SQLite binds at most 32,766 values in one statement, PostgreSQL 65,535; a batch may have 256,000 recipients.
+_KEYS_AT_ONCE = 10_000
 
 
 class Router:
@@ -78,9 +84,9 @@ class Router:
         return len(arrived)
 
     def _insert(self, connection: Connection, placed: Sequence[Placed]) -> None:
-        displaced = {one.displaces for one in placed} - {None}
-        if displaced:
-            connection.execute(sa.update(DELIVERY).where(DELIVERY.c.id.in_(displaced)).values(twin=None))
+        displaced = {one.displaces for one in placed if one.displaces is not None}
+        for part in _parts(displaced):
+            connection.execute(sa.update(DELIVERY).where(DELIVERY.c.id.in_(part)).values(twin=None))
         connection.execute(sa.insert(DELIVERY), [_row(one, one.id in displaced, self._retention_us) for one in placed])
         reports = [report_row(report) for one in placed for report in one.reports]
         if reports:
@@ -88,17 +94,24 @@ class Router:
 
 
 def _firsts(connection: Connection, arrived: Sequence[Arrived]) -> dict[bytes, First]:
-    keys = [
+    keys = {
         twin_key(recipient, each.envelope)
         for each in arrived
         if each.envelope is not None
         for recipient in each.envelope.recipients
-    ]
+    }
     columns = DELIVERY.c
-    rows = connection.execute(
-        sa.select(columns.twin, columns.id, columns.account, columns.state).where(columns.twin.in_(keys))
-    )
-    return {bytes(row.twin): First(row.id, row.account, State(row.state)) for row in rows}
+    query = sa.select(columns.twin, columns.id, columns.account, columns.state)
+    return {
+        bytes(row.twin): First(row.id, row.account, State(row.state))
+        for part in _parts(keys)
+        for row in connection.execute(query.where(columns.twin.in_(part)))
+    }
+
+
+def _parts(values: Collection[_T]) -> Iterator[list[_T]]:
+    listed = list(values)
+    return (listed[start : start + _KEYS_AT_ONCE] for start in range(0, len(listed), _KEYS_AT_ONCE))
 
 
 def _row(one: Placed, is_displaced: bool, retention_us: int) -> dict[str, object]:
