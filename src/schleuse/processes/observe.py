@@ -12,6 +12,7 @@ import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import TextIO, cast
 
 import structlog
 import uvicorn
@@ -27,27 +28,53 @@ from schleuse.config import host_and_port
 Ready = Callable[[], bool | str]
 
 
+class PatientStream:
+    """A log that cannot be written costs a line, and never the work that the line is about.
+
+    The log often stands on the disk whose being full it reports; an error here would keep a sender from his 4xx.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError):  # ValueError: closed
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+
 def configure_log(role: str, level: int = logging.INFO) -> None:
     """One JSON object a line on stderr, from us and from the libraries (warnings and worse)."""
+
+    def name_role(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        # No context variable: threads, and callbacks of a listener's connections, have contexts of their own.
+        event["role"] = role
+        return event
+
+    stream = PatientStream(sys.stderr)
     shared: list[structlog.typing.Processor] = [
+        name_role,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
     ]
     structlog.configure(
-        processors=[structlog.contextvars.merge_contextvars, *shared, structlog.processors.JSONRenderer()],
+        processors=[*shared, structlog.processors.JSONRenderer()],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, stream)),
     )
-    structlog.contextvars.bind_contextvars(role=role)
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.JSONRenderer(),
             ],
-            foreign_pre_chain=[structlog.contextvars.merge_contextvars, *shared],
+            foreign_pre_chain=shared,
         )
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
@@ -57,7 +84,9 @@ def observation_app(role: str, registry: CollectorRegistry, ready: Ready) -> Sta
     """The three addresses of a role's local port."""
 
     async def metrics(_request: Request) -> Response:
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+        # In a thread: a collector asks a database, and the loop that answers mail must not wait for it.
+        text = await asyncio.to_thread(generate_latest, registry)
+        return Response(text, media_type=CONTENT_TYPE_LATEST)
 
     async def health(_request: Request) -> Response:
         return JSONResponse({"role": role, "alive": True})
