@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -102,6 +103,17 @@ def test_an_unreadable_key_is_our_own_trouble(vault: LocalVault, tmp_path: Path)
     (tmp_path / "enc.key").write_bytes(b"not a key")
     with pytest.raises(KeyMissingError):
         vault.unwrap(KASSE, wrapped(b"k" * 32))
+
+
+def test_a_key_of_another_certificate_is_our_own_trouble(files: InsurerKeyFiles, tmp_path: Path) -> None:
+    other = rsa.generate_private_key(65537, 2048)
+    ((certificate, _),) = files.encryption
+    _, key = written(tmp_path, "other", other, 3)
+    vault = LocalVault({KASSE: replace(files, encryption=((certificate, key),), signature=(certificate, key))})
+    with pytest.raises(KeyMissingError, match=r"other\.key is not that of the certificate enc\.pem"):
+        vault.unwrap(KASSE, wrapped(b"k" * 32))
+    with pytest.raises(KeyMissingError):
+        vault.signer(KASSE)
 
 
 def test_a_missing_key_of_one_insurer_stops_no_other(vault: LocalVault) -> None:

@@ -122,8 +122,7 @@ class LocalVault:
     def signer(self, ik: IK) -> Signer:
         signer = self._signers.get(ik)
         if signer is None:
-            certificate, key = self._of(ik).signature
-            signer = self._signers[ik] = key_signer(_certificate(certificate), open_private_key(_read(key)))
+            signer = self._signers[ik] = key_signer(*_pair(*self._of(ik).signature))
         return signer
 
     def seal(self, ik: IK, plaintext: bytes, context: bytes) -> bytes:
@@ -149,7 +148,7 @@ class LocalVault:
         for certificate, key in self._of(ik).encryption:
             parsed = x509.load_der_x509_certificate(_certificate(certificate))
             if recipient == issuer_and_serial(parsed):
-                loaded = open_private_key(_read(key))
+                _, loaded = _pair(certificate, key)
                 self._encryption[ik, recipient] = loaded
                 return loaded
         raise KeyMissingError(f"the insurer {ik} has no key for this recipient certificate")
@@ -195,3 +194,16 @@ def _certificate(path: Path) -> bytes:
         return x509.load_pem_x509_certificate(_read(path)).public_bytes(serialization.Encoding.DER)
     except ValueError as cause:
         raise KeyMissingError(f"the certificate file {path.name} is not PEM") from cause
+
+
+def _pair(certificate: Path, key: Path) -> tuple[bytes, PrivateKey]:
+    """DER and private key of one identity.
+
+    A key of another certificate would open nothing, and every sender would be told that his encryption is wrong.
+    """
+    der, private = _certificate(certificate), open_private_key(_read(key))
+    if x509.load_der_x509_certificate(der).public_key() != private.public_key():
+        raise KeyMissingError(
+            f"the key file {key.name} is not that of the certificate {certificate.name}; its operator must replace it"
+        )
+    return der, private
