@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -296,6 +296,13 @@ def test_1_1_0_ends_with_march_2026_in_german_time_whenever_it_is_processed() ->
     assert decide(replace(AN_EAU, sent_at=last, **OLD), NOTHING, POLICY) == Filed(EAU_FACTS)
     assert code(replace(AN_EAU, sent_at=last + timedelta(minutes=1), **OLD)) == 101
     assert code(replace(A_STORNO, sent_at=last + timedelta(minutes=1), **OLD | {"file_hash": b"x"})) == 101
+
+
+@pytest.mark.parametrize("moment", [datetime.max, datetime.min])
+@pytest.mark.parametrize("hours", [-12, 14])
+def test_a_date_at_the_end_of_the_calendar_is_a_date(moment: datetime, hours: int) -> None:
+    sent_at = moment.replace(tzinfo=timezone(timedelta(hours=hours)))
+    assert TRANSITION_TA_1_26.allows("1.1.0", sent_at) is (moment is datetime.min)
 
 
 def test_the_end_of_a_version_is_data() -> None:

@@ -34,7 +34,14 @@ class Transition:
         A version that is not listed is not ours to judge here; the profile check knows whether it exists.
         """
         last = self.last_day.get(version)
-        return last is None or sent_at.astimezone(GERMAN_TIME).date() <= last
+        return last is None or _german_day(sent_at) <= last
+
+
+def _german_day(moment: datetime) -> date:
+    try:
+        return moment.astimezone(GERMAN_TIME).date()
+    except OverflowError:  # a Date in the first or last hours that a calendar has: the day as written
+        return moment.date()
 
 
 #: Technische Anlage 1.26: 1.1.0 may be sent until 31.03.2026; 1.0.2 ended with 2023 (eau.md § 10).
