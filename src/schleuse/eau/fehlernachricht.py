@@ -13,7 +13,7 @@ from base64 import encodebytes
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from email.utils import format_datetime, getaddresses
+from email.utils import format_datetime
 from xml.sax.saxutils import quoteattr
 
 from schleuse.eau.codes import CODE_SYSTEM
@@ -22,6 +22,7 @@ from schleuse.eau.outcome import Faulty, Reference
 from schleuse.errors import MalformedError
 from schleuse.identifiers import IK
 from schleuse.kim.address import BadKIMAddressError, KIMAddress
+from schleuse.mail.head import BadHeadError, addresses_of
 
 
 class BadFehlernachrichtError(MalformedError):
@@ -198,7 +199,11 @@ def _xml_part(message: Fehlernachricht, boundary: str) -> list[str]:
 
 
 def _addresses(header: str | None) -> Iterator[KIMAddress]:
-    for _, text in getaddresses([header]) if header else []:
+    try:
+        found = addresses_of(header) if header else []
+    except BadHeadError:  # of hostile length: nobody writes his own address so
+        return
+    for text in found:
         try:
             yield KIMAddress(text.strip())
         except BadKIMAddressError:

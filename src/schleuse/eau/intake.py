@@ -42,7 +42,7 @@ from schleuse.kim.results import DecryptionResult, IntegrityCheckResult
 from schleuse.kim.store import Claimed
 from schleuse.mail import head as mail_head
 from schleuse.mail.parts import BadPartError, leaves, payload_parts
-from schleuse.mail.smime.trust import TrustStore
+from schleuse.mail.smime.trust import Fault, TrustStore
 from schleuse.vault import KeyMissingError, Vault
 
 STAGES = ("head", "open", "parts", "signature", "check", "facts")
@@ -141,7 +141,7 @@ def _examine(claimed: Claimed, raw: bytes, mailbox: Mailbox, tools: Tools, now: 
     found = _transport(found, opened, mailbox, tools)
     if opened.inner is None or found.trouble is not None:
         return replace(examined, findings=found)
-    return _inside(replace(examined, findings=found), opened.inner, tools, now)
+    return _inside(replace(examined, findings=found), opened.inner, mailbox, tools, now)
 
 
 def _transport(found: Findings, opened: OpenedMail, mailbox: Mailbox, tools: Tools) -> Findings:
@@ -172,7 +172,7 @@ def _has_published_keys(mailbox: Mailbox, tools: Tools) -> bool:
     return published <= set(tools.vault.certificates(mailbox.ik))
 
 
-def _inside(examined: Examined, inner: bytes, tools: Tools, now: datetime) -> Examined:
+def _inside(examined: Examined, inner: bytes, mailbox: Mailbox, tools: Tools, now: datetime) -> Examined:
     found = examined.findings
     with tools.stage("parts"):
         try:
@@ -194,12 +194,14 @@ def _inside(examined: Examined, inner: bytes, tools: Tools, now: datetime) -> Ex
         payload = Payload.SEVERAL if payloads else Payload.MISSING
         detail = Detail("KIM-Nachricht", "Anhang", f"{len(payloads)} .p7s found, exactly 1 expected")
         return replace(examined, findings=replace(found, payload=payload, details=(detail,)))
-    return _payload(replace(examined, findings=found), p7s, tools, now)
+    return _payload(replace(examined, findings=found), p7s, mailbox, tools, now)
 
 
-def _payload(examined: Examined, p7s: bytes, tools: Tools, now: datetime) -> Examined:
+def _payload(examined: Examined, p7s: bytes, mailbox: Mailbox, tools: Tools, now: datetime) -> Examined:
     with tools.stage("signature"):
         signature = check_payload(p7s, tools.trust(), now)
+    if signature.verdict is PayloadVerdict.CERTIFICATE_FAULTY and not _trusts_ourselves(mailbox, tools, now):
+        return replace(examined, findings=replace(examined.findings, trouble=Trouble.TRUST))
     if signature.xml is None or signature.verdict is PayloadVerdict.UNREADABLE:
         detail = Detail("p7s", "CMS", signature.reason)
         found = replace(examined.findings, signature=signature.verdict, details=(detail,))
@@ -212,6 +214,17 @@ def _payload(examined: Examined, p7s: bytes, tools: Tools, now: datetime) -> Exa
         details=examined.findings.details + details,
     )
     return _document(replace(examined, findings=found, xml=signature.xml), signature.xml, tools)
+
+
+def _trusts_ourselves(mailbox: Mailbox, tools: Tools, now: datetime) -> bool:
+    """Whether anchors and clock accept at least one certificate of our own.
+
+    If not, the anchors are of another world (test and production interchanged, say) or the clock is wrong, and they
+    would call every practice's certificate faulty (HD-01).
+    """
+    trust = tools.trust()
+    faults = (trust.judge(certificate, now).fault for certificate in tools.vault.certificates(mailbox.ik))
+    return any(fault not in (Fault.NO_PATH, Fault.NOT_VALID_THEN) for fault in faults)
 
 
 def _document(examined: Examined, xml: bytes, tools: Tools) -> Examined:

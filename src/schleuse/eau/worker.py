@@ -24,9 +24,9 @@ from schleuse.eau.fehlernachricht import (
     identity,
     message_id,
 )
-from schleuse.eau.findings import Membership, Trouble
+from schleuse.eau.findings import Findings, Membership, Trouble
 from schleuse.eau.intake import Examined, Mailbox, Tools, examine
-from schleuse.eau.outcome import DeliveredAgain, Faulty, Outcome, Policy, Quarantine, Quarantined, Wait
+from schleuse.eau.outcome import DeliveredAgain, Faulty, Memory, Outcome, Policy, Quarantine, Quarantined, Wait
 from schleuse.eau.store import Arrival, EauStore, Filing, Letter, Recorded, Sealed, context
 from schleuse.errors import UnavailableError
 from schleuse.holding.states import State
@@ -134,9 +134,15 @@ class Worker:
         return recorded
 
     def _case(self, ik: IK, claimed: Claimed) -> _Case:
-        examined = examine(claimed, self.mailboxes[claimed.account], self.tools, self.now())
-        with self.tools.stage("seal"):
-            return self._sealed_case(ik, examined)
+        try:
+            examined = examine(claimed, self.mailboxes[claimed.account], self.tools, self.now())
+            with self.tools.stage("seal"):
+                return self._sealed_case(ik, examined)
+        except Exception as error:  # a mistake of ours must stop neither the other mails nor accuse anybody
+            log.error("eau.mistake", delivery=claimed.id, error=type(error).__name__)
+            found = Findings(sent_at=claimed.accepted_at, trouble=Trouble.INTERNAL)
+            plain = Arrival(claimed.id, claimed.digest, claimed.accepted_at)
+            return _Case(Examined(claimed, found), plain, Wait(Trouble.INTERNAL), None)
 
     def _sealed_case(self, ik: IK, examined: Examined) -> _Case:
         claimed, found = examined.claimed, examined.findings
@@ -176,18 +182,24 @@ class Worker:
         earlier = filing.recorded(case.arrival)
         if earlier is not None:
             return earlier
-        outcome = settle(case.judgement, case.examined.findings, filing.memory(case.arrival), self.settings.policy)
-        letter = None
-        if isinstance(outcome, Faulty):
-            letter_or_other = self._letter(ik, case, outcome, directory)
-            if isinstance(letter_or_other, Letter):
-                letter = letter_or_other
-            else:
-                outcome = letter_or_other
+        try:
+            outcome, letter = self._outcome(ik, case, filing.memory(case.arrival), directory)
+        except Exception as error:  # as above; nothing of this mail was recorded yet
+            log.error("eau.mistake", delivery=case.arrival.delivery, error=type(error).__name__)
+            outcome, letter = Wait(Trouble.INTERNAL), None
         recorded = filing.keep(case.arrival, outcome, sealed=_kept(outcome, case.sealed), letter=letter)
         if recorded.state is not State.DELIVERED:  # the ordinary case is counted, not told one by one
             log.info("eau.decided", delivery=recorded.delivery, state=recorded.state.value, reason=recorded.reason)
         return recorded
+
+    def _outcome(
+        self, ik: IK, case: _Case, memory: Memory, directory: Directory | None
+    ) -> tuple[Outcome, Letter | None]:
+        outcome = settle(case.judgement, case.examined.findings, memory, self.settings.policy)
+        if not isinstance(outcome, Faulty):
+            return outcome, None
+        answer = self._letter(ik, case, outcome, directory)
+        return (outcome, answer) if isinstance(answer, Letter) else (answer, None)
 
     def _letter(self, ik: IK, case: _Case, faulty: Faulty, directory: Directory | None) -> Letter | Outcome:
         """The Fehlernachricht, sealed; or why there is none: no directory (we wait), or nobody to write to."""
@@ -196,7 +208,7 @@ class Worker:
         examined = case.examined
         recipient = answer_address(examined.reply_to, examined.sender, lambda address: address in directory)
         if recipient is None:
-            return Quarantined(Quarantine.NO_REFERENCE)
+            return Quarantined(Quarantine.NO_ADDRESS)
         sender = KIMAddress(self.mailboxes[examined.claimed.account].address)
         id = identity(ik, examined.claimed.id, examined.findings.message_id)
         message = Fehlernachricht(id, self.settings.policy.prefix, faulty)

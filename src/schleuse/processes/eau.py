@@ -7,6 +7,7 @@ tells the mail store what insurers have acknowledged. Rules are compiled once, b
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -34,7 +35,7 @@ from schleuse.errors import Error, UnavailableError
 from schleuse.identifiers import IK
 from schleuse.kim.directory import DirectoryFile
 from schleuse.kim.store import Leases, open_leases
-from schleuse.mail.smime.trust import TrustStore
+from schleuse.mail.smime.trust import NoTrustAnchorError, TrustStore
 from schleuse.processes.injection import injected_steps, kills_are_injected
 from schleuse.processes.letters import Submitter, finisher
 from schleuse.processes.life import until_stopped
@@ -97,22 +98,32 @@ def make_worker(config: Config, checker: Checker, owner: str, leases: Leases, st
         leases=leases,
         store=store,
         mailboxes=mailboxes(config),
-        tools=Tools(vault, _Anchors(config).current, checker, DirectoryFile(config.kim.directory).current),
+        tools=Tools(vault, Anchors(config.eau.trust).current, checker, DirectoryFile(config.kim.directory).current),
         now=utc_now,
         step=injected_steps(),
     )
 
 
-class _Anchors:
-    """The trust store, read at first use, so that a missing file makes mails wait instead of stopping the role."""
+class Anchors:
+    """The trust store, read at first use, so that a missing file makes mails wait instead of stopping the role.
 
-    def __init__(self, config: Config) -> None:
-        self._paths = config.eau.trust
+    Read again when a file has changed: anchors of yesterday call a practice's new certificate faulty (HD-01).
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = paths
+        self._seen: list[tuple[int, int]] = []
         self._store: TrustStore | None = None
 
     def current(self) -> TrustStore:
-        if self._store is None:
+        """Raises NoTrustAnchorError."""
+        try:
+            seen = [(status.st_mtime_ns, status.st_ino) for status in map(os.stat, self._paths)]
+        except OSError as cause:
+            raise NoTrustAnchorError("a trust anchor file cannot be read; its operator must put it back") from cause
+        if self._store is None or seen != self._seen:
             self._store = TrustStore.from_files(self._paths)
+            self._seen = seen
         return self._store
 
 

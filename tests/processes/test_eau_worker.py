@@ -1,0 +1,205 @@
+"""One worker of the eau role on real mails: what is off at our side waits, and one odd mail stops no other (HD-01)."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from schleuse.config import Config, Environment, read_config
+from schleuse.database import sqlite_url
+from schleuse.eau.checks import Checked, Checker
+from schleuse.eau.store import EauStore, open_store
+from schleuse.eau.worker import Worker
+from schleuse.holding.states import State
+from schleuse.identifiers import IK
+from schleuse.kim.directory import DirectoryFile
+from schleuse.kim.pki import DevelopmentCA
+from schleuse.kim.store import Claimed, Outcome
+from schleuse.mail.contracts import Mail
+from schleuse.mail.smime.trust import NoTrustAnchorError
+from schleuse.practice.documents import Document, Generator, Insurer
+from schleuse.practice.faults import FAULTS, Workshop
+from schleuse.practice.identity import load_practice
+from schleuse.practice.mailing import Addressee, new_message_id
+from schleuse.processes.eau import Anchors, make_worker, open_vault
+from schleuse.processes.home import NewHome, NewInsurer, NewPractice, create_home
+
+NOW = datetime.now(UTC)  # certificates of the home are made now
+EINS, ZWEI = "109900011", "109900022"
+
+
+class FakeLeases:
+    """Hands out its mails once, and keeps what is said of them."""
+
+    def __init__(self, mails: Sequence[Claimed]) -> None:
+        self.mails = list(mails)
+        self.states: dict[int, State] = {}
+        self.reasons: dict[int, str | None] = {}
+
+    def claim(self, _a: Sequence[str], limit: int, _o: str, _n: datetime, _l: timedelta) -> list[Claimed]:
+        taken, self.mails = self.mails[:limit], self.mails[limit:]
+        return taken
+
+    def finish(self, outcomes: Sequence[Outcome], _owner: str, _now: datetime) -> frozenset[int]:
+        self.states |= {one.id: one.state for one in outcomes}
+        self.reasons |= {one.id: one.reason for one in outcomes}
+        return frozenset()
+
+    def put_back(self, ids: Sequence[int], _owner: str, _not_before: datetime) -> int:
+        self.states |= dict.fromkeys(ids, State.HELD)
+        return len(ids)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base") / "home"
+    insurers = (NewInsurer(IK(EINS), "Kasse Eins", "eins"), NewInsurer(IK(ZWEI), "Kasse Zwei", "zwei"))
+    new = NewHome(Environment.TEST, "kim.test.kim.telematik-test", insurers, [NewPractice("praxis", "Praxis")])
+    create_home(folder, new, NOW)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checker() -> Checker:
+    return Checker("own")
+
+
+@pytest.fixture
+def home(base: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(base, tmp_path / "home")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[EauStore]:
+    opened = open_store(sqlite_url(tmp_path / "eau.sqlite"))
+    yield opened
+    opened.close()
+
+
+class Sender:
+    """A practice with a pen of its own."""
+
+    def __init__(self, config: Config) -> None:
+        address = config.insurers[0].address
+        to = Addressee(address, DirectoryFile(config.kim.directory).current().certificates(address)[0])
+        self.workshop = Workshop(load_practice(config, None), to, "T", new_message_id(), NOW)
+        self.account = address.lower()
+
+    def document(self, seed: int = 1) -> Document:
+        return Generator(Random(seed), NOW).eau("1.2", insurer=Insurer(EINS, "Kasse Eins"), payor="GKV")
+
+    def mail(self, seed: int = 1, payload: bytes | None = None, header: bytes = b"") -> bytes:
+        document = self.document(seed)
+        inner = self.workshop.inner(document, payload or self.workshop.payload(document))
+        return self.workshop.wire(re.sub(rb"Reply-To: [^\r]*\r\n", header, inner) if header else inner)
+
+    def faulty(self, name: str, seed: int = 1) -> bytes:
+        return self.workshop.build(self.document(seed), FAULTS[name])
+
+
+@pytest.fixture
+def sender(base: Path) -> Sender:
+    return Sender(read_config(base))
+
+
+Run = Callable[..., FakeLeases]
+
+
+@pytest.fixture
+def run(home: Path, sender: Sender, store: EauStore, checker: Checker) -> Run:
+    """Process mails in one batch, in the changed home; the leases afterwards."""
+
+    def process(*mails: bytes, now: datetime = NOW, checker: Checker = checker) -> FakeLeases:
+        config = read_config(home)
+        leases = FakeLeases([claimed(number, sender.account, mail) for number, mail in enumerate(mails, 1)])
+        worker: Worker = make_worker(config, checker, "w", leases, store, open_vault(config))  # type: ignore[arg-type]
+        worker.now = lambda: now
+        worker.run_batch()
+        return leases
+
+    return process
+
+
+def claimed(number: int, account: str, content: bytes) -> Claimed:
+    digest = number.to_bytes(32, "big")
+    return Claimed(number, number, account, None, "", digest, NOW, Mail("", (), content, NOW))
+
+
+def test_a_good_mail_is_filed_and_a_faulty_one_is_answered(run: Run, sender: Sender, store: EauStore) -> None:
+    leases = run(sender.mail(), sender.faulty("certificate", 2))
+    assert leases.states == {1: State.DELIVERED, 2: State.RETURNED}
+    assert leases.reasons[2] == "fehlernachricht 201"
+    assert store.letters.waiting() == 1
+
+
+@pytest.mark.parametrize("source", [f"{ZWEI}/enc.key", f"{EINS}/osig.key"])
+def test_a_key_file_of_somebody_else_makes_mails_wait(
+    run: Run, sender: Sender, store: EauStore, home: Path, source: str
+) -> None:
+    shutil.copy(home / "insurers" / source, home / "insurers" / EINS / "enc.key")
+    assert run(sender.mail()).states == {1: State.HELD}
+    assert store.letters.waiting() == 0
+
+
+def test_trust_anchors_of_another_world_make_mails_wait(run: Run, sender: Sender, store: EauStore, home: Path) -> None:
+    DevelopmentCA.create(NOW, name="Andere CA").save(home / "pki")
+    assert run(sender.mail()).states == {1: State.HELD}
+    assert store.letters.waiting() == 0
+
+
+@pytest.mark.parametrize("behind", [timedelta(hours=3), timedelta(days=3650)])
+def test_a_clock_that_is_behind_makes_mails_wait(run: Run, sender: Sender, store: EauStore, behind: timedelta) -> None:
+    assert run(sender.mail(), now=NOW - behind).states == {1: State.HELD}
+    assert store.letters.waiting() == 0
+
+
+def test_a_directory_that_has_forgotten_us_makes_mails_wait(run: Run, sender: Sender, home: Path) -> None:
+    (home / "directory.json").write_text("[]")
+    assert run(sender.faulty("key")).states == {1: State.HELD}
+
+
+def test_a_reply_to_that_the_parser_cannot_bear_stops_no_other_mail(run: Run, sender: Sender) -> None:
+    hostile = b"Reply-To: " + b"(" * 900 + b" a@b.kim.telematik-test\r\n"
+    leases = run(sender.mail(1, b"no p7s", hostile), sender.mail(2))
+    assert leases.states == {1: State.RETURNED, 2: State.DELIVERED}
+
+
+def test_a_mistake_of_ours_in_one_mail_stops_no_other(run: Run, sender: Sender, store: EauStore) -> None:
+    class Mistaken(Checker):
+        mistakes = 1
+
+        def check(self, xml: bytes, *, warnings: bool = False) -> Checked:
+            if self.mistakes:
+                self.mistakes -= 1
+                raise RecursionError
+            return super().check(xml, warnings=warnings)
+
+    leases = run(sender.mail(1), sender.mail(2), checker=Mistaken("own"))
+    assert leases.states == {1: State.HELD, 2: State.DELIVERED}
+    assert store.letters.waiting() == 0
+
+
+def test_a_mail_that_nobody_can_be_answered_on_says_so(run: Run) -> None:
+    leases = run(
+        b"From: praxis@example.org\r\nMessage-ID: <a@b>\r\nX-KIM-Dienstkennung: eAU;Lieferung;V1.2\r\n\r\nnothing\r\n"
+    )
+    assert leases.states == {1: State.QUARANTINED}
+    assert leases.reasons[1] == "no_address"
+
+
+def test_anchors_are_read_again_when_their_file_has_changed(tmp_path: Path) -> None:
+    first = DevelopmentCA.create(NOW, name="Eins")
+    path = first.save(tmp_path)
+    anchors = Anchors([path])
+    assert anchors.current() is anchors.current()
+    DevelopmentCA.create(NOW, name="Zwei").save(tmp_path)
+    assert anchors.current().anchors[0] != first.certificate
+    path.unlink()
+    with pytest.raises(NoTrustAnchorError):
+        anchors.current()
