@@ -37,6 +37,8 @@ from schleuse.mail.spool.disk import Buffer, OsDisk
 T = TypeVar("T")
 
 LEASE = timedelta(minutes=5)
+#: A process lives for a moment only, and shall die in its fifth round of routing, too.
+GATHER = timedelta(milliseconds=5)
 MAILS = 24
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 DISK_CALLS = ("create", "write", "sync", "truncate", "sync_directory")
@@ -89,8 +91,8 @@ class DyingDisk(OsDisk):
     def __init__(self, fate: Fate) -> None:
         self._fate = fate
 
-    def create(self, path: Path, size: int) -> int:
-        return self._around("create", lambda: OsDisk.create(self, path, size))
+    def create(self, path: Path) -> int:
+        return self._around("create", lambda: OsDisk.create(self, path))
 
     def write(self, fd: int, buffers: Sequence[Buffer], offset: int) -> int:
         whole = b"".join(buffers)
@@ -135,6 +137,7 @@ def the_mail(number: int) -> Mail:
 def run_kim(settings: Settings, first: int, fate: Fate, promise: Promises) -> None:
     """Accept MAILS mails under load, report, send on, and go on until killed or done."""
     disk = DyingDisk(fate) if settings.url.startswith("sqlite") else None
+    settings = replace(settings, gather=GATHER)
     with open_mail_store(settings, account_of, disk=disk, step=fate.at) as store:
         threads = [
             threading.Thread(target=_accept, args=(store, range(first, first + MAILS), promise)),

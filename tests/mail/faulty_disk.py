@@ -56,11 +56,11 @@ class FaultyDisk:
         self.free: int | None = None
         self._real = OsDisk()
 
-    def create(self, path: Path, size: int) -> int:
+    def create(self, path: Path) -> int:
         fault = self._enter("create")
-        fd = self._real.create(path, size)
+        fd = self._real.create(path)
         if fault is not None:
-            os.close(fd)  # the file stays behind, as after a failed fallocate of another process
+            os.close(fd)  # the file stays behind, as when its process dies here
             raise OSError(fault.number, os.strerror(fault.number))
         return fd
 

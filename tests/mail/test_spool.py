@@ -331,3 +331,42 @@ def test_a_disk_that_does_not_answer_is_unavailable_not_damaged(tmp_path: Path) 
         disk.choose = Once("read", Fault())
         with pytest.raises(UnavailableError):
             spool.reader.read([(first.position, first.length)])
+
+
+def test_a_small_batch_leaves_room_for_the_next_ones_and_a_large_one_does_not(tmp_path: Path) -> None:
+    """A flush onto blocks that exist is the data alone; behind a large batch zeros cost more than they save."""
+    with opened(tmp_path, segment_bytes=16 << 20) as spool:
+        spool.append([entry(1)])
+        size = segment_of(tmp_path).stat().st_size
+        assert size > place_of(spool.end)[1] + 3 * 50_000
+        for number in (2, 3, 4):
+            spool.append([entry(number, 50_000)])
+        assert segment_of(tmp_path).stat().st_size == size
+        spool.append([entry(5, 5_000_000)])
+        assert segment_of(tmp_path).stat().st_size == place_of(spool.end)[1]
+    with opened(tmp_path) as spool:
+        assert ids(spool) == names(1, 2, 3, 4, 5)
+
+
+def test_room_is_made_within_the_segment_only_and_given_back_when_it_is_complete(tmp_path: Path) -> None:
+    with opened(tmp_path, segment_bytes=100_000) as spool:
+        spool.append([entry(1)])
+        assert segment_of(tmp_path).stat().st_size == 100_000
+        end = place_of(spool.end)[1]
+        spool.append([entry(2, 99_999)])
+        assert segment_of(tmp_path).stat().st_size == end
+
+
+def test_after_a_power_cut_the_room_behind_the_last_mail_is_no_damage(tmp_path: Path) -> None:
+    with opened(tmp_path / "before", segment_bytes=100_000) as spool:
+        spool.append([entry(1)])
+        spool.append([entry(2)])
+        end = spool.end
+        as_it_is = segment_of(tmp_path / "before").read_bytes()
+    folder = tmp_path / "after"
+    folder.mkdir()
+    segment_of(folder).write_bytes(as_it_is)
+    with opened(folder) as spool:
+        assert spool.end == end
+        assert not [item for item in spool.scan(0) if isinstance(item, Damaged)]
+        assert ids(spool) == names(1, 2)

@@ -81,8 +81,8 @@ class _FailingDisk:
         self._chances = chances
         self._dice = dice
 
-    def create(self, path: Path, size: int) -> int:
-        return self._maybe("create", lambda: self._disk.create(path, size), effect_can_stay=False)
+    def create(self, path: Path) -> int:
+        return self._maybe("create", lambda: self._disk.create(path), effect_can_stay=False)
 
     def open(self, path: Path, *, write: bool) -> int:
         return self._disk.open(path, write=write)

@@ -30,7 +30,9 @@ class Settings:
     url: database (`sqlite:///…` embedded, `postgresql+psycopg://…`). spool: directory of the segments (embedded).
     host: our name in DSNs and their Message-IDs. owner: name of this process among those that share a PostgreSQL;
     the same after a restart. retention: from the end of processing on (kim.md § 17). reserve_bytes: must stay free
-    on the disk of the spool; None: 5 %, at most 4 GiB (HD-28).
+    on the disk of the spool; None: 5 %, at most 4 GiB (HD-28). gather: between two rounds of routing, so that mails
+    which come one by one share a transaction and its flush: one alone costs 1.3 ms of routing, one of 256 0.05.
+    The first one after a pause does not wait.
     """
 
     url: str
@@ -41,6 +43,7 @@ class Settings:
     retention: timedelta = timedelta(days=90)
     give_up_after: timedelta = timedelta(days=5)
     reserve_bytes: int | None = None
+    gather: timedelta = timedelta(milliseconds=100)
 
 
 @dataclass(frozen=True, slots=True)

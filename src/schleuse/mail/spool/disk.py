@@ -15,8 +15,8 @@ Buffer = bytes | memoryview
 class Disk(Protocol):
     """All raise OSError. None of them retries: what a failed call left behind is the caller's to judge."""
 
-    def create(self, path: Path, size: int) -> int:
-        """A new file with `size` bytes reserved; its descriptor (read and write). Fails if the file exists."""
+    def create(self, path: Path) -> int:
+        """A new file; its descriptor (read and write). Fails if the file exists."""
         ...
 
     def open(self, path: Path, *, write: bool) -> int: ...
@@ -55,16 +55,8 @@ class Disk(Protocol):
 class OsDisk:
     """The disk of this machine (Linux)."""
 
-    def create(self, path: Path, size: int) -> int:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            if size:
-                os.posix_fallocate(fd, 0, size)
-        except OSError:
-            os.close(fd)
-            os.unlink(path)
-            raise
-        return fd
+    def create(self, path: Path) -> int:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
     def open(self, path: Path, *, write: bool) -> int:
         return os.open(path, (os.O_RDWR if write else os.O_RDONLY) | os.O_CLOEXEC)

@@ -154,7 +154,7 @@ class Spool:
             self._disk,
             segment_path(self._directory, number),
             SegmentHeader(number, previous, self._ends.get(previous, 0), self._salt(16)),
-            max(self._segment_bytes, size),
+            self._segment_bytes,
         )
         self._set_end(number, SEGMENT_HEADER)
         return self._current
