@@ -58,6 +58,7 @@ Count = Callable[[Event], None]
 IDLE_TIMEOUT = 300.0
 #: One mail may take so long from DATA to its end; 36 MB at 320 kbit/s. Against senders of one octet a minute.
 MESSAGE_TIMEOUT = 900.0
+#: From its first octet on, however many follow: nobody has to say who he is to hold a connection until then.
 HANDSHAKE_TIMEOUT = 30.0
 #: How long a closing connection may take to read our last words; shorter than the drain of a stopping process.
 CLOSING_TIMEOUT = 5.0
@@ -240,6 +241,7 @@ class _Connection(asyncio.Protocol):
         self._needs_slot = False
         self._paused = False
         self._tls: TLSPipe | None = None
+        self._tls_since = self._last
 
     # asyncio -------------------------------------------------------------------------------------------
 
@@ -324,7 +326,7 @@ class _Connection(asyncio.Protocol):
         if self._session is None or self._session.waiting or self._needs_slot:
             return  # it waits for us
         if self._in_handshake:
-            if at - self._last > HANDSHAKE_TIMEOUT:
+            if at - self._tls_since > HANDSHAKE_TIMEOUT:
                 self._tls_failed()
             return
         limits = self._listener.limits
@@ -438,6 +440,7 @@ class _Connection(asyncio.Protocol):
         """From the next octet on, the client speaks TLS."""
         assert self._listener.tls is not None  # noqa: S101  (checked by listen_smtp)
         self._tls = TLSPipe(self._listener.tls)
+        self._tls_since = self._loop.time()
 
     def _decrypt(self, tls: TLSPipe, session: Session, data: bytes) -> bytes:
         """Plain octets. Ends the handshake, when it ends."""

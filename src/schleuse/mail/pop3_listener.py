@@ -32,6 +32,7 @@ Authenticate = Callable[[str, str, str], Awaitable[str | None]]
 
 _T = TypeVar("_T")
 
+#: From its first octet on, however many follow.
 HANDSHAKE_TIMEOUT = timedelta(seconds=30)
 #: Pieces (64 KiB) written before other connections get their turn, when a client reads as fast as we write.
 STEPS_PER_TURN = 16
@@ -199,7 +200,7 @@ class _Connection(asyncio.Protocol):
         self._reading = True
         self._lost = False
         self._admitted = False
-        self._active_at = self._loop.time()
+        self._active_at = self._shaking_since = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
 
     # -- called by asyncio ---------------------------------------------------------------------------------
@@ -338,6 +339,7 @@ class _Connection(asyncio.Protocol):
             case pop3.StartTLS():
                 self._actions.popleft()
                 self._pipe = TLSPipe(self._listener.tls)
+                self._shaking_since = self._loop.time()
                 self._watch()
             case pop3.Login() | pop3.Fetch() | pop3.Commit():
                 self._actions.popleft()
@@ -434,7 +436,7 @@ class _Connection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         shaking = self._pipe is not None and not self._pipe.established
-        idle = self._loop.time() - self._active_at
+        idle = self._loop.time() - (self._shaking_since if shaking else self._active_at)
         limit = (HANDSHAKE_TIMEOUT if shaking else self._listener.config.idle_timeout).total_seconds()
         if idle >= limit:
             self._listener.count(Signal.TIMED_OUT)
