@@ -45,18 +45,21 @@ CLIENTS = [
 
 @dataclass
 class MailStore:
-    """Remembers what is confirmed. fail: "before" or "after" it has done so."""
+    """Remembers what is confirmed. fail: "before" or "after" it has done so. busy: a worker still has some."""
 
     confirmed: list[int] = field(default_factory=list)
     fail: str | None = None
+    busy: bool = False
 
-    def confirm(self, _ik: IK, deliveries: Sequence[int]) -> int:
+    def confirm(self, _ik: IK, deliveries: Sequence[int]) -> bool:
+        if self.busy:
+            return False
         if self.fail == "before":
             raise UnavailableError("off")
         self.confirmed += deliveries
         if self.fail == "after":
             raise UnavailableError("the reply was lost")
-        return len(deliveries)
+        return True
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +208,17 @@ def test_a_mail_store_that_is_off_does_not_undo_an_ack_and_is_told_later(
     assert confirm_acknowledged(sqlite_store.feed, mails.confirm) == 2
     assert confirm_acknowledged(sqlite_store.feed, mails.confirm) == 0
     assert set(mails.confirmed) == {1, 2}
+
+
+def test_what_a_dead_worker_has_filed_and_not_finished_is_confirmed_later(
+    http: Http, fill: Fill, mails: MailStore, sqlite_store: EauStore
+) -> None:
+    fill(eau(1), eau(2))
+    mails.busy = True
+    assert http.post(url(rest="/ack"), json={"cursor": 2}).json()["acked"] == 2
+    assert confirm_acknowledged(sqlite_store.feed, mails.confirm) == 0
+    mails.busy = False
+    assert confirm_acknowledged(sqlite_store.feed, mails.confirm) == 2
 
 
 def test_each_client_has_a_cursor_of_its_own(http: Http, fill: Fill) -> None:

@@ -112,6 +112,17 @@ def test_only_what_was_delivered_is_confirmed(store: MailStore) -> None:
     assert store.counts() == {KASSE: {State.CONFIRMED: 1, State.QUARANTINED: 1}}
 
 
+def test_what_waits_or_is_with_a_worker_is_unfinished(store: MailStore) -> None:
+    put(store, a_mail(1), a_mail(2))
+    first, second = claimed(store)
+    assert store.leases.unfinished([first, second, *range(40_000)]) == 2
+    store.leases.finish([Outcome(first, State.DELIVERED)], "w", START)
+    assert store.leases.unfinished([first, second]) == 1
+    store.leases.reset("w")
+    assert store.leases.unfinished([first, second]) == 1
+    assert store.leases.unfinished([]) == 0
+
+
 def test_people_may_put_a_quarantined_mail_back(store: MailStore) -> None:
     put(store, a_mail(1))
     (id,) = claimed(store)

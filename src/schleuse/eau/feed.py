@@ -54,8 +54,9 @@ _FORM_OF = {
     "application/pkcs7-signature": "p7s",
 }
 
-#: Acknowledged deliveries become CONFIRMED in the mail store. Must bear repetition; raises any `Error`.
-Confirm = Callable[[IK, Sequence[int]], object]
+#: Acknowledged deliveries become CONFIRMED in the mail store. False: not yet, for some are still with a worker that
+#: filed them and has not said so there. Must bear repetition; raises any `Error`.
+Confirm = Callable[[IK, Sequence[int]], bool]
 
 _log = structlog.get_logger(__name__)
 
@@ -76,9 +77,9 @@ def confirm_acknowledged(store: FeedStore, confirm: Confirm) -> int:
     """
     told = 0
     for unconfirmed in store.unconfirmed():
-        confirm(unconfirmed.ik, unconfirmed.deliveries)
-        store.confirmed(unconfirmed)
-        told += len(unconfirmed.deliveries)
+        if confirm(unconfirmed.ik, unconfirmed.deliveries):
+            store.confirmed(unconfirmed)
+            told += len(unconfirmed.deliveries)
     return told
 
 

@@ -25,7 +25,7 @@ from prometheus_client.registry import Collector
 from schleuse.clock import utc_now
 from schleuse.config import Config, host_and_port
 from schleuse.eau.checks import Checker
-from schleuse.eau.feed import FeedClient, confirm_acknowledged, create_app
+from schleuse.eau.feed import Confirm, FeedClient, confirm_acknowledged, create_app
 from schleuse.eau.intake import Mailbox, Tools
 from schleuse.eau.outbox import Outbox
 from schleuse.eau.outcome import Policy
@@ -201,8 +201,14 @@ def _confirm(store: EauStore, leases: Leases) -> int:
     return confirm_acknowledged(store.feed, _confirmer(leases))
 
 
-def _confirmer(leases: Leases) -> Callable[[IK, Sequence[int]], object]:
-    return lambda _ik, deliveries: leases.confirm(deliveries, utc_now())
+def _confirmer(leases: Leases) -> Confirm:
+    def confirm(_ik: IK, deliveries: Sequence[int]) -> bool:
+        if leases.unfinished(deliveries):
+            return False
+        leases.confirm(deliveries, utc_now())
+        return True
+
+    return confirm
 
 
 async def _repeat(name: str, step: Callable[[], int]) -> None:

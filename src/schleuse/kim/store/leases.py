@@ -62,6 +62,9 @@ _RESET = sa.text(
 _CONFIRM = sa.text("UPDATE kim_delivery SET state = 'CONFIRMED' WHERE id IN :ids AND state = 'DELIVERED'").bindparams(
     sa.bindparam("ids", expanding=True)
 )
+_UNFINISHED = sa.text(
+    "SELECT count(*) FROM kim_delivery WHERE id IN :ids AND state IN ('HELD', 'RELEASING')"
+).bindparams(sa.bindparam("ids", expanding=True))
 #: The sign keeps the planner from walking up all ids to the first that fits; the few leases have an index.
 _OLDEST = sa.text("SELECT min(+id) FROM kim_delivery WHERE state = 'RELEASING' AND account IN :accounts").bindparams(
     sa.bindparam("accounts", expanding=True)
@@ -137,9 +140,13 @@ class Leases:
         if not ids:
             return 0
         self._backing.marks.write([Mark(id, to_us(now), State.CONFIRMED) for id in ids])
-        parts = [ids[start : start + _IDS_AT_ONCE] for start in range(0, len(ids), _IDS_AT_ONCE)]
         with self._backing.writing() as connection:
-            return sum(connection.execute(_CONFIRM, {"ids": part}).rowcount for part in parts)
+            return sum(connection.execute(_CONFIRM, {"ids": part}).rowcount for part in _parts(ids))
+
+    def unfinished(self, ids: Sequence[int]) -> int:
+        """How many of these are HELD or RELEASING: a worker that died between its effect and `finish` comes again."""
+        with self._backing.reading() as connection:
+            return sum(connection.execute(_UNFINISHED, {"ids": part}).scalar_one() for part in _parts(ids))
 
     def oldest_claimed(self, accounts: Sequence[str]) -> int | None:
         """The lowest delivery id of these accounts that is RELEASING, or None."""
@@ -181,6 +188,10 @@ class Leases:
         for (state, reason), ids in alike.items():
             expires = None if state in WAITING else now_us + self._retention_us
             yield {"ids": ids, "state": state.value, "reason": reason, "expires": expires}
+
+
+def _parts(ids: Sequence[int]) -> Iterator[Sequence[int]]:
+    return (ids[start : start + _IDS_AT_ONCE] for start in range(0, len(ids), _IDS_AT_ONCE))
 
 
 @lru_cache(maxsize=64)
