@@ -18,11 +18,11 @@ CONFIGURATION: Mapping[str, str] = {
     "kim.tls.key": "its key; read at start",
     "kim.database": "URL of the mail index; `postgresql+psycopg://…` keeps the mails themselves in PostgreSQL, too; none: `kim.sqlite` in the home",
     "kim.spool": "folder of the segments with accepted mails; unused with PostgreSQL",
-    "kim.directory": "file with KIM addresses and encryption certificates (docs/operating.md § 4); read again when it changes",
+    "kim.directory": "file with KIM addresses and encryption certificates ([operating.md](operating.md#the-directory)); read again when it changes",
     "kim.max_mail_octets": "biggest mail that is taken (kim.md § 17); a bigger one is answered with 552",
     "kim.max_connections": "SMTP connections at the same time, over all peers of a port",
     "kim.max_connections_per_peer": "SMTP connections at the same time from one address",
-    "kim.min_free_octets": "octets that stay free on the disk of the spool; with less, mail is answered with 4xx (HD-28)",
+    "kim.min_free_octets": "not evaluated by this version: 5 % of the spool's disk stay free, at most 4 GiB (HD-28)",
     "kim.metrics": "metrics and health of the `kim` role, without TLS: keep it on loopback",
     "kim.routes[].domain": "the mail domain that goes this way; `*` is the smarthost for all others",
     "kim.routes[].host": "the next host's name",
@@ -32,7 +32,7 @@ CONFIGURATION: Mapping[str, str] = {
     "kim.routes[].client_certificate": "our certificate for mutual TLS between Fachdienste (kim.md § 11); with `client_key` or not at all",
     "kim.routes[].client_key": "its key",
     "kim.routes[].connections": "connections to this host at the same time",
-    "kim.routes[].user": "login at the next host; with `password_file` or not at all",
+    "kim.routes[].user": "login at the next host; takes effect only together with `password_file`",
     "kim.routes[].password_file": "file with the password",
     "eau.workers": "processes that open, check and file; one a core is a good number",
     "eau.batch": "mails that a worker takes and files in one transaction",
@@ -129,9 +129,9 @@ QUARANTINE: Mapping[str, Sequence[str]] = {
 
 TROUBLE: Mapping[str, Sequence[str]] = {
     "key": (
-        "a key of the insurer cannot be read, or the directory publishes a certificate that we hold no key for",
-        "put the key file back (owner and mode 0600), or add the newest C.HCI.ENC pair in front of"
-        " `insurers[].encryption`; restart `eau`",
+        "a key file of the insurer cannot be read, or the directory publishes a certificate that we hold no key for",
+        "put the file back (mode 0600): it is read with the next try. Or add the pair that the directory publishes in"
+        " front of `insurers[].encryption` and restart `eau`",
     ),
     "store": (
         "the database of one of the two stores cannot serve, or a mail's record cannot be read",
@@ -212,7 +212,7 @@ LOG: Mapping[str, str] = {
     "child.ended": "a process of the `eau` role died; it is started again",
     "child.failed": "why it died, with a traceback",
     "confirm.waiting": "acknowledgements could not be told to the mail store; tried again",
-    "eau.decided": "a mail became something else than DELIVERED; `reason` is a word of docs/states.md or the code of the Fehlernachricht",
+    "eau.decided": "a mail became something else than DELIVERED, or waits; `reason` is a word of docs/states.md or the code of the Fehlernachricht",
     "eau.directory_unavailable": "the directory file cannot be read; faulty mails wait",
     "eau.feed.crashed": "an unexpected error of ours in a feed request",
     "eau.feed.failed": "a feed request ended with 5xx; `code` says why",
