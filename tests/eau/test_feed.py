@@ -383,6 +383,8 @@ def test_each_kind_of_error_has_one_status() -> None:
         ("GET", "/v1/109500969/eau?after=-1", None, 422),
         ("POST", "/v1/109500969/eau/ack", b"{", 422),
         ("POST", "/v1/109500969/eau/ack", b'{"cursor": 1, "more": 2}', 422),
+        ("POST", "/v1/109500969/eau/ack", b'{"cursor": true}', 422),
+        ("POST", "/v1/109500969/eau/ack", b'{"cursor": "1"}', 422),
         ("POST", "/v1/109500969/eau/ack", b" " * 5000, 413),
         ("DELETE", "/v1/109500969/eau", None, 405),
         ("GET", "/docs", None, 404),

@@ -51,7 +51,7 @@ class Page(BaseModel):
 class Ack(BaseModel):
     """cursor: `seq` of the last event that was taken over."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)  # true is no cursor
 
     cursor: int = Field(ge=0, le=MAX_CURSOR)
 
