@@ -46,9 +46,7 @@ def test_paths_are_relative_to_the_folder_of_the_file(tmp_path: Path) -> None:
 
 
 def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
-    text = MINIMAL.replace('"test"', '"testing"').replace(
-        "[kim]", "[kim]\nsmpt_tls = 'x'\npop3_tls = 'nowhere'"
-    )
+    text = MINIMAL.replace('"test"', '"testing"').replace("[kim]", "[kim]\nsmpt_tls = 'x'\npop3_tls = 'nowhere'")
     with pytest.raises(BadConfigError) as caught:
         read_config(written(tmp_path, text))
     mistakes = "\n".join(caught.value.mistakes)
@@ -105,3 +103,29 @@ def test_environments_never_mix(environment: Environment, suffix: str, prefix: s
 
 def test_an_ipv6_listener_loses_its_brackets() -> None:
     assert host_and_port("[::1]:8465") == ("::1", 8465)
+
+
+def test_a_mistake_in_one_place_hides_no_contradiction_in_another(tmp_path: Path) -> None:
+    twice = '[[accounts]]\naddress = "a@b.kim.telematik-test"\nowner = "practice:p"\npassword_hash_file = "h"\n' * 2
+    with pytest.raises(BadConfigError) as caught:
+        read_config(written(tmp_path, MINIMAL.replace("[kim]", "[kim]\nsmpt_tls = 'x'") + twice))
+    assert [mistake.partition(": ")[2] for mistake in caught.value.mistakes] == [
+        "kim.smpt_tls: is not a key that this version knows",
+        "accounts: a@b.kim.telematik-test is listed more than once",
+    ]
+
+
+@pytest.mark.parametrize("name", ["föö.example", "two words", "a..b", "x\\r\\nReceived: y", ""])
+def test_a_host_name_that_cannot_stand_in_a_greeting_is_a_mistake(tmp_path: Path, name: str) -> None:
+    with pytest.raises(BadConfigError, match="hostname: expected a host name"):
+        read_config(written(tmp_path, MINIMAL.replace("kim.demo.kim.telematik-test", name)))
+
+
+def test_two_listeners_on_one_port_are_a_mistake_defaults_included(tmp_path: Path) -> None:
+    with pytest.raises(BadConfigError, match=r"127\.0\.0\.1:8465 is listened on more than once"):
+        read_config(written(tmp_path, MINIMAL.replace("[kim]", '[kim]\npop3_tls = "127.0.0.1:8465"')))
+
+
+def test_any_free_port_may_be_asked_for_several_times(tmp_path: Path) -> None:
+    free = '[kim]\nsmtp_tls = "127.0.0.1:0"\npop3_tls = "127.0.0.1:0"'
+    assert read_config(written(tmp_path, MINIMAL.replace("[kim]", free))).kim.pop3_tls == "127.0.0.1:0"

@@ -7,8 +7,10 @@ path of a file. Paths in the file are relative to the folder that the file is in
 from __future__ import annotations
 
 import os
+import re
 import tomllib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,7 +22,6 @@ from pydantic import (
     Field,
     ValidationError,
     ValidationInfo,
-    model_validator,
 )
 
 from schleuse.errors import MalformedError
@@ -69,12 +70,20 @@ def _under_home(value: Path, info: ValidationInfo) -> Path:
     return home / value.expanduser() if home else value
 
 
+def _host_name(value: str) -> str:
+    if len(value) > 253 or not _HOST_NAME.fullmatch(value):  # it stands in greetings, Received fields and Message-IDs
+        raise ValueError("expected a host name of ASCII letters, digits, hyphens and dots")
+    return value
+
+
 def _host_and_port(value: str) -> str:
     host, separator, port = value.rpartition(":")
     if not separator or not host or not port.isdigit() or not 0 <= int(port) < 65536:
         raise ValueError("expected HOST:PORT")
     return value
 
+
+_HOST_NAME = re.compile(r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*", re.ASCII)
 
 IKText = Annotated[str, AfterValidator(_ik)]
 File = Annotated[Path, AfterValidator(_under_home)]  # a file or folder under the home
@@ -127,7 +136,7 @@ class KimSection(_Section):
     max_mail_octets: int = Field(35_882_577, ge=1_000_000)  # kim.md § 17
     max_connections: int = Field(1000, gt=0)
     max_connections_per_peer: int = Field(200, gt=0)
-    min_free_octets: int = Field(1_000_000_000, ge=0)
+    min_free_octets: int | None = Field(None, ge=0)  # of the spool's disk; None: 5 %, at most 4 GiB (HD-28)
     metrics: Listen = "127.0.0.1:9101"
     routes: tuple[Route, ...] = ()
 
@@ -182,7 +191,7 @@ class Config(_Section):
 
     home: Path
     environment: Environment
-    hostname: str
+    hostname: Annotated[str, AfterValidator(_host_name)]
     product: str = "Schleuse;0.1.0"
     kim: KimSection
     eau: EauSection
@@ -199,13 +208,6 @@ class Config(_Section):
         """URL of the eAU store."""
         return self.eau.database or _embedded(self.home / "eau.sqlite")
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Config:
-        mistakes = list(_inconsistencies(self))
-        if mistakes:
-            raise ValueError("; ".join(mistakes))
-        return self
-
 
 def _embedded(path: Path) -> str:
     from schleuse.database import sqlite_url  # brings all of SQLAlchemy, which most commands never need
@@ -213,25 +215,59 @@ def _embedded(path: Path) -> str:
     return sqlite_url(path)
 
 
-def _inconsistencies(config: Config) -> Iterator[str]:
-    suffix = config.environment.suffix
-    addresses = [account.address.lower() for account in config.accounts]
-    for address in sorted({a for a in addresses if addresses.count(a) > 1}):
+def _inconsistencies(table: Mapping[str, Any]) -> Iterator[str]:
+    """What contradicts itself in a file. Works on the raw table, because a mistake elsewhere must not hide these."""
+    production = table.get("environment") == Environment.PRODUCTION.value
+    environment = Environment.PRODUCTION if production else Environment.TEST
+    accounts = [
+        (_text(account, "address").lower(), _text(account, "owner")) for account in _tables(table.get("accounts"))
+    ]
+    insurers = [(_text(insurer, "ik"), _text(insurer, "address").lower()) for insurer in _tables(table.get("insurers"))]
+    for address in _repeated(address for address, _ in accounts):
         yield f"accounts: {address} is listed more than once"
-    for address in addresses:
-        if not address.endswith(suffix):
-            yield f"accounts: {address} does not end with {suffix} of the environment {config.environment.value}"
-    iks = [insurer.ik for insurer in config.insurers]
-    for ik in sorted({ik for ik in iks if iks.count(ik) > 1}):
+    for ik in _repeated(ik for ik, _ in insurers):
         yield f"insurers: {ik} is listed more than once"
-    for insurer in config.insurers:
-        owners = [a.owner for a in config.accounts if a.address.lower() == insurer.address.lower()]
-        if owners != [f"insurer:{insurer.ik}"]:
-            yield f"insurers: {insurer.ik} needs an account for its address with owner insurer:{insurer.ik}"
-    for account in config.accounts:
-        kind, _, name = account.owner.partition(":")
-        if kind == "insurer" and name not in iks:
-            yield f"accounts: {account.address} belongs to {account.owner}, which is no insurer of this file"
+    for address, _ in accounts:
+        if address and not address.endswith(environment.suffix):
+            yield (f"accounts: {address} does not end with {environment.suffix} of the environment {environment.value}")
+    for ik, address in insurers:
+        if [owner for one, owner in accounts if one == address] != [f"insurer:{ik}"]:
+            yield f"insurers: {ik} needs an account for its address with owner insurer:{ik}"
+    for address, owner in accounts:
+        if owner.startswith("insurer:") and owner.partition(":")[2] not in {ik for ik, _ in insurers}:
+            yield f"accounts: {address} belongs to {owner}, which is no insurer of this file"
+    for listen in _repeated(_listens(table)):
+        yield f"{listen} is listened on more than once"
+
+
+def _listens(table: Mapping[str, Any]) -> Iterator[str]:
+    """Where the roles of this file listen, defaults included; port 0 is any free one."""
+    for name, section in (("kim", KimSection), ("eau", EauSection)):
+        given = table.get(name)
+        given = given if isinstance(given, dict) else {}
+        for key in _LISTENS[name]:
+            value = given.get(key, section.model_fields[key].default)
+            if isinstance(value, str) and not value.endswith(":0"):
+                yield value
+
+
+_LISTENS = {
+    "kim": ("smtp_tls", "smtp_starttls", "smtp_relay", "pop3_tls", "metrics"),
+    "eau": ("feed", "metrics"),
+}
+
+
+def _tables(value: object) -> list[Mapping[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _text(table: Mapping[str, Any], key: str) -> str:
+    value = table.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def _repeated(values: Iterable[str]) -> list[str]:
+    return sorted(value for value, number in Counter(values).items() if number > 1 and value)
 
 
 def default_home() -> Path:
@@ -252,10 +288,13 @@ def read_config(path: Path) -> Config:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as cause:
         raise BadConfigError([f"{file}: is not TOML: {cause}"]) from cause
     home = file.parent.resolve()
+    contradictions = [f"{file.name}: {mistake}" for mistake in _inconsistencies(table)]
     try:
         config = Config.model_validate({**table, "home": home}, context={"home": home})
     except ValidationError as cause:
-        raise BadConfigError([_sentence(file, error) for error in cause.errors()]) from cause
+        raise BadConfigError([*(_sentence(file, error) for error in cause.errors()), *contradictions]) from cause
+    if contradictions:
+        raise BadConfigError(contradictions)
     return config
 
 

@@ -43,10 +43,12 @@ def init(
 
 
 def check_config(*, home: Home = None, json_output: Annotated[bool, Parameter(name="--json")] = False) -> None:
-    """Read the configuration as the roles do, report all mistakes at once, and start nothing."""
+    """Read the configuration and all files that it names as the roles do, report all mistakes, and start nothing."""
+    from schleuse.processes.rehearsal import rehearse  # brings both roles
+
     try:
         config = read_config(home or default_home())
-        mistakes = missing_files(config)
+        mistakes = missing_files(config) or rehearse(config)
     except BadConfigError as error:
         mistakes = error.mistakes
     if json_output:

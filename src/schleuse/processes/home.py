@@ -29,6 +29,10 @@ class HomeExistsError(ConflictError):
     code = "home.exists"
 
 
+class SameNameTwiceError(ConflictError):
+    code = "home.same-name-twice"
+
+
 @dataclass(frozen=True, slots=True)
 class NewInsurer:
     """An insurer to set up. slug: first label of its mail domain."""
@@ -67,10 +71,16 @@ class NewHome:
 def create_home(folder: Path, new: NewHome, now: datetime, step: Step = lambda _: None) -> None:
     """Write a complete home. The configuration comes last, so that a home cut short is none.
 
-    Raises HomeExistsError, and then nothing was changed.
+    Raises HomeExistsError, SameNameTwiceError, and then nothing was changed.
     """
     if (folder / FILE_NAME).exists():
         raise HomeExistsError(f"{folder} already has a {FILE_NAME}; choose another folder or remove it yourself")
+    for what, names in (
+        ("insurer", [name for one in new.insurers for name in (one.ik.value, one.slug)]),
+        ("practice", [one.slug for one in new.practices]),
+    ):
+        if len(set(names)) < len(names):
+            raise SameNameTwiceError(f"each {what} needs a name (IK, slug) of its own; one is given twice")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     step("development PKI")
     ca = DevelopmentCA.create(now)

@@ -29,12 +29,14 @@ from schleuse.mail import passwords
 from schleuse.mail.contracts import Maildrop
 from schleuse.mail.listener import Limits, listen_smtp
 from schleuse.mail.outbound import run_queue
-from schleuse.mail.outbound_routes import Credentials, OutboundConfig, Route, Routes, TLSMode
+from schleuse.mail.outbound_routes import BadRouteError, Credentials, OutboundConfig, Route, Routes, TLSMode
 from schleuse.mail.passwords import Passwords
 from schleuse.mail.pop3_listener import Config as Pop3Config
 from schleuse.mail.pop3_listener import listen_pop3
 from schleuse.mail.smtp import Policy
 from schleuse.mail.smtp import Settings as SmtpSettings
+from schleuse.mail.spool import Disk, OsDisk
+from schleuse.mail.spool.writer import default_reserve
 from schleuse.mail.tls_pipe import tls_context
 from schleuse.processes.injection import injected_disk, injected_steps
 from schleuse.processes.life import until_stopped
@@ -104,7 +106,13 @@ async def run(config: Config) -> None:
         host, port = host_and_port(kim.pop3_tls)
         await stack.enter_async_context(
             listen_pop3(
-                Pop3Config(config.hostname, host, port),
+                Pop3Config(
+                    config.hostname,
+                    host,
+                    port,
+                    max_sessions_per_peer=kim.max_connections_per_peer,
+                    max_sessions=kim.max_connections,
+                ),
                 tls=tls,
                 authenticate=logins.authenticate,
                 mailboxes=_Mailboxes(store),
@@ -122,7 +130,7 @@ async def run(config: Config) -> None:
                 grace=timedelta(seconds=DRAIN_SECONDS / 2),
             )
         )
-        await stack.enter_async_context(observed("kim", kim.metrics, registry, lambda: True))
+        await stack.enter_async_context(observed("kim", kim.metrics, registry, lambda: room_for_mail(config, OsDisk())))
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(_reports(store)), group.create_task(_purge(store))]
             await until_stopped()
@@ -132,18 +140,43 @@ async def run(config: Config) -> None:
 
 def store_settings(config: Config) -> Settings:
     """Where the mail store of this home is."""
-    return Settings(url=config.kim_database, spool=config.kim.spool, host=config.hostname)
+    return Settings(
+        url=config.kim_database,
+        spool=config.kim.spool,
+        host=config.hostname,
+        reserve_bytes=config.kim.min_free_octets,
+    )
+
+
+def room_for_mail(config: Config, disk: Disk) -> bool | str:
+    """True, or why no mail can be kept now (HD-28). With PostgreSQL its own monitoring knows."""
+    if not config.kim_database.startswith("sqlite"):
+        return True
+    try:
+        free, total = disk.room(config.kim.spool)
+    except OSError as cause:
+        return f"the disk of the spool does not answer ({cause.strerror})"
+    reserve = config.kim.min_free_octets
+    reserve = default_reserve(total) if reserve is None else reserve
+    return free >= reserve or f"{free >> 20} MiB are free for the spool, {reserve >> 20} must stay free"
 
 
 def outbound_routes(config: Config) -> Routes:
     """Where mail for other domains goes. Raises BadRouteError."""
-    routes = {route.domain.lower(): _route(route) for route in config.kim.routes}
+    routes: dict[str, Route] = {}
+    for section in config.kim.routes:
+        domain = section.domain.lower()
+        if domain in routes:
+            raise BadRouteError(f"two routes lead to {domain}; only one can")
+        routes[domain] = _route(section)
     smarthost = routes.pop("*", None)
     return Routes(routes, smarthost, frozenset({config.hostname.lower()}))
 
 
 def _route(section: RouteSection) -> Route:
     credentials = None
+    if (section.user is None) != (section.password_file is None):
+        raise BadRouteError(f"the route to {section.host} needs both of user and password_file, or none")
     if section.user is not None and section.password_file is not None:
         credentials = Credentials(section.user, section.password_file)
     return Route(
@@ -228,6 +261,9 @@ async def _reports(store: MailStore) -> None:
         except Error as error:
             log.error("reports.waiting", code=error.code, reason=str(error))
             sent = 0
+        except Exception as fault:  # one receipt that cannot be built must not stop SMTP and POP3
+            log.error("reports.waiting", code="kim.reports-failed", reason=type(fault).__name__)
+            sent = 0
         if not sent:
             await asyncio.sleep(IDLE_SECONDS)
 
@@ -240,4 +276,6 @@ async def _purge(store: MailStore) -> None:
                 log.info("mail.purged", bodies=erased)
         except Error as error:
             log.error("purge.waiting", code=error.code, reason=str(error))
+        except Exception as fault:  # nor must one body that cannot be erased
+            log.error("purge.waiting", code="kim.purge-failed", reason=type(fault).__name__)
         await asyncio.sleep(PURGE_EVERY.total_seconds())

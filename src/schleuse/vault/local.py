@@ -50,7 +50,7 @@ STORE_KEY_OCTETS = 32
 
 @dataclass(frozen=True, slots=True)
 class InsurerKeyFiles:
-    """Where the keys of one insurer lie. PEM, or PKCS#12 where the name ends in .p12 (password file beside it)."""
+    """Where the keys of one insurer lie. Certificates and private keys in PEM, without a password."""
 
     encryption: tuple[tuple[Path, Path], ...]  # (certificate, private key), newest first
     signature: tuple[Path, Path]
@@ -122,7 +122,7 @@ class LocalVault:
     def signer(self, ik: IK) -> Signer:
         signer = self._signers.get(ik)
         if signer is None:
-            signer = self._signers[ik] = key_signer(*_pair(*self._of(ik).signature))
+            signer = self._signers[ik] = key_signer(*load_pair(*self._of(ik).signature))
         return signer
 
     def seal(self, ik: IK, plaintext: bytes, context: bytes) -> bytes:
@@ -148,7 +148,7 @@ class LocalVault:
         for certificate, key in self._of(ik).encryption:
             parsed = x509.load_der_x509_certificate(_certificate(certificate))
             if recipient == issuer_and_serial(parsed):
-                _, loaded = _pair(certificate, key)
+                _, loaded = load_pair(certificate, key)
                 self._encryption[ik, recipient] = loaded
                 return loaded
         raise KeyMissingError(f"the insurer {ik} has no key for this recipient certificate")
@@ -196,7 +196,7 @@ def _certificate(path: Path) -> bytes:
         raise KeyMissingError(f"the certificate file {path.name} is not PEM") from cause
 
 
-def _pair(certificate: Path, key: Path) -> tuple[bytes, PrivateKey]:
+def load_pair(certificate: Path, key: Path) -> tuple[bytes, PrivateKey]:
     """DER and private key of one identity.
 
     A key of another certificate would open nothing, and every sender would be told that his encryption is wrong.

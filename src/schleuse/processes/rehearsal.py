@@ -1,0 +1,66 @@
+"""What the roles do with their files when they start or first use them, done once for `schleuse check-config`.
+
+A role that finds a fault later makes mail wait (HD-01); the operator should not have to find it that way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from argon2 import extract_parameters
+from argon2.exceptions import InvalidHashError
+
+from schleuse.config import Config
+from schleuse.errors import Error
+from schleuse.identifiers import IK
+from schleuse.kim.accounts import Accounts
+from schleuse.kim.address import KIMAddress
+from schleuse.kim.directory import DirectoryFile
+from schleuse.mail.smime.trust import TrustStore
+from schleuse.mail.tls_pipe import tls_context
+from schleuse.processes.eau import feed_clients, open_vault
+from schleuse.processes.kim import load_accounts, outbound_routes
+from schleuse.vault.keys import KeyMissingError
+from schleuse.vault.local import load_pair
+
+
+def rehearse(config: Config) -> list[str]:
+    """One line for each thing that would not work, all of them. All files must be there (`missing_files`)."""
+    return [f"{name}: {error}" for name, attempt in _attempts(config) if (error := _error_of(attempt)) is not None]
+
+
+def _error_of(attempt: Callable[[], object]) -> Error | None:
+    try:
+        attempt()
+    except Error as error:
+        return error
+    return None
+
+
+def _attempts(config: Config) -> Iterator[tuple[str, Callable[[], object]]]:
+    yield "kim.tls", partial(tls_context, config.kim.tls.certificate, config.kim.tls.key)
+    yield "kim.routes", partial(outbound_routes, config)
+    if config.kim.directory.exists():
+        yield "kim.directory", DirectoryFile(config.kim.directory).current
+    yield "eau.feed_tls", partial(tls_context, config.eau.feed_tls.certificate, config.eau.feed_tls.key)
+    yield "eau.trust", partial(TrustStore.from_files, config.eau.trust)
+    yield "eau.submit_ca", partial(TrustStore.from_files, [config.eau.submit_ca])
+    yield "insurers.feed_clients", partial(feed_clients, config)
+    accounts = load_accounts(config)
+    for account in config.accounts:
+        yield f"accounts {account.address}", partial(_account, account.address, accounts)
+    vault = open_vault(config)
+    for insurer in config.insurers:
+        ik = IK(insurer.ik)
+        yield f"insurers {ik}", partial(vault.seal, ik, b"", b"check-config")
+        for certificate, key in (*insurer.encryption, insurer.signature):
+            yield f"insurers {ik}", partial(load_pair, certificate, key)
+
+
+def _account(address: str, accounts: Accounts) -> None:
+    KIMAddress(address)
+    try:
+        extract_parameters(accounts.password_hash(address) or "")
+    except InvalidHashError as cause:
+        raise KeyMissingError("its password hash is no argon2 hash; `schleuse init` shows how one looks") from cause
