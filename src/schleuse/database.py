@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from schleuse.errors import CorruptError, UnavailableError
 
@@ -24,6 +24,12 @@ class DatabaseUnavailableError(UnavailableError):
     code = "database.unavailable"
 
 
+class DatabaseTooNewError(UnavailableError):
+    """A newer version of this program has changed the tables; nothing is touched."""
+
+    code = "database.too-new"
+
+
 class DatabaseCorruptError(CorruptError):
     """A database file is damaged; the operator restores it before the role goes on."""
 
@@ -32,6 +38,8 @@ class DatabaseCorruptError(CorruptError):
 
 #: Another process may hold the single SQLite writer for one batch; longer than any batch of ours takes.
 BUSY_TIMEOUT_MS = 30_000
+#: A PostgreSQL server that does not answer is unavailable after so long; without a limit threads would wait for ever.
+CONNECT_SECONDS = 10
 #: A sealed document of 25 KB takes two pages instead of seven, which saves a quarter of the cost of filing it.
 PAGE_OCTETS = 16_384
 
@@ -47,25 +55,32 @@ def open_database(url: str, migrations: str) -> Engine:
     url: `sqlite:///PATH` or `postgresql+psycopg://…`.
     migrations: package of an Alembic environment, such as "schleuse.kim.migrations"; its name is
         also that of the version table, so that several stores can share one PostgreSQL database.
-    Raises: DatabaseUnavailableError.
+    Raises: DatabaseUnavailableError, DatabaseCorruptError, DatabaseTooNewError.
     """
     engine = create_engine(url)
     try:
         _upgrade(engine, migrations)
-    except OperationalError as cause:
+    except DBAPIError as cause:
         engine.dispose()
         raise translate(cause) from cause
+    except DatabaseTooNewError:
+        engine.dispose()
+        raise
     return engine
 
 
 def create_engine(url: str) -> Engine:
-    """An engine with our pragmas, without touching the tables."""
+    """An engine with our pragmas, without touching the tables. No error of it quotes values: they name people."""
     parsed = sa.make_url(url)
     if parsed.get_backend_name() != "sqlite":
-        return sa.create_engine(parsed, pool_pre_ping=True)
+        patience = {} if "connect_timeout" in parsed.query else {"connect_timeout": CONNECT_SECONDS}
+        return sa.create_engine(parsed, pool_pre_ping=True, hide_parameters=True, connect_args=patience)
     if parsed.database and parsed.database != ":memory:":
-        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = sa.create_engine(parsed, connect_args={"check_same_thread": False})
+        try:
+            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as cause:
+            raise DatabaseUnavailableError(f"the folder of the database cannot be made ({cause.strerror})") from cause
+    engine = sa.create_engine(parsed, connect_args={"check_same_thread": False}, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
     def _connect(connection: Any, _record: Any) -> None:
@@ -104,6 +119,7 @@ def translate(cause: BaseException) -> DatabaseUnavailableError | DatabaseCorrup
 def _upgrade(engine: Engine, migrations: str) -> None:
     from alembic import command
     from alembic.config import Config as AlembicConfig
+    from alembic.util import CommandError
 
     config = AlembicConfig()
     package, _, folder = migrations.partition(".")
@@ -113,7 +129,12 @@ def _upgrade(engine: Engine, migrations: str) -> None:
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(7231404)"))
         config.attributes["connection"] = connection
         config.attributes["version_table"] = migrations.replace(".", "_") + "_version"
-        command.upgrade(config, "head")
+        try:
+            command.upgrade(config, "head")
+        except CommandError as cause:  # tables of a version that this program does not have
+            raise DatabaseTooNewError(
+                f"the tables of {migrations} were made by a newer version of this program; install that one"
+            ) from cause
 
 
 def run_migrations(target_metadata: sa.MetaData) -> None:
