@@ -79,3 +79,20 @@ def test_two_of_one_role_on_one_home_are_refused(tmp_path: Path) -> None:
         pass
     with only_instance(tmp_path, "kim"):
         pass
+
+
+def test_a_role_that_cannot_be_started_stops_no_other(tmp_path: Path) -> None:
+    missing = Role("missing", [str(tmp_path / "nowhere")], tmp_path / "missing.log")
+    steady = a_role(tmp_path, "steady", "import time; time.sleep(600)")
+
+    async def scenario() -> None:
+        supervisor = Supervisor([missing, steady], os.environ, lambda _line: None)
+        running = asyncio.create_task(supervisor.run())
+        await until(lambda: missing.starts >= 2 and steady.process is not None)
+        assert steady.process is not None
+        assert steady.process.returncode is None
+        supervisor.stop()
+        await running
+
+    asyncio.run(scenario())
+    assert steady.starts == 1

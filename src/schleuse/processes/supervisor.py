@@ -13,6 +13,7 @@ import sys
 import time
 from asyncio.subprocess import Process
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,7 +70,11 @@ class Supervisor:
 
     async def _keep(self, role: Role) -> None:
         while not self._stopping.is_set():
-            process = await self._start(role)
+            try:
+                process = await self._start(role)
+            except OSError as cause:  # no memory, no descriptor, no room for the log: the others work on
+                await self._pause_after_crash(role, cause.strerror or type(cause).__name__)
+                continue
             ended = asyncio.create_task(process.wait())
             stopping = asyncio.create_task(self._stopping.wait())
             await asyncio.wait({ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -78,16 +83,17 @@ class Supervisor:
                 await _end(process, ended)
                 return
             stopping.cancel()
-            if time.monotonic() - role.started_at > WELL_AFTER_SECONDS:
-                role.crashes = 0
-            role.crashes += 1
-            pause = pause_after(role.crashes)
-            log.error("role.ended", name=role.name, code=ended.result(), restart_in_seconds=pause)
-            self._announce(f"{role.name} ended with {ended.result()}; restart in {pause:.1f} s (log: {role.log})")
-            try:
-                await asyncio.wait_for(self._stopping.wait(), pause)
-            except TimeoutError:
-                continue
+            await self._pause_after_crash(role, ended.result())
+
+    async def _pause_after_crash(self, role: Role, code: int | str) -> None:
+        if time.monotonic() - role.started_at > WELL_AFTER_SECONDS:
+            role.crashes = 0
+        role.crashes += 1
+        pause = pause_after(role.crashes)
+        log.error("role.ended", name=role.name, code=code, restart_in_seconds=pause)
+        self._announce(f"{role.name} ended with {code}; restart in {pause:.1f} s (log: {role.log})")
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), pause)
 
     async def _start(self, role: Role) -> Process:
         role.started_at = time.monotonic()
