@@ -110,7 +110,9 @@ def serve(folder: Path, plain: int, tls: int) -> None:
     from schleuse.mail.listener import Limits, listen_smtp
     from schleuse.mail.smtp import Settings
     from schleuse.mail.tls_pipe import tls_context
+    from schleuse.processes.kim import SWITCH_SECONDS
 
+    sys.setswitchinterval(SWITCH_SECONDS)
     store = open_mail_store(
         StoreSettings(url=sqlite_url(folder / "kim.db"), spool=folder / "spool", host="bench.test"),
         lambda address: address.lower(),
