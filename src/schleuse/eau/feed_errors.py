@@ -81,7 +81,7 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
             "description": http.HTTPStatus(status).phrase,
             "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
         }
-        for status in sorted({401, 403, 413, 422, 500, 503, *statuses})
+        for status in sorted({401, 403, 408, 413, 422, 500, 503, *statuses})
     }
 
 

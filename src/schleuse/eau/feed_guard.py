@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from schleuse.eau.feed_errors import problem
 
 #: The only body that the feed takes is a cursor.
 MAX_BODY = 4096
+#: How long its sender may take over it.
+BODY_SECONDS = 10.0
 
 _HEADERS = [
     (b"cache-control", b"no-store"),
@@ -21,8 +25,9 @@ _HEADERS = [
 class Guard:
     """ASGI middleware."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, body_seconds: float = BODY_SECONDS) -> None:
         self._app = app
+        self._body_seconds = body_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -34,7 +39,13 @@ class Guard:
                 message = {**message, "headers": [*message.get("headers", []), *_HEADERS]}
             await send(message)
 
-        body = await _read(receive)
+        try:
+            async with asyncio.timeout(self._body_seconds):
+                body = await _read(receive)
+        except TimeoutError:
+            answer = problem(408, "http.408", "the request did not arrive in time", {"Connection": "close"})
+            await answer(scope, receive, guarded)
+            return
         if body is None:
             answer = problem(413, "http.413", f"a request has at most {MAX_BODY} octets")
             await answer(scope, receive, guarded)

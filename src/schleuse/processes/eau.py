@@ -36,6 +36,7 @@ from schleuse.identifiers import IK
 from schleuse.kim.directory import DirectoryFile
 from schleuse.kim.store import Leases, open_leases
 from schleuse.mail.smime.trust import NoTrustAnchorError, TrustStore
+from schleuse.processes.http_protocol import BoundedProtocol
 from schleuse.processes.injection import injected_steps, kills_are_injected
 from schleuse.processes.letters import Submitter, finisher
 from schleuse.processes.life import until_stopped
@@ -240,6 +241,8 @@ def _feed_server(config: Config, store: EauStore, vault: Vault, leases: Leases) 
         log_config=None,
         access_log=False,
         lifespan="off",
+        http=BoundedProtocol,
+        ws="none",
         server_header=False,
     )
 
