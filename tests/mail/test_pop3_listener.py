@@ -18,11 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 import uvloop
 from tests.mail.fake_maildrop import MemoryMailboxes
 from tests.mail.fake_tls import TestCA, server_context
 
-from schleuse.errors import UnavailableError
+from schleuse.errors import MalformedError, UnavailableError
+from schleuse.mail.passwords import TooManyGuessesError
+from schleuse.mail.pop3 import MAX_FAILED_LOGINS
 from schleuse.mail.pop3_listener import Config, Listener, Signal, listen_pop3
 
 MAIL = b"From: a@kim.example\r\nTo: b@kim.example\r\nSubject: one\r\nMessage-ID: <1@kim.example>\r\n\r\n.dot\r\nend\r\n"
@@ -78,6 +81,10 @@ async def check(user: str, password: str, peer: str) -> str | None:
     assert peer in {"127.0.0.1", "::1"}
     if user == "stoerung":
         raise UnavailableError("the password store is away")
+    if user == "kein-name":
+        raise MalformedError("no KIM address")
+    if user == "rater":
+        raise TooManyGuessesError("he waits a minute")
     return user if password == "geheim" else None
 
 
@@ -266,6 +273,22 @@ def test_a_broken_handshake_after_stls_leaves_no_session(ca: Place) -> None:
                 while raw.recv(200):
                     pass
         server.until_gone()
+
+
+@pytest.mark.parametrize("user", ["kein-name", "rater", "kasse"])
+def test_who_guesses_fills_no_log_and_pays_a_connection_for_three_tries(ca: Place, user: str) -> None:
+    with structlog.testing.capture_logs() as lines, serving(ca) as server:
+        client = server.tls_client()
+        for _ in range(MAX_FAILED_LOGINS):
+            client.user(user)
+            with pytest.raises(poplib.error_proto):
+                client.pass_("falsch")
+        with pytest.raises((poplib.error_proto, OSError)):
+            client.noop()
+        client.close()
+        server.until_gone()
+        assert server.counted[Signal.LOGIN_FAILED] == MAX_FAILED_LOGINS
+        assert lines == []
 
 
 def test_openssl_s_client_talks_to_both_ports(ca: Place) -> None:

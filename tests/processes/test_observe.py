@@ -7,6 +7,7 @@ import errno
 import io
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -20,7 +21,11 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from starlette.applications import Starlette
 
-from schleuse.processes.observe import PatientStream, observation_app
+from schleuse.processes import observe
+from schleuse.processes.observe import PatientStream, observation_app, observed
+
+#: For a Python of its own that knows our packages.
+OURS = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
 
 class FullDisk(io.StringIO):
@@ -56,7 +61,7 @@ def test_every_line_names_its_role_whatever_thread_writes_it() -> None:
         "t = threading.Thread(target=lambda: structlog.get_logger().warning('ours')); t.start(); t.join();"
         "logging.getLogger('theirs').warning('x')"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=OURS)
     lines = [json.loads(line) for line in done.stderr.splitlines()]
     assert [line["event"] for line in lines] == ["ours", "x"]
     assert {line["role"] for line in lines} == {"kim"}
@@ -69,7 +74,9 @@ def test_a_role_whose_log_is_full_goes_on() -> None:
         "structlog.get_logger().warning('lost'); print('went on')"
     )
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=full, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=full, env=OURS, check=False
+        )
     assert done.stdout == b"went on\n"
 
 
@@ -104,3 +111,19 @@ def test_a_role_that_cannot_work_now_says_why() -> None:
     status, body = asyncio.run(ask(app, "/readyz"))
     assert (status, json.loads(body)["reason"]) == (503, "the disk is full")
     assert asyncio.run(ask(app, "/healthz"))[0] == 200
+
+
+def test_a_request_that_never_ends_does_not_spoil_the_stop_of_a_role(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observe, "STOP_SECONDS", 0.05)
+
+    async def scenario() -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        async with observed("kim", f"127.0.0.1:{port}", CollectorRegistry(), lambda: True):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET /metrics HTTP/1.1\r\n")
+            await writer.drain()
+        writer.close()
+
+    asyncio.run(scenario())

@@ -22,6 +22,7 @@ from typing import assert_never
 
 from schleuse.errors import ConflictError, CorruptError, Error, MalformedError, RefusedError, UnavailableError
 from schleuse.mail.contracts import MailboxEntry
+from schleuse.mail.passwords import TooManyGuessesError
 from schleuse.mail.pop3_body import end_of_top, multi_line
 
 MAX_LINE = 255  #: RFC 2449 § 4, with CRLF
@@ -32,12 +33,15 @@ LIST_PIECE = 1_000  #: entries of LIST and UIDL made at a time
 
 #: The response code tells a mail program whether asking the user again helps (RFC 2449 § 8, RFC 3206).
 ERROR_REPLY: Mapping[type[Error], str] = {
-    MalformedError: "[SYS/PERM] this cannot be answered",
+    MalformedError: "[AUTH] the user name is not a KIM address",
     RefusedError: "[AUTH] user name or password is wrong",
     ConflictError: "[IN-USE] another session has this mailbox open, try again when it has ended",
     UnavailableError: "[SYS/TEMP] the mailbox cannot be reached now, nothing is lost, try again later",
     CorruptError: "[SYS/PERM] the stored message cannot be read, the operator of the mail server must look",
 }
+
+#: Why a login fails that is the client's own affair: counted, and never a line in the log each.
+CLIENTS_DOING = (RefusedError, MalformedError, ConflictError, TooManyGuessesError)
 
 _NUMBER = re.compile(r"[0-9]{1,10}", re.ASCII)
 
@@ -423,7 +427,7 @@ class Session:
 
     def _failed(self, action: Action | None, error: Error) -> list[Action]:
         actions: list[Action] = [_err(error_text(error))]
-        if isinstance(action, Login) and isinstance(error, RefusedError):
+        if isinstance(action, Login) and isinstance(error, CLIENTS_DOING):
             self._failed_logins += 1
             if self._failed_logins >= MAX_FAILED_LOGINS:
                 actions.append(Close())

@@ -20,7 +20,7 @@ from typing import Any, Protocol, TypeVar, assert_never, cast
 
 import structlog
 
-from schleuse.errors import Error, RefusedError, UnavailableError
+from schleuse.errors import Error, UnavailableError
 from schleuse.mail import pop3
 from schleuse.mail.contracts import MailboxEntry, Maildrop
 from schleuse.mail.tls_pipe import TLSFailedError, TLSPipe
@@ -377,7 +377,7 @@ class _Connection(asyncio.Protocol):
                     return await self._fetch(id)
                 case pop3.Commit(ids):
                     return await self._commit(ids)
-        except RefusedError as error:
+        except pop3.CLIENTS_DOING as error:  # no line each, or a guesser would fill the log
             self._listener.count(Signal.LOGIN_FAILED)
             return pop3.Failed(error)
         except Error as error:

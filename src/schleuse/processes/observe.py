@@ -122,7 +122,7 @@ async def serving(config: uvicorn.Config) -> AsyncIterator[uvicorn.Server]:
         yield server
     finally:
         server.should_exit = True
-        with suppress(asyncio.CancelledError):
+        with suppress(asyncio.CancelledError, TimeoutError):
             await asyncio.wait_for(asyncio.shield(task), STOP_SECONDS)
         if not task.done():
             server.force_exit = True
