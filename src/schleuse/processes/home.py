@@ -30,6 +30,8 @@ class HomeExistsError(ConflictError):
 
 
 class SameNameTwiceError(ConflictError):
+    """Two insurers or practices would get the same folder or address; who typed the command renames one."""
+
     code = "home.same-name-twice"
 
 
