@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -14,6 +15,10 @@ import pytest
 from schleuse.config import Config, Environment, read_config
 from schleuse.database import sqlite_url
 from schleuse.eau.checks import Checked, Checker
+from schleuse.eau.codes import Fault
+from schleuse.eau.decision import Flawed, judge
+from schleuse.eau.intake import Mailbox, Tools, examine
+from schleuse.eau.outcome import Policy
 from schleuse.eau.store import EauStore, open_store
 from schleuse.eau.worker import Worker
 from schleuse.holding.states import State
@@ -29,6 +34,7 @@ from schleuse.practice.identity import load_practice
 from schleuse.practice.mailing import Addressee, new_message_id
 from schleuse.processes.eau import Anchors, make_worker, open_vault
 from schleuse.processes.home import NewHome, NewInsurer, NewPractice, create_home
+from schleuse.vault import Signer
 
 NOW = datetime.now(UTC)  # certificates of the home are made now
 EINS, ZWEI = "109900011", "109900022"
@@ -80,6 +86,17 @@ def store(tmp_path: Path) -> Iterator[EauStore]:
     opened = open_store(sqlite_url(tmp_path / "eau.sqlite"))
     yield opened
     opened.close()
+
+
+class OtherOctets:
+    """Signs something else than it was given."""
+
+    def __init__(self, honest: Signer) -> None:
+        self.certificate = honest.certificate
+        self._honest = honest
+
+    def sign(self, data: bytes) -> tuple[bytes, bytes]:
+        return self._honest.sign(data + b"changed")
 
 
 class Sender:
@@ -191,6 +208,24 @@ def test_a_mail_that_nobody_can_be_answered_on_says_so(run: Run) -> None:
     )
     assert leases.states == {1: State.QUARANTINED}
     assert leases.reasons[1] == "no_address"
+
+
+def test_an_answer_gives_the_reason_of_its_own_code(sender: Sender, base: Path, checker: Checker) -> None:
+    config = read_config(base)
+    tools = Tools(
+        open_vault(config), Anchors(config.eau.trust).current, checker, DirectoryFile(config.kim.directory).current
+    )
+    practice = sender.workshop.practice
+    liar = replace(sender.workshop, practice=replace(practice, mail_signer=OtherOctets(practice.mail_signer)))
+    raw = liar.wire(sender.workshop.inner(sender.document(), b"no p7s"))
+    examined = examine(claimed(1, sender.account, raw), Mailbox(IK(EINS), sender.account), tools, NOW)
+    judged = judge(examined.findings, Policy("T"))
+    assert isinstance(judged, Flawed)
+    assert judged.fault is Fault.MAIL_CONTENT_DIFFERS
+    assert [(detail.path, detail.rule) for detail in judged.details] == [
+        ("KIM-Nachricht", "IntegrityCheckResult 02"),
+        ("p7s", "CMS"),
+    ]
 
 
 def test_anchors_are_read_again_when_their_file_has_changed(tmp_path: Path) -> None:

@@ -155,8 +155,10 @@ def _transport(found: Findings, opened: OpenedMail, mailbox: Mailbox, tools: Too
         return replace(found, trouble=Trouble.KEY)
     integrity = opened.integrity or (IntegrityCheckResult.INTACT,)
     details: tuple[Detail, ...] = ()
-    if opened.inner is None or any(not result.success for result in integrity):
-        details = (Detail("KIM-Nachricht", opened.decryption.value, opened.reason),)
+    failed = [f"IntegrityCheckResult {result.value}" for result in integrity if not result.success]
+    if opened.inner is None or failed:
+        rule = ", ".join(failed) or f"DecryptionResult {opened.decryption.value}"
+        details = (Detail("KIM-Nachricht", rule, opened.reason),)
     return replace(found, decryption=opened.decryption, integrity=integrity, details=details)
 
 
@@ -181,7 +183,7 @@ def _inside(examined: Examined, inner: bytes, mailbox: Mailbox, tools: Tools, no
             p7s = payloads[0].decode() if len(payloads) == 1 else None
         except (BadPartError, mail_head.BadHeadError) as error:
             detail = Detail("KIM-Nachricht", "MIME", str(error))
-            return replace(examined, findings=replace(found, payload=Payload.MISSING, details=(detail,)))
+            return replace(examined, findings=_also(replace(found, payload=Payload.MISSING), detail))
     found = replace(
         found,
         dienstkennung=found.dienstkennung or dienstkennung_of(head),
@@ -193,7 +195,7 @@ def _inside(examined: Examined, inner: bytes, mailbox: Mailbox, tools: Tools, no
     if p7s is None:
         payload = Payload.SEVERAL if payloads else Payload.MISSING
         detail = Detail("KIM-Nachricht", "Anhang", f"{len(payloads)} .p7s found, exactly 1 expected")
-        return replace(examined, findings=replace(found, payload=payload, details=(detail,)))
+        return replace(examined, findings=_also(replace(found, payload=payload), detail))
     return _payload(replace(examined, findings=found), p7s, mailbox, tools, now)
 
 
@@ -204,14 +206,12 @@ def _payload(examined: Examined, p7s: bytes, mailbox: Mailbox, tools: Tools, now
         return replace(examined, findings=replace(examined.findings, trouble=Trouble.TRUST))
     if signature.xml is None or signature.verdict is PayloadVerdict.UNREADABLE:
         detail = Detail("p7s", "CMS", signature.reason)
-        found = replace(examined.findings, signature=signature.verdict, details=(detail,))
-        return replace(examined, findings=found)
+        return replace(examined, findings=_also(replace(examined.findings, signature=signature.verdict), detail))
     details = () if signature.verdict.accepted else (Detail("p7s", signature.verdict.value, signature.reason),)
     found = replace(
-        examined.findings,
+        _also(examined.findings, *details),
         signature=signature.verdict,
         file_hash=hashlib.sha256(signature.xml).digest(),
-        details=examined.findings.details + details,
     )
     return _document(replace(examined, findings=found, xml=signature.xml), signature.xml, tools)
 
@@ -254,6 +254,11 @@ def _document(examined: Examined, xml: bytes, tools: Tools) -> Examined:
             found = replace(found, facts=facts)
             examined = replace(examined, target=facts.target)
     return replace(examined, findings=found)
+
+
+def _also(found: Findings, *details: Detail) -> Findings:
+    """With what was found out now, after what was found out before: the answer may be about either."""
+    return replace(found, details=found.details + details)
 
 
 def _detail(finding: Finding) -> Detail:
