@@ -130,6 +130,10 @@ def test_a_mail_for_an_ec_key_says_that_we_cannot_do_that_yet(run: Run, folder: 
         (("mail.eml", "--p12", "mail.eml"), UnavailableError),
         (("mail.eml", "--key", "enc.pem", "--cert", "enc.pem"), UnavailableError),
         (("mail.eml", "--key", "enc.key", "--cert", "enc.key"), UnavailableError),
+        (
+            ("mail.eml", "--key", "ec.key", "--cert", "enc.pem"),
+            UnavailableError,
+        ),  # a pair that does not belong together
         (("mail.eml", *PEM, "--trust", "password"), UnavailableError),
     ],
 )

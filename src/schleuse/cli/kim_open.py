@@ -168,7 +168,7 @@ def _own_key(p12: Path | None, key: Path | None, cert: Path | None, password: by
             certificate = x509.load_pem_x509_certificate(_read(cert))
         except ValueError as cause:
             raise KeyMissingError(f"{cert} is no certificate in PEM") from cause
-        return _OwnKey(certificate.public_bytes(serialization.Encoding.DER), open_private_key(_read(key), password))
+        return _pair(certificate, open_private_key(_read(key), password))
     raise NoKeyGivenError("give either --p12, or --key together with --cert")
 
 
@@ -179,4 +179,11 @@ def _from_p12(content: bytes, password: bytes | None) -> _OwnKey:
         raise KeyMissingError("the PKCS#12 does not open: wrong password (--password-file), or no PKCS#12") from cause
     if certificate is None or not isinstance(key, (rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey)):
         raise KeyMissingError("the PKCS#12 does not hold a certificate together with its RSA or EC key")
+    return _pair(certificate, key)
+
+
+def _pair(certificate: x509.Certificate, key: PrivateKey) -> _OwnKey:
+    """A key of another certificate opens nothing, and the sender would be blamed for it (result 02)."""
+    if certificate.public_key() != key.public_key():
+        raise KeyMissingError("the private key is not that of the certificate; give the one that belongs to it")
     return _OwnKey(certificate.public_bytes(serialization.Encoding.DER), key)
