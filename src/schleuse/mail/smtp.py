@@ -74,7 +74,7 @@ class Phase(Enum):
     CLOSED = auto()
 
 
-WAITING: Final = frozenset({Phase.KEEPING, Phase.CHECKING})
+WAITING: Final = (Phase.KEEPING, Phase.CHECKING)  # asked several times a mail, and a set would hash them in Python
 
 
 class Session:

@@ -68,14 +68,19 @@ class TLSPipe:
 
     def _read(self) -> bytes:
         plain = []
-        with contextlib.suppress(ssl.SSLWantReadError):
-            try:
-                while chunk := self._tls.read(RECORD):
-                    plain.append(chunk)
-                self.ended = True
-            except ssl.SSLZeroReturnError:
-                self.ended = True
-        return b"".join(plain)
+        try:
+            # Asking first: most octets end with a whole record, and an exception costs as much as reading a command.
+            while self._in.pending or self._tls.pending():
+                chunk = self._tls.read(RECORD)
+                if not chunk:
+                    self.ended = True
+                    break
+                plain.append(chunk)
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            self.ended = True
+        return plain[0] if len(plain) == 1 else b"".join(plain)
 
     def send(self, plain: bytes) -> None:
         self._tls.write(plain)
