@@ -17,7 +17,7 @@ from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElaps
 
 from schleuse.config import FILE_NAME, Config, default_home, read_config
 from schleuse.errors import ConflictError
-from schleuse.processes.life import only_instance
+from schleuse.processes.life import keep_private, only_instance
 from schleuse.processes.observe import configure_log
 from schleuse.processes.supervisor import Role, Supervisor, role_command
 
@@ -33,7 +33,7 @@ class NoHomeError(ConflictError):
 
 def run(role: Literal["kim", "eau"], *, home: Home = None) -> None:
     """Run one role in the foreground; systemd and `schleuse up` start it like this."""
-    _keep_private()
+    keep_private()
     folder = home or default_home()
     config = read_config(folder)
     configure_log(role)
@@ -53,7 +53,7 @@ def up(*, demo: bool = False, home: Home = None) -> None:
     demo
         On the first start, make a home with three insurers, two practices and a development PKI.
     """
-    _keep_private()
+    keep_private()
     folder = home or default_home()
     console = Console(stderr=True)
     if not (folder / FILE_NAME).exists():
@@ -69,11 +69,6 @@ def up(*, demo: bool = False, home: Home = None) -> None:
     with only_instance(config.home, "supervisor"):
         configure_log("supervisor")
         asyncio.run(_up(config, console))
-
-
-def _keep_private() -> None:
-    """Databases, logs and segments name who writes to whom: nobody else on this machine may read them."""
-    os.umask(0o077)
 
 
 async def _up(config: Config, console: Console) -> None:

@@ -15,6 +15,11 @@ from schleuse.errors import ConflictError
 from schleuse.processes.supervisor import SUPERVISED
 
 
+def keep_private() -> None:
+    """Databases, logs and segments name who writes to whom: nobody else on this machine may read what we make."""
+    os.umask(0o077)
+
+
 class AlreadyRunningError(ConflictError):
     """This role runs on this home already; stop that one first."""
 
