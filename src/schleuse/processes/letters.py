@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import aiosmtplib
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.x509 import load_der_x509_certificate
 
 from schleuse.clock import utc_now
 from schleuse.config import Config, host_and_port
@@ -33,15 +35,26 @@ def finisher(config: Config, vault: Vault) -> Callable[[Unsent], bytes]:
 
     def finish(letter: Unsent) -> bytes:
         draft = vault.unseal(letter.ik, letter.draft, context(letter.ik, letter.message_id, "draft"))
+        theirs = _usable(directory.current().certificates(letter.recipient))
         return build_kim_mail(
             draft,
             signer=vault.signer(letter.ik),
-            recipients=[(letter.recipient, directory.current().certificates(letter.recipient)[0])],
-            sender=(letter.sender, vault.certificates(letter.ik)[0]),
+            recipients=[(letter.recipient, certificate) for certificate in theirs],
+            sender=(letter.sender, _usable(vault.certificates(letter.ik))[0]),
             date=utc_now(),
         )
 
     return finish
+
+
+def _usable(certificates: Sequence[bytes]) -> Sequence[bytes]:
+    """Those that we can encrypt for, all of them: which of its cards a practice opens its mail with is its own affair.
+
+    A practice with RSA and EC certificates side by side reads the RSA ones. With EC alone there is no way yet (TI
+    ECIES): then all are given back, and building the mail says so.
+    """
+    rsa_keyed = [one for one in certificates if isinstance(load_der_x509_certificate(one).public_key(), RSAPublicKey)]
+    return rsa_keyed or certificates
 
 
 class Submitter:
