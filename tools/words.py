@@ -160,6 +160,7 @@ TROUBLE: Mapping[str, Sequence[str]] = {
 
 METRICS: Mapping[str, str] = {
     "schleuse_kim_events_total": "`mail_failed`, `own_fault`, `outbound.*` with trouble or `*.store_failed` rises",
+    "schleuse_kim_spool_octets": "`free` is less than 30 % of `total` (warn), less than 15 % (make room now); under 5 % mail gets 4xx",
     "schleuse_kim_deliveries": "HELD of an insurer grows, or anything is QUARANTINED",
     "schleuse_eau_mails": "QUARANTINED grows; RETURNED grows faster than DELIVERED: a software update at practices, or"
     " a fault of ours",

@@ -13,7 +13,7 @@ from schleuse.config import Environment, read_config
 from schleuse.identifiers import IK
 from schleuse.mail.spool import OsDisk
 from schleuse.processes.home import NewHome, NewInsurer, NewPractice, SameNameTwiceError, create_home
-from schleuse.processes.kim import room_for_mail
+from schleuse.processes.kim import Room, room_for_mail
 from schleuse.processes.rehearsal import rehearse
 
 KASSE = NewInsurer(IK("109900011"), "Kasse", "kasse")
@@ -112,3 +112,16 @@ def test_the_operator_says_how_much_of_the_disk_stays_free(home: Path) -> None:
     file = home / "schleuse.toml"
     file.write_text(file.read_text().replace("[kim]", f"[kim]\nmin_free_octets = {100 << 20}"))
     assert room_for_mail(read_config(home), DiskWithRoom(60)) == "60 MiB are free for the spool, 100 must stay free"
+
+
+def test_the_room_on_the_disk_is_a_figure_before_it_is_trouble(tmp_path: Path) -> None:
+    (family,) = Room(tmp_path, DiskWithRoom(60)).collect()
+    assert {sample.labels["which"]: sample.value for sample in family.samples} == {
+        "free": 60 << 20,
+        "total": 1000 << 20,
+    }
+
+
+def test_a_disk_that_does_not_answer_gives_no_figure_and_is_no_fault(tmp_path: Path) -> None:
+    (family,) = Room(tmp_path / "gone", OsDisk()).collect()
+    assert family.samples == []
