@@ -1,0 +1,97 @@
+"""What a writer to the journal sees: levels, receipts, and the ways in which it says no (journal.md § 12, § 13)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from schleuse.errors import ConflictError, CorruptError, MalformedError, RefusedError, UnavailableError
+
+
+class Level(IntEnum):
+    """How far an entry has come when its writer goes on (§ 12.5)."""
+
+    DURABLE = 1  # its frame is flushed
+    PUBLISHED = 2  # a checkpoint that we signed covers it, durably
+    WITNESSED = 3  # a checkpoint that satisfies the policy covers it
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """One entry is durable. share: S_journal for the vault's key kinds (§ 14.1)."""
+
+    origin: str
+    index: int
+    leaf_hash: bytes
+    durable_size: int
+    share: bytes | None = None
+
+    def __repr__(self) -> str:  # the share is half of a key
+        return f"Receipt({self.origin!r}, {self.index}, {self.leaf_hash.hex()})"
+
+
+class JournalUnavailableError(UnavailableError):
+    """The disk failed or the process is gone; nothing may be released (RP-01). The operator can help."""
+
+    code = "journal.unavailable"
+
+
+class JournalBusyError(UnavailableError):
+    """More waits than may wait. Sending the same event again later helps."""
+
+    code = "journal.busy"
+
+
+class JournalFullError(UnavailableError):
+    """No room for another segment; reads and proofs go on. The operator must give room."""
+
+    code = "journal.full"
+
+
+class LevelTimeoutError(UnavailableError):
+    """The entry is durable, but the level that was asked for did not come in time."""
+
+    code = "journal.level-timeout"
+
+
+class QuarantinedError(CorruptError):
+    """What the disk holds contradicts itself or a witness. `findings` name the file and the place."""
+
+    code = "journal.quarantined"
+
+    def __init__(self, findings: tuple[str, ...]) -> None:
+        super().__init__(
+            "the journal is in QUARANTINE, takes no entry, signs nothing; the operator and a witness's copy decide:\n"
+            + "\n".join(findings)
+        )
+        self.findings = findings
+
+
+class EventReusedError(ConflictError):
+    """The event's id is taken by an entry with other bytes. The writer must use a new UUIDv7."""
+
+    code = "journal.event-reused"
+
+
+class UnknownLogError(RefusedError):
+    """No log has this origin or number. The configuration of the journal role names its logs."""
+
+    code = "journal.unknown-log"
+
+
+class NotAllowedError(RefusedError):
+    """This peer may not do this; the configuration of the journal role says who may."""
+
+    code = "journal.not-allowed"
+
+
+class BeyondSizeError(RefusedError):
+    """The log is shorter than what was asked for, or the entry was deleted after its period."""
+
+    code = "journal.beyond-size"
+
+
+class BadRequestError(MalformedError):
+    """Not a request of the socket protocol (§ 13); the client's program can change it."""
+
+    code = "journal.bad-request"

@@ -1,0 +1,315 @@
+"""The tree and the entries of one log on disk: a file per binary level, and entries in segments (journal.md § 5).
+
+No file per tile: every tile and bundle of every size ever published is a range of these files. They are written from
+the write-ahead log and may lag behind it, so nothing here is flushed before segments of that log are given up.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from schleuse.journal.contracts import BeyondSizeError
+from schleuse.journal.disk import Disk, write_all
+from schleuse.journal.hashing import HASH_SIZE
+from schleuse.journal.tiles import WIDTH, Bundle, Tile
+
+SEGMENT_ENTRIES = 65_536  #: entries in one file of entries, 256 bundles
+_MAX_OPEN = 512
+_OFFSET = struct.Struct(">Q")
+
+
+class Files:
+    """Descriptors by path, the least recently used closed first: 95 logs of 20 levels are more than a process has."""
+
+    def __init__(self, disk: Disk, most: int = _MAX_OPEN) -> None:
+        self.disk = disk
+        self.unflushed: set[Path] = set()
+        self._most = most
+        self._open: dict[Path, int] = {}
+
+    def write(self, path: Path, data: bytes, offset: int) -> None:
+        """Raises OSError. Not flushed."""
+        self.unflushed.add(path)
+        write_all(self.disk, self._fd(path, create=True), data, offset)
+
+    def read(self, path: Path, length: int, offset: int) -> bytes:
+        """Fewer bytes at the end of the file. Raises OSError."""
+        try:
+            return self.disk.read(self._fd(path, create=False), length, offset)
+        except FileNotFoundError:
+            return b""
+
+    def size(self, path: Path) -> int:
+        """Length of the file, 0 if there is none."""
+        try:
+            return self.disk.size(self._fd(path, create=False))
+        except FileNotFoundError:
+            return 0
+
+    def truncate(self, path: Path, length: int) -> None:
+        """Cut the file. Raises OSError."""
+        self.unflushed.add(path)
+        self.disk.truncate(self._fd(path, create=True), length)
+
+    def forget(self, path: Path) -> None:
+        """Close the file, because it goes away."""
+        self.unflushed.discard(path)
+        if (fd := self._open.pop(path, None)) is not None:
+            self.disk.close(fd)
+
+    def close(self) -> None:
+        """Close all."""
+        for fd in self._open.values():
+            self.disk.close(fd)
+        self._open.clear()
+
+    def _fd(self, path: Path, *, create: bool) -> int:
+        fd = self._open.pop(path, None)
+        if fd is None:
+            if len(self._open) >= self._most:
+                self.disk.close(self._open.pop(next(iter(self._open))))
+            fd = self.disk.open(path, create=create)
+        self._open[path] = fd
+        return fd
+
+
+def flush(disk: Disk, paths: Sequence[Path]) -> None:
+    """Put these files and their folders on the medium, with own descriptors, so that any thread may. Raises OSError."""
+    for path in paths:
+        fd = disk.open(path, create=True)
+        try:
+            disk.sync(fd)
+        finally:
+            disk.close(fd)
+    for folder in {path.parent for path in paths}:
+        disk.sync_directory(folder)
+
+
+class TreeFiles:
+    """The hashes of a tree, level by level; satisfies `tree.Nodes`. What was added is readable at once."""
+
+    def __init__(self, folder: Path, files: Files) -> None:
+        self._folder = folder
+        self._files = files
+        self._written: list[int] = []  # hashes in each file
+        self._waiting: list[list[bytes]] = []
+
+    def begin_at(self, size: int) -> None:
+        """Cut all files to a tree of this size. Raises OSError."""
+        self._written, self._waiting = [], []
+        for level in range(max(size.bit_length(), self._levels_on_disk())):
+            self._files.truncate(self._path(level), HASH_SIZE * (size >> level))
+            self._written.append(size >> level)
+            self._waiting.append([])
+
+    def add(self, added: Sequence[list[bytes]]) -> None:
+        """What `Frontier.extend` returned."""
+        for level, hashes in enumerate(added):
+            if level == len(self._waiting):
+                self._waiting.append([])
+                self._written.append(0)
+            self._waiting[level] += hashes
+
+    def write(self) -> None:
+        """Append what waits to the files. After OSError it waits still, and may be written again."""
+        for level, hashes in enumerate(self._waiting):
+            if hashes:
+                self._files.write(self._path(level), b"".join(hashes), HASH_SIZE * self._written[level])
+                self._written[level] += len(hashes)
+                self._waiting[level] = []
+
+    def node(self, level: int, index: int) -> bytes:
+        """See `tree.Nodes`."""
+        return self._hashes(level, index, 1)
+
+    def tile(self, tile: Tile) -> bytes:
+        """Content of a tile that exists at the tree's size."""
+        return self._hashes(8 * tile.level, WIDTH * tile.index, tile.width)
+
+    def hashes_on_disk(self, level: int, first: int, count: int) -> bytes:
+        """Hashes of a level as its file has them. Raises BeyondSizeError."""
+        data = self._files.read(self._path(level), HASH_SIZE * count, HASH_SIZE * first)
+        if len(data) != HASH_SIZE * count:
+            raise BeyondSizeError(f"{self.name(level)} has no hashes {first} to {first + count - 1}")
+        return data
+
+    def name(self, level: int) -> str:
+        """Of a level's file, for findings."""
+        return f"{self._folder.name}/{self._path(level).name}"
+
+    def _hashes(self, level: int, first: int, count: int) -> bytes:
+        if level < len(self._written) and first + count > self._written[level]:
+            self.write()
+        return self.hashes_on_disk(level, first, count)
+
+    def _path(self, level: int) -> Path:
+        return self._folder / f"b{level:02}"
+
+    def _levels_on_disk(self) -> int:
+        names = self._files.disk.names(self._folder)
+        return sum(1 for name in names if len(name) == 3 and name[0] == "b" and name[1:].isdigit())
+
+
+class EntryFiles:
+    """The entries, each with its length before it, and where each bundle begins."""
+
+    def __init__(self, folder: Path, files: Files, segment_entries: int = SEGMENT_ENTRIES) -> None:
+        self._folder = folder
+        self._files = files
+        self._per_segment = segment_entries
+        self._size = 0  # entries added
+        self._end = 0  # bytes written to the last segment
+        self._waiting: list[bytes] = []
+
+    def begin_at(self, size: int) -> None:
+        """Cut the files to this many entries. Raises OSError, BeyondSizeError if they hold fewer."""
+        self._size, self._waiting = size, []
+        number, inside = divmod(size, self._per_segment)
+        self._end = self._end_of(size) if inside else 0
+        self._files.truncate(self._segment(number), self._end)
+        self._files.truncate(self._offsets, 8 * -(-size // WIDTH))
+        for path in self._segments_after(number):
+            self._files.truncate(path, 0)
+
+    def add(self, entries: Sequence[bytes]) -> None:
+        """Entries in the order of the log."""
+        self._waiting += entries
+
+    def write(self) -> None:
+        """Append what waits to the files. After OSError it waits still, and may be written again."""
+        while self._waiting:
+            room = self._per_segment - self._size % self._per_segment
+            batch = self._waiting[:room]
+            number = self._size // self._per_segment
+            parts, offsets, at = [], [], 0 if self._size % self._per_segment == 0 else self._end
+            start = at
+            for index, entry in enumerate(batch, self._size):
+                if index % WIDTH == 0:
+                    offsets.append(_OFFSET.pack(at))
+                parts.append(len(entry).to_bytes(2) + entry)
+                at += 2 + len(entry)
+            self._files.write(self._segment(number), b"".join(parts), start)
+            if offsets:
+                self._files.write(self._offsets, b"".join(offsets), 8 * -(-self._size // WIDTH))
+            self._size += len(batch)
+            self._end = at
+            self._waiting = self._waiting[room:]
+
+    def bundle(self, bundle: Bundle) -> bytes:
+        """Content of a bundle. Raises BeyondSizeError where the log is shorter or entries are deleted."""
+        if WIDTH * bundle.index + bundle.width > self._size:
+            self.write()
+        if WIDTH * bundle.index + bundle.width > self._size:
+            raise BeyondSizeError(f"the log has {self._size} entries, not {WIDTH * bundle.index + bundle.width}")
+        first_of_segment = WIDTH * bundle.index % self._per_segment == 0
+        return self._cut(bundle.index, bundle.width, 0 if first_of_segment else self._offset(bundle.index))
+
+    def read(self, start: int, stop: int) -> Iterator[bytes]:
+        """Entries start to stop - 1. Raises BeyondSizeError."""
+        while start < stop:
+            index, skip = divmod(start, WIDTH)
+            width = min(WIDTH, stop - WIDTH * index)
+            yield from _split(self.bundle(Bundle(index, width)))[skip:]
+            start = WIDTH * index + width
+
+    def read_checked(self, start: int, stop: int) -> Iterator[bytes]:
+        """As `read`, from files that nobody has judged yet: each bundle must begin where the one before ended."""
+        end: int | None = None
+        for index in range(start // WIDTH, -(-stop // WIDTH)):
+            first = index * WIDTH
+            if self._offset(index) != (0 if first % self._per_segment == 0 else end) and end is not None:
+                raise BeyondSizeError(f"{self.offsets_name} has a wrong offset of bundle {index}")
+            width = min(WIDTH, stop - first)
+            data = self._cut(index, width, self._offset(index))
+            end = self._offset(index) + len(data)
+            yield from _split(data)[max(start - first, 0) :]
+
+    def erase_below(self, index: int, erased: int) -> list[Path]:
+        """Delete segments wholly below `index`, overwrite the rest below it with zeros (§ 17); from `erased` on.
+
+        Returns the files that must be flushed before the deletion may be called done. Raises OSError.
+        """
+        self.write()
+        for number in range(erased // self._per_segment, index // self._per_segment):
+            self._files.forget(self._segment(number))
+            self._files.disk.unlink(self._segment(number))
+        number, inside = divmod(index, self._per_segment)
+        if not inside:
+            return []
+        first = number * self._per_segment
+        for bundle in range(first // WIDTH, -(-index // WIDTH)):
+            start = 0 if bundle * WIDTH == first else self._offset(bundle)
+            data = self._cut(bundle, min(WIDTH, index - bundle * WIDTH), start)
+            # The lengths stay: without them nobody finds the entries that follow.
+            empty = b"".join(len(entry).to_bytes(2) + bytes(len(entry)) for entry in _split(data))
+            self._files.write(self._segment(number), empty, start)
+        return [self._segment(number)]
+
+    def name(self, index: int) -> str:
+        """Of the file that holds an entry, for findings."""
+        return f"{self._folder.name}/{self._segment(index // self._per_segment).name}"
+
+    @property
+    def offsets_name(self) -> str:
+        """Of the file that says where bundles begin, for findings."""
+        return f"{self._folder.name}/{self._offsets.name}"
+
+    def _end_of(self, size: int) -> int:
+        """Where entry size - 1 ends in its segment."""
+        bundle, width = (size - 1) // WIDTH, (size - 1) % WIDTH + 1
+        start = 0 if bundle * WIDTH % self._per_segment == 0 else self._offset(bundle)
+        return start + len(self._cut(bundle, width, start))
+
+    def _cut(self, index: int, width: int, start: int) -> bytes:
+        """`width` entries of a bundle that begins at `start` in its segment, with their lengths."""
+        path = self._segment(index * WIDTH // self._per_segment)
+        data = self._files.read(path, self._bundle_length(index, start), start)
+        at = 0
+        for _ in range(width):
+            if at + 2 > len(data):
+                raise BeyondSizeError(f"{self.name(index * WIDTH)} ends before entry {index * WIDTH + width - 1}")
+            at += 2 + int.from_bytes(data[at : at + 2])
+        if at > len(data):
+            raise BeyondSizeError(f"{self.name(index * WIDTH)} ends inside an entry of bundle {index}")
+        return data[:at]
+
+    def _bundle_length(self, index: int, start: int) -> int:
+        """Bytes up to the next bundle, or to the end of the file where there is none in this segment."""
+        last_of_segment = (index + 1) * WIDTH % self._per_segment == 0
+        following = b"" if last_of_segment else self._files.read(self._offsets, 8, 8 * (index + 1))
+        end = int.from_bytes(following) if len(following) == 8 else 0
+        if end <= start:
+            end = self._files.size(self._segment(index * WIDTH // self._per_segment))
+        return max(end - start, 0)
+
+    def _offset(self, index: int) -> int:
+        data = self._files.read(self._offsets, 8, 8 * index)
+        if len(data) != 8:
+            raise BeyondSizeError(f"{self.offsets_name} has no offset of bundle {index}")
+        return _OFFSET.unpack(data)[0]  # type: ignore[no-any-return]
+
+    @property
+    def _offsets(self) -> Path:
+        return self._folder / "offsets"
+
+    def _segment(self, number: int) -> Path:
+        return self._folder / f"entries-{number:06}"
+
+    def _segments_after(self, number: int) -> list[Path]:
+        names = self._files.disk.names(self._folder)
+        return [
+            self._folder / name
+            for name in names
+            if name.startswith("entries-") and int(name.rpartition("-")[2]) > number
+        ]
+
+
+def _split(data: bytes) -> list[bytes]:
+    entries, at = [], 0
+    while at < len(data):
+        end = at + 2 + int.from_bytes(data[at : at + 2])
+        entries.append(data[at + 2 : end])
+        at = end
+    return entries

@@ -1,0 +1,280 @@
+"""Starting: is the disk what we left, and what did the last process make durable (journal.md § 12.3)?
+
+First everything is read and judged; only a disk without findings is changed (torn tail erased, files cut and
+rebuilt). With findings the journal opens in QUARANTINE: it can be read, takes no entry and signs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+
+from schleuse.errors import Error, MalformedError
+from schleuse.journal.checkpoint import Checkpoint, parse_checkpoint
+from schleuse.journal.contracts import BeyondSizeError
+from schleuse.journal.disk import Disk, OsDisk
+from schleuse.journal.frame import (
+    CONTROL,
+    BadFrameError,
+    Control,
+    CosignatureLines,
+    MinimumIndex,
+    NewLog,
+    SignedCheckpoint,
+    parse_control,
+    records,
+)
+from schleuse.journal.hashing import HASH_SIZE, NODE_PREFIX, leaf_hashes
+from schleuse.journal.levels import Files
+from schleuse.journal.log import Log, Recent, Signed
+from schleuse.journal.note import parse_note
+from schleuse.journal.state import BadStateError, LogState, State, read_state
+from schleuse.journal.store import LOGS_FOLDER, NOTE, WAL_FOLDER, Journal, Settings
+from schleuse.journal.tree import root_at
+from schleuse.journal.wal import Frame, Position, Wal, Walk
+
+_PIECE = 65_536  #: entries or hashes checked at a time
+
+
+def open_journal(
+    settings: Settings,
+    *,
+    disk: Disk | None = None,
+    verify: bool = True,
+    on_failure: Callable[[], None] = lambda: None,
+) -> Journal:
+    """The journal in this folder, made if it is not there. Look at its `findings`: any means QUARANTINE.
+
+    verify: read all entries and hashes again and compare them; about 500,000 entries a second.
+    on_failure: called once when the disk fails; the process should end. Raises OSError.
+    """
+    disk = disk or OsDisk()
+    for folder in (settings.folder, settings.folder / WAL_FOLDER, settings.folder / LOGS_FOLDER):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    opening = _Opening(settings, disk)
+    opening.read(verify=verify)
+    if not opening.findings:
+        opening.rebuild()
+    wal = Wal(
+        settings.folder / WAL_FOLDER,
+        disk,
+        opening.walk.end,
+        segment_size=settings.segment_size,
+        spares=settings.spares,
+    )
+    if not opening.findings:
+        wal.start()
+    journal = Journal(
+        settings,
+        disk,
+        opening.files,
+        wal,
+        list(opening.logs.values()),
+        opening.recent,
+        ThreadPoolExecutor(1, "journal-flush"),
+        oldest=opening.state.oldest,
+        started={log.number: log.started for log in opening.state.logs},
+        findings=tuple(opening.findings),
+        on_failure=on_failure,
+    )
+    opening.serve(journal)
+    return journal
+
+
+def new_log(settings: Settings, files: Files, number: int, origin: str) -> Log:
+    """A log with its folder. Raises OSError."""
+    folder = settings.folder / LOGS_FOLDER / f"{number:05}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return Log(number, origin, folder, files, settings.segment_entries)
+
+
+class _Opening:
+    """One start, in the order of § 12.3."""
+
+    def __init__(self, settings: Settings, disk: Disk) -> None:
+        self.files = Files(disk)
+        self.findings: list[str] = []
+        self.logs: dict[int, Log] = {}
+        self.recent = Recent(settings.window)
+        self.state = State()
+        self._settings = settings
+        self._disk = disk
+        self._frames: list[Frame] = []
+        self._lines: list[CosignatureLines] = []
+        self.walk = Walk(settings.folder / WAL_FOLDER, disk, Position(), segment_size=settings.segment_size)
+
+    def read(self, *, verify: bool) -> None:
+        """Judge what is there; changes nothing."""
+        try:
+            self.state = read_state(self._settings.folder)
+        except BadStateError as error:
+            self.findings.append(str(error))
+            return
+        self.walk = Walk(
+            self._settings.folder / WAL_FOLDER, self._disk, self.state.oldest, segment_size=self._settings.segment_size
+        )
+        self._frames = list(self.walk.frames())
+        self.findings += self.walk.findings
+        if self.walk.end.batch < self.state.applied.batch:
+            self.findings.append(
+                f"write-ahead log: ends before frame {self.walk.end.batch}, but {self.state.applied.batch} were applied"
+            )
+        for one in self.state.logs:
+            log = self.logs[one.number] = new_log(self._settings, self.files, one.number, one.origin)
+            log.minimum = one.minimum
+            self._remember_notes(log, one)
+            if verify:
+                self.findings += _differences(log, one)
+
+    def rebuild(self) -> None:
+        """Erase a torn tail, cut the files to the state, and apply the frames behind it. Raises OSError."""
+        self.walk.erase_torn()
+        for one in self.state.logs:
+            try:
+                self.logs[one.number].begin_at(one.size)
+            except (BeyondSizeError, Error) as error:
+                self.findings.append(str(error))
+        if self.findings:
+            return
+        try:
+            self._replay()
+        except (BadFrameError, KeyError, MalformedError) as error:
+            self.findings.append(f"write-ahead log: {error}")
+            return
+        for log in self.logs.values():
+            log.write()
+            log.next = log.size = log.frontier.size
+            self.findings += self._contradictions(log)
+
+    def serve(self, journal: Journal) -> None:
+        """Cosignature lines join their notes, and the newest note that satisfies the policy is served again."""
+        for log in self.logs.values():
+            for signed in list(log.notes.values()):
+                journal.publisher.serve(log, signed)
+        for record in self._lines:
+            journal.publisher.merge(self.logs[record.number], record)
+
+    def _replay(self) -> None:
+        sizes = {one.number: one.started for one in self.state.logs}
+        waiting: dict[int, list[bytes]] = {}
+        for frame in self._frames:
+            applied = frame.position.batch < self.state.applied.batch
+            for number, record in records(frame.body, frame.head.count):
+                if number == CONTROL:
+                    self._apply_control(parse_control(record), waiting, applied=applied)
+                    continue
+                log = self.logs[number]
+                index = sizes.get(number, 0)
+                sizes[number] = index + 1
+                self.recent.add(log.key + record[16:32], index)
+                if not applied:
+                    waiting.setdefault(number, []).append(record)
+            if sum(map(len, waiting.values())) >= _PIECE:
+                self._grow(waiting)
+        self._grow(waiting)
+        self._frames = []
+
+    def _grow(self, waiting: dict[int, list[bytes]]) -> None:
+        for number, entries in waiting.items():
+            self.logs[number].grow(entries)
+            self.logs[number].write()
+        waiting.clear()
+
+    def _apply_control(self, record: Control, waiting: dict[int, list[bytes]], *, applied: bool) -> None:
+        match record:
+            case NewLog(number, origin):
+                if number not in self.logs:
+                    log = self.logs[number] = new_log(self._settings, self.files, number, origin)
+                    log.begin_at(0)
+            case SignedCheckpoint(number, note):
+                parsed = parse_note(note)
+                signed = Signed(parse_checkpoint(parsed.text), parsed)
+                last = self.logs[number].signed
+                if last is None or signed.checkpoint.size > last.checkpoint.size or not applied:
+                    self.logs[number].remember(signed)
+            case CosignatureLines():
+                self._lines.append(record)
+            case MinimumIndex(number, index):
+                self.logs[number].minimum = max(index, self.logs[number].minimum)
+
+    def _remember_notes(self, log: Log, one: LogState) -> None:
+        for text in (one.served, one.signed):
+            if text:
+                note = parse_note(text.encode())
+                log.remember(Signed(parse_checkpoint(note.text), note))
+
+    def _contradictions(self, log: Log) -> Iterator[str]:
+        """What we signed must be what we have: as large at least, and the same root at that size (§ 12.3)."""
+        for source, checkpoint in self._signed_checkpoints(log):
+            yield from contradictions(log, checkpoint, source)
+
+    def _signed_checkpoints(self, log: Log) -> Iterator[tuple[str, Checkpoint]]:
+        if log.signed is not None:
+            yield "the newest signed checkpoint", log.signed.checkpoint
+        try:
+            data = (log.folder / NOTE).read_bytes()
+        except FileNotFoundError:
+            return
+        if not data:  # a power cut between its rename and its content
+            return
+        where = f"{LOGS_FOLDER}/{log.folder.name}/{NOTE}"
+        try:
+            checkpoint = parse_checkpoint(parse_note(data).text)
+        except MalformedError as error:
+            self.findings.append(f"{where}: {error}")
+            return
+        if checkpoint.origin != log.origin:
+            self.findings.append(f"{where}: is of {checkpoint.origin}, expected {log.origin}")
+            return
+        yield where, checkpoint
+
+
+def contradictions(log: Log, checkpoint: Checkpoint, source: str) -> Iterator[str]:
+    """Why a checkpoint that somebody holds shows that this log was cut or changed; nothing if it does not."""
+    size = log.frontier.size
+    if checkpoint.size > size:
+        yield f"{log.origin}: {source} has size {checkpoint.size}, the disk has {size} entries; the end is missing"
+    elif root_at(checkpoint.size, log.tree) != checkpoint.root:
+        yield f"{log.origin}: {source} has another root at size {checkpoint.size} than the disk"
+
+
+def _differences(log: Log, one: LogState) -> Iterator[str]:
+    """Compare entries with leaf hashes and each level with the one above, up to the state's size."""
+    where = LOGS_FOLDER
+    try:
+        for start in range(log.minimum, one.size, _PIECE):
+            stop = min(start + _PIECE, one.size)
+            expected = log.tree.hashes_on_disk(0, start, stop - start)
+            found = leaf_hashes(log.entries.read_checked(start, stop))
+            if b"".join(found) != expected:
+                index = start + _first_difference(found, expected)
+                yield f"{where}/{log.entries.name(index)}: entry {index} does not match its hash in {log.tree.name(0)}"
+                return
+        for level in range(one.size.bit_length() - 1):
+            yield from _level_differences(log, one.size, level)
+    except BeyondSizeError as error:
+        yield f"{where}: {error}"
+
+
+def _level_differences(log: Log, size: int, level: int) -> Iterator[str]:
+    above = size >> (level + 1)
+    for start in range(0, above, _PIECE):
+        count = min(_PIECE, above - start)
+        below = log.tree.hashes_on_disk(level, 2 * start, 2 * count)
+        expected = log.tree.hashes_on_disk(level + 1, start, count)
+        found = [
+            sha256(NODE_PREFIX + below[at : at + 2 * HASH_SIZE]).digest() for at in range(0, len(below), 2 * HASH_SIZE)
+        ]
+        if b"".join(found) != expected:
+            index = start + _first_difference(found, expected)
+            yield (
+                f"{LOGS_FOLDER}/{log.tree.name(level + 1)}: hash {index} does not follow from {log.tree.name(level)}"
+            )
+            return
+
+
+def _first_difference(found: list[bytes], expected: bytes) -> int:
+    return next(
+        (at for at, value in enumerate(found) if expected[HASH_SIZE * at : HASH_SIZE * (at + 1)] != value), len(found)
+    )

@@ -1,0 +1,647 @@
+"""The journal: the only writer of all logs, one flush for every group of entries (journal.md § 12.2, § 13).
+
+An entry waits in its log's list; the committer takes everything that waits into one frame, writes and flushes it,
+and only then anyone is told an index. Hashing comes after the answer. Nothing is retried that failed: the process
+ends, and starting again finds out what is durable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from schleuse.errors import Error
+from schleuse.journal.admission import admit, share_request
+from schleuse.journal.contracts import (
+    BeyondSizeError,
+    EventReusedError,
+    JournalBusyError,
+    JournalFullError,
+    JournalUnavailableError,
+    Level,
+    QuarantinedError,
+    Receipt,
+    UnknownLogError,
+)
+from schleuse.journal.disk import Disk, replace
+from schleuse.journal.frame import CONTROL, Control, NewLog, pack_control, pack_records
+from schleuse.journal.hashing import leaf_hash
+from schleuse.journal.levels import SEGMENT_ENTRIES, Files, flush
+from schleuse.journal.log import Log, LogConfig, Recent, Sink
+from schleuse.journal.proof import consistency_proof, inclusion_path
+from schleuse.journal.proof_file import ProofFile
+from schleuse.journal.publish import Publisher
+from schleuse.journal.state import LogState, State, write_state
+from schleuse.journal.wal import SEGMENT_SIZE, Position, Wal
+
+MAX_PENDING = 50_000  #: entries; § 12.3
+MAX_PENDING_BYTES = 16 << 20
+#: A flush that takes longer runs in a thread, so that the loop goes on taking entries (§ 12.2).
+SLOW_FLUSH_S = 0.0005
+WAL_FOLDER, LOGS_FOLDER, NOTE = "wal", "logs", "checkpoint"
+
+#: Gives S_journal for (subject, key version); journal.md § 14.1.
+Share = Callable[[bytes, int], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Of one journal. inline: True flushes in the loop, False in a thread, None decides by how long flushes take.
+
+    window: events remembered against repetition. now_us: microseconds since 1970.
+    """
+
+    folder: Path
+    logs: tuple[LogConfig, ...]
+    now_us: Callable[[], int]
+    segment_size: int = SEGMENT_SIZE
+    segment_entries: int = SEGMENT_ENTRIES
+    spares: int = 4
+    window: int = 262_144
+    inline: bool | None = None
+    share: Share | None = None
+
+
+Group = list[tuple[Log, int, list[bytes], list[tuple[Sink, Any]]]]
+Controls = list[tuple[Control, Callable[[], None]]]
+
+
+class Journal:
+    """In-process interface of § 13; `client.JournalClient` offers the same appends over the socket.
+
+    Made by `recovery.open_journal`, runs in one event loop. on_failure: told once, when nothing more can be written.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        disk: Disk,
+        files: Files,
+        wal: Wal,
+        logs: Sequence[Log],
+        recent: Recent,
+        executor: Executor,
+        *,
+        oldest: Position,
+        started: dict[int, int],
+        findings: tuple[str, ...] = (),
+        on_failure: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._settings = settings
+        self._disk = disk
+        self._files = files
+        self._wal = wal
+        self._executor = executor
+        self._on_failure = on_failure
+        self._recent = recent
+        self._by_origin = {log.origin: log for log in logs}
+        self._by_number = {log.number: log for log in logs}
+        self._oldest = oldest
+        self._started = started
+        self._segment_starts: dict[int, tuple[Position, dict[int, int]]] = {}
+        self._refusal: Error | None = QuarantinedError(findings) if findings else None
+        self.findings = findings
+        self._active: list[Log] = []
+        self._controls: Controls = []
+        self._count = self._bytes = 0
+        self._busy = False
+        self._flush_s = 0.0
+        self._applied = wal.position
+        self._flying: Group = []
+        self._room_wanted = self._saving = False
+        self._full: Error | None = None
+        self._tasks: set[asyncio.Future[None]] = set()
+        configured = {config.origin: config for config in settings.logs}
+        self.publisher = Publisher(configured, self.control, self._keep_note)
+
+    # -- writing -------------------------------------------------------------------------------------------------
+
+    async def append(self, origin: str, entry: bytes, level: Level = Level.DURABLE) -> Receipt:
+        """Write one entry and return when it has reached the level.
+
+        Raises InvalidEntryError, EventReusedError, UnknownLogError, JournalUnavailableError, JournalBusyError,
+        JournalFullError, QuarantinedError, LevelTimeoutError. After a cancellation the entry may be durable: repeat
+        it with the same bytes.
+        """
+        log = self.log(origin)
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.submit(log, entry, _FUTURES, future)
+        index = await future
+        if level > Level.DURABLE:
+            await self.publisher.wait(log, index + 1, level)
+        share = None
+        if self._settings.share is not None and (asked := share_request(entry)) is not None:
+            share = self._settings.share(*asked)
+        return Receipt(origin, index, leaf_hash(entry), log.size, share)
+
+    async def append_many(self, origin: str, entries: Sequence[bytes], level: Level = Level.DURABLE) -> Sequence[int]:
+        """Write entries together and return their indexes, a range unless some were written before.
+
+        Raises as `append`; for an entry that is not taken before any is written, except for Busy.
+        """
+        log, now = self.log(origin), self._settings.now_us()
+        if not entries:
+            return range(log.size, log.size)
+        for entry in entries:
+            if self._recent.get(log.key + entry[16:32]) is None:
+                admit(entry, now)
+        self._check_room(len(entries))
+        many = _Many(len(entries))
+        for place, entry in enumerate(entries):
+            if not self._is_repeat(log, entry, many, place):
+                self._put(log, entry, many, place)
+        indexes = await many.future
+        if level > Level.DURABLE:
+            await self.publisher.wait(log, max(indexes) + 1, level)
+        whole = range(indexes[0], indexes[0] + len(indexes))
+        return whole if list(whole) == indexes else indexes
+
+    async def wait(self, origin: str, size: int, level: Level, timeout_s: float) -> None:
+        """Return when `size` entries of the log have reached the level. Raises LevelTimeoutError, UnknownLogError."""
+        await self.publisher.wait(self.log(origin), size, level, timeout_s)
+
+    def submit(self, log: Log, entry: bytes, sink: Sink, token: Any) -> None:
+        """Let `sink` be told when the entry is durable. Raises at once what `append` raises."""
+        if self._refusal is not None:
+            raise self._refusal
+        if not self._is_repeat(log, entry, sink, token):
+            admit(entry, self._settings.now_us())
+            self._check_room(1)
+            self._put(log, entry, sink, token)
+
+    def _check_room(self, count: int) -> None:
+        if self._refusal is not None:
+            raise self._refusal
+        if self._full is not None:
+            raise self._full
+        if self._count + count > MAX_PENDING or self._bytes >= MAX_PENDING_BYTES:
+            raise JournalBusyError(f"{self._count} entries wait for the disk; try the same event again in a second")
+
+    def _put(self, log: Log, entry: bytes, sink: Sink, token: Any) -> None:
+        self._recent.add(log.key + entry[16:32], log.next)
+        log.next += 1
+        if not log.pending:
+            self._active.append(log)
+        log.pending.append(entry)
+        log.waiters.append((sink, token))
+        self._count += 1
+        self._bytes += len(entry)
+        if not self._busy:
+            self._wake()
+
+    def control(self, record: Control, done: Callable[[], None]) -> None:
+        """Write a control record through the normal commit path; `done` is called when it is durable."""
+        if self._refusal is None:
+            self._controls.append((record, done))
+            self._wake()
+
+    def open_log(self, origin: str) -> Log:
+        """A new log under the next number; its record stands in the log before any of its entries."""
+        from schleuse.journal.recovery import new_log
+
+        number = max(self._by_number, default=-1) + 1
+        log = new_log(self._settings, self._files, number, origin)
+        log.begin_at(0)
+        self._by_origin[origin] = self._by_number[number] = log
+        self._started[number] = 0
+        self.control(NewLog(number, origin), lambda: None)
+        return log
+
+    def stop(self, findings: Sequence[str]) -> None:
+        """Go into QUARANTINE: a witness knows better than our disk (§ 9.1, § 12.3). Takes no entry, signs nothing."""
+        self.findings += tuple(findings)
+        self._refuse(QuarantinedError(self.findings))
+
+    # -- the commit path -----------------------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        if not self._busy:
+            self._busy = True
+            asyncio.get_running_loop().call_soon(self._commit)
+
+    def _commit(self) -> None:
+        """Take everything that waits into one frame. This is the group commit: no timer, no artificial delay."""
+        if self._refusal is not None:
+            return
+        group, controls, body, count = self._take()
+        segment = self._wal.position.segment
+        if not self._wal.make_room(len(body)):
+            self._give_back(group, JournalFullError("no segment of the write-ahead log is ready; the disk needs room"))
+            self._controls = controls + self._controls
+            self._busy = False
+            self._want_room()
+            return
+        if self._wal.position.segment != segment:
+            self._begin_segment()
+        self._flying = group
+        inline = self._settings.inline
+        if inline or (inline is None and self._flush_s < SLOW_FLUSH_S):
+            try:
+                position = self._write(body, count)
+            except OSError as cause:
+                self._fail(group, cause)
+                return
+            self._committed(group, controls, position)
+            return
+        loop = asyncio.get_running_loop()
+        flushed = loop.run_in_executor(self._executor, self._write, body, count)
+        flushed.add_done_callback(lambda future: self._flushed(future, group, controls))
+
+    def _flushed(self, future: asyncio.Future[Position], group: Group, controls: Controls) -> None:
+        cause = asyncio.CancelledError() if future.cancelled() else future.exception()
+        if cause is not None:
+            self._fail(group, cause)
+        else:
+            self._committed(group, controls, future.result())
+
+    def _write(self, body: bytes, count: int) -> Position:
+        start = time.perf_counter()
+        self._wal.write(body, count, self._settings.now_us())
+        self._flush_s += (time.perf_counter() - start - self._flush_s) / 8
+        return self._wal.position
+
+    def _take(self) -> tuple[Group, Controls, bytes, int]:
+        room = self._wal.largest_body
+        parts: list[bytes] = []
+        count = 0
+        controls, self._controls = self._controls, []
+        if controls:
+            packed = [pack_control(record) for record, _ in controls]
+            while sum(len(record) + 4 for record in packed) > room:
+                self._controls.insert(0, controls.pop())
+                packed.pop()
+            parts.append(pack_records(CONTROL, packed))
+            room -= len(parts[0])
+            count = len(packed)
+        group: Group = []
+        whole = self._bytes + 4 * self._count <= room
+        active, self._active = self._active, []
+        for log in active:
+            taken = len(log.pending) if whole else _fitting(log.pending, room)
+            entries, waiters = log.pending[:taken], log.waiters[:taken]
+            log.pending, log.waiters = log.pending[taken:], log.waiters[taken:]
+            if log.pending:
+                self._active.append(log)
+            if not entries:
+                continue
+            group.append((log, log.size, entries, waiters))
+            part = pack_records(log.number, entries)
+            parts.append(part)
+            room -= len(part)
+            count += taken
+            self._count -= taken
+            self._bytes -= len(part) - 4 * taken
+        return group, controls, b"".join(parts), count
+
+    def _committed(self, group: Group, controls: Controls, position: Position) -> None:
+        """Tell everybody, start the next group, and hash only then (§ 12.2, § 19)."""
+        told: dict[Sink, list[tuple[Any, int]]] = {}
+        for log, first, entries, waiters in group:
+            log.size = first + len(entries)
+            index = first
+            for sink, token in waiters:
+                done = told.get(sink)
+                if done is None:
+                    done = told[sink] = []
+                done.append((token, index))
+                index += 1
+            if log.repeats:
+                self._answer_repeats(log, told)
+        for sink, done in told.items():
+            sink.resolve(done)
+        if self._active or self._controls:
+            asyncio.get_running_loop().call_soon(self._commit)
+        else:
+            self._busy = False
+        for log, _, entries, _ in group:
+            log.grow(entries)
+        self._flying, self._applied = [], position
+        for _, done_control in controls:
+            done_control()
+
+    def _is_repeat(self, log: Log, entry: bytes, sink: Sink, token: Any) -> bool:
+        """The same event again (§ 4): the earlier index for the same bytes, but not before that is durable."""
+        index = self._recent.get(log.key + entry[16:32])
+        if index is None:
+            return False
+        if self._entry(log, index) != entry:
+            raise EventReusedError(f"the event of this entry is that of entry {index} of {log.origin}")
+        if index < log.size:
+            sink.resolve([(token, index)])
+        else:
+            log.repeats.append((index, sink, token))
+        return True
+
+    def _entry(self, log: Log, index: int) -> bytes:
+        if index < log.frontier.size:
+            return next(log.entries.read(index, index + 1))
+        for other, first, entries, _ in self._flying:
+            if other is log and index < first + len(entries):
+                return entries[index - first]
+        return log.pending[index - (log.next - len(log.pending))]
+
+    def _answer_repeats(self, log: Log, told: dict[Sink, list[tuple[Any, int]]]) -> None:
+        waiting, log.repeats = log.repeats, []
+        for index, sink, token in waiting:
+            if index < log.size:
+                told.setdefault(sink, []).append((token, index))
+            else:
+                log.repeats.append((index, sink, token))
+
+    # -- failure -------------------------------------------------------------------------------------------------
+
+    def _fail(self, group: Group, cause: BaseException) -> None:
+        """A write or flush failed: nobody knows what is on the medium, and only a new start finds out (§ 12.3)."""
+        reason = getattr(cause, "strerror", None) or type(cause).__name__
+        error = JournalUnavailableError(
+            f"the disk of the journal failed ({reason}); the journal ends, nothing is released"
+        )
+        self._reject(group, error)
+        self._refuse(error)
+        self._on_failure()
+
+    def _refuse(self, error: Error) -> None:
+        self._refusal = error
+        self.publisher.stop(error)
+        group: Group = [(log, log.size, log.pending, log.waiters) for log in self._active]
+        for log in self._active:
+            log.pending, log.waiters = [], []
+        self._active = []
+        self._reject(group, error)
+        self._controls = []
+        for log in self._by_number.values():
+            for _, sink, token in log.repeats:
+                sink.reject([token], error)
+            log.repeats = []
+
+    def _reject(self, group: Group, error: Error) -> None:
+        for _, _, _, waiters in group:
+            for sink, token in waiters:
+                sink.reject([token], error)
+
+    def _give_back(self, group: Group, error: Error) -> None:
+        """Refuse all that waits, without any index having been used."""
+        waiting: Group = [(log, 0, log.pending, log.waiters) for log in self._active]
+        for log, _, entries, _ in group + waiting:
+            for entry in entries:
+                self._recent.drop(log.key + entry[16:32])
+        for log in self._active:
+            log.pending, log.waiters = [], []
+        for log in {log.number: log for log, *_ in group + waiting}.values():
+            log.next = log.size
+            for _, sink, token in log.repeats:
+                sink.reject([token], error)
+            log.repeats = []
+        self._active = []
+        self._count = self._bytes = 0
+        self._reject(group + waiting, error)
+
+    # -- housekeeping --------------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Once a publish interval: write buffers, sign what has grown, make room. Never waits for the disk's flush."""
+        if self._refusal is not None:
+            return
+        try:
+            for log in self._by_number.values():
+                log.write()
+            self._full = None
+        except OSError as cause:
+            # What waits is durable in the write-ahead log, and is written when there is room again.
+            self._full = JournalFullError(f"the files of the tree cannot grow ({cause.strerror}); the disk needs room")
+            return
+        for log in self._by_number.values():
+            self.publisher.publish(log)
+        self._want_room()
+
+    def _keep_note(self, log: Log) -> None:
+        """The served note as a file: a second witness against a write-ahead log that lost its end (§ 12.3)."""
+        if log.served is not None and self._refusal is None:
+            with suppress(OSError):  # evidence beside the record, not the record
+                replace(self._disk, log.folder / NOTE, log.served.note.encode(), durable=False)
+
+    def _begin_segment(self) -> None:
+        at = self._wal.position
+        self._segment_starts[at.segment] = (at, {log.number: log.size for log in self._by_number.values()})
+        self._want_room()
+
+    def _want_room(self) -> None:
+        if self._wal.wants_spares and not self._room_wanted:
+            self._room_wanted = True
+            self._background(self._make_room())
+        if self._segment_starts and self._wal.position.segment > self._oldest.segment and not self._saving:
+            self._saving = True
+            self._background(self.save())
+
+    def _background(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _make_room(self) -> None:
+        try:
+            while self._wal.wants_spares:
+                await asyncio.to_thread(self._wal.prepare)
+        except OSError:
+            pass  # no room: appends go on until the last spare is used; the next tick tries again, health() tells
+        finally:
+            self._room_wanted = False
+
+    async def save(self) -> None:
+        """Flush level files and entries, write `state`, give up segments before it (§ 12.3)."""
+        try:
+            state, below = self._state()
+            unflushed = sorted(self._files.unflushed)
+            self._files.unflushed.clear()
+            await asyncio.to_thread(_flush_and_write, self._disk, unflushed, self._settings.folder, state)
+        except OSError as cause:
+            self._fail([], cause)
+            return
+        finally:
+            self._saving = False
+        self._oldest = state.oldest
+        self._started = {log.number: log.started for log in state.logs}
+        self._segment_starts = {number: at for number, at in self._segment_starts.items() if number > below}
+        self._wal.recycle(below)
+
+    def _state(self) -> tuple[State, int]:
+        """What is hashed and written now, and the first segment that is still needed."""
+        applied = self._applied
+        for log in self._by_number.values():
+            log.write()
+        oldest, started = self._oldest, self._started
+        if applied.segment in self._segment_starts:
+            oldest, started = self._segment_starts[applied.segment]
+        logs = tuple(
+            LogState(
+                log.number,
+                log.origin,
+                log.frontier.size,
+                started.get(log.number, 0),
+                log.minimum,
+                str(log.signed.note) if log.signed else "",
+                str(log.served.note) if log.served else "",
+            )
+            for log in self._by_number.values()
+        )
+        return State(oldest, applied, logs), oldest.segment
+
+    async def close(self) -> None:
+        """Finish what waits, sign it, save the state. Never raises for a disk that fails now."""
+        while self._busy and self._refusal is None:
+            await asyncio.sleep(0)
+        if self._refusal is None:
+            self.tick()
+            while self._busy and self._refusal is None:
+                await asyncio.sleep(0)
+        for task in list(self._tasks):
+            await asyncio.wait([task])
+        if self._refusal is None:
+            await self.save()
+        self._refuse(self._refusal or JournalUnavailableError("the journal is closed"))
+        self._wal.close()
+        self._files.close()
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def log(self, origin: str) -> Log:
+        """Raises UnknownLogError."""
+        try:
+            return self._by_origin[origin]
+        except KeyError:
+            raise UnknownLogError(
+                f"no log is called {origin}; the configuration of the journal names its logs"
+            ) from None
+
+    def log_number(self, number: int) -> Log:
+        """Raises UnknownLogError."""
+        try:
+            return self._by_number[number]
+        except KeyError:
+            raise UnknownLogError(f"no log has the number {number}") from None
+
+    def logs(self) -> Iterable[Log]:
+        """All logs."""
+        return self._by_number.values()
+
+    def read(self, origin: str, start: int, stop: int) -> Iterator[bytes]:
+        """Entries start to stop - 1. Raises BeyondSizeError, UnknownLogError."""
+        log = self.log(origin)
+        if not log.minimum <= start <= stop <= log.frontier.size:
+            raise BeyondSizeError(f"{origin} has entries {log.minimum} to {log.frontier.size - 1}")
+        return log.entries.read(start, stop)
+
+    def checkpoint(self, origin: str, *, pending: bool = False) -> bytes:
+        """The newest note that satisfies the policy; `pending`: the newest we signed. Raises BeyondSizeError."""
+        log = self.log(origin)
+        signed = log.signed if pending else log.served
+        if signed is None:
+            raise BeyondSizeError(f"{origin} has no checkpoint yet")
+        return signed.note.encode()
+
+    def inclusion(self, origin: str, index: int, size: int | None = None) -> list[bytes]:
+        """Path of an entry; size: by default that of the served checkpoint. Raises TreeRangeError, BeyondSizeError."""
+        log = self.log(origin)
+        if size is None:
+            size = log.served.checkpoint.size if log.served else 0
+        if size > log.frontier.size:
+            raise BeyondSizeError(f"{origin} has {log.frontier.size} entries, not {size}")
+        return inclusion_path(index, size, log.tree)
+
+    def consistency(self, origin: str, old: int, new: int) -> list[bytes]:
+        """Raises TreeRangeError, BeyondSizeError."""
+        log = self.log(origin)
+        if new > log.frontier.size:
+            raise BeyondSizeError(f"{origin} has {log.frontier.size} entries, not {new}")
+        return consistency_proof(old, new, log.tree)
+
+    def proof_file(self, origin: str, index: int, extra: bytes | None = None) -> bytes:
+        """Proof of an entry under the served checkpoint (§ 11.4). Raises TreeRangeError, BeyondSizeError."""
+        log = self.log(origin)
+        if log.served is None:
+            raise BeyondSizeError(f"{origin} has no checkpoint yet")
+        path = inclusion_path(index, log.served.checkpoint.size, log.tree)
+        return ProofFile(index, tuple(path), log.served.note, extra).encode()
+
+    async def add_cosignature(self, origin: str, note: bytes) -> None:
+        """Merge lines of witnesses (§ 9.2). Raises MalformedError, NoteRefusedError, BeyondSizeError."""
+        if self._refusal is not None:
+            raise self._refusal
+        await self.publisher.add_cosignature(self.log(origin), note)
+
+    def health(self) -> dict[str, Any]:
+        """Figures for operators: state, spare segments, what waits, and by log how far each level is behind."""
+        return {
+            "state": "QUARANTINE" if self.findings else "STOPPED" if self._refusal else "RUNNING",
+            "findings": list(self.findings),
+            "spare_segments": self._wal.spare,
+            "pending": self._count,
+            "flush_ms": round(self._flush_s * 1000, 3),
+            "full": None if self._full is None else str(self._full),
+            "logs": {
+                log.origin: {
+                    "durable": log.size,
+                    "published": log.signed.checkpoint.size if log.signed else 0,
+                    "witnessed": log.served.checkpoint.size if log.served else 0,
+                    "minimum": log.minimum,
+                }
+                for log in self._by_number.values()
+            },
+        }
+
+
+class _Futures:
+    """Resolves one future per entry; the token is the future."""
+
+    def resolve(self, done: Sequence[tuple[Any, int]]) -> None:
+        for future, index in done:
+            if not future.done():  # whoever waited was cancelled
+                future.set_result(index)
+
+    def reject(self, tokens: Sequence[Any], error: Error) -> None:
+        for future in tokens:
+            if not future.done():
+                future.set_exception(error)
+
+
+_FUTURES = _Futures()
+
+
+class _Many:
+    """Resolves one future for many entries; the token is the entry's place."""
+
+    def __init__(self, count: int) -> None:
+        self.future: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+        self._indexes = [0] * count
+        self._left = count
+
+    def resolve(self, done: Sequence[tuple[Any, int]]) -> None:
+        for place, index in done:
+            self._indexes[place] = index
+        self._left -= len(done)
+        if not self._left and not self.future.done():
+            self.future.set_result(self._indexes)
+
+    def reject(self, tokens: Sequence[Any], error: Error) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+
+
+def _fitting(entries: Sequence[bytes], room: int) -> int:
+    """How many of the first entries fit into so many bytes of records."""
+    for count, entry in enumerate(entries):
+        room -= len(entry) + 4
+        if room < 0:
+            return count
+    return len(entries)
+
+
+def _flush_and_write(disk: Disk, paths: Sequence[Path], folder: Path, state: State) -> None:
+    flush(disk, paths)
+    write_state(disk, folder, state)
