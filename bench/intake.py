@@ -212,7 +212,7 @@ def table(results: dict[str, Any]) -> str:
         "",
         f"Aims (issue 2, part F): ratio >= {AIM_RATIO}, CPU <= {AIM_CPU_MS} ms a mail.",
         "",
-        "One connection sends its next mail only after the last one was answered: it cannot share a flush, and waits for"
+        "One connection sends its next mail only after the last one was answered: it cannot share a flush; it waits for"
         " four round trips of the protocol and one flush a mail. Our session without a store and the raw flush rate are"
         " the two parts of its ceiling.",
     ]
