@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import timedelta
 
 from tests.kim.mails import (
     ELSEWHERE,
@@ -14,6 +16,7 @@ from tests.kim.mails import (
     SUCCESS,
     Site,
     a_mail,
+    account_of,
     again_through_another_host,
     check,
     offer,
@@ -21,7 +24,7 @@ from tests.kim.mails import (
 )
 
 from schleuse.holding.states import State
-from schleuse.kim.store import OUTBOUND, MailStore, Outcome
+from schleuse.kim.store import OUTBOUND, MailStore, Outcome, open_mail_store
 from schleuse.kim.store.delivery import MAX_RECIPIENTS
 from schleuse.mail import dsn
 from schleuse.mail.contracts import Action, Notify
@@ -147,3 +150,31 @@ def test_more_recipients_than_a_statement_takes_values_do_not_stop_the_routing(s
     one_with_many = a_mail(1, *[KASSE] * MAX_RECIPIENTS)
     put(store, *(replace(one_with_many, content=a_mail(number).content) for number in range(70)))
     assert store.counts() == {KASSE: {State.HELD: 70, State.DUPLICATE_LINKED: 70 * (MAX_RECIPIENTS - 1)}}
+
+
+def test_mails_that_come_while_others_are_routed_share_the_next_round(site: Site) -> None:
+    in_a_round, go_on = threading.Semaphore(0), threading.Semaphore(0)
+
+    def step(name: str) -> None:
+        if name == "route.read":  # of a round that has mail
+            in_a_round.release()
+            assert go_on.acquire(timeout=30)
+
+    settings = replace(site.settings, gather=timedelta(0))
+    with open_mail_store(settings, account_of, now=site.clock, step=step) as store:
+        assert offer(store, a_mail(1)) == [None]
+        assert in_a_round.acquire(timeout=30)
+        assert offer(store, *(a_mail(number) for number in range(2, 7))) == [None] * 5
+        go_on.release()
+        assert in_a_round.acquire(timeout=30)
+        go_on.release()
+        assert store.route() == 0
+        assert states(store) == {KASSE: {State.HELD: 6}}
+
+
+def test_closing_waits_for_no_further_mail_and_the_next_start_routes_what_is_left(site: Site) -> None:
+    with open_mail_store(replace(site.settings, gather=timedelta(days=1)), account_of, now=site.clock) as store:
+        assert offer(store, a_mail(1)) == [None]
+    with site.open() as store:
+        assert store.route() == 1
+        assert states(store) == {KASSE: {State.HELD: 1}}
