@@ -11,9 +11,10 @@ import pytest
 from schleuse.clock import utc_now
 from schleuse.config import Environment, read_config
 from schleuse.identifiers import IK
+from schleuse.kim.store import open_mail_store
 from schleuse.mail.spool import OsDisk
 from schleuse.processes.home import NewHome, NewInsurer, NewPractice, SameNameTwiceError, create_home
-from schleuse.processes.kim import Room, room_for_mail
+from schleuse.processes.kim import Deliveries, Room, load_accounts, readiness, room_for_mail, store_settings
 from schleuse.processes.rehearsal import rehearse
 
 KASSE = NewInsurer(IK("109900011"), "Kasse", "kasse")
@@ -125,3 +126,17 @@ def test_the_room_on_the_disk_is_a_figure_before_it_is_trouble(tmp_path: Path) -
 def test_a_disk_that_does_not_answer_gives_no_figure_and_is_no_fault(tmp_path: Path) -> None:
     (family,) = Room(tmp_path / "gone", OsDisk()).collect()
     assert family.samples == []
+
+
+def test_the_mail_role_is_not_ready_without_its_database_and_counts_what_it_can(home: Path) -> None:
+    config = read_config(home)
+    accounts = load_accounts(config)
+    with open_mail_store(store_settings(config), accounts.account_of, background=False) as store:
+        assert readiness(config, store) is True
+        for file in config.home.glob("kim.sqlite*"):
+            file.write_bytes(b"no database any more" * 10_000)
+        answer = readiness(config, store)
+        assert isinstance(answer, str)
+        assert "database" in answer
+        (family,) = Deliveries(store, accounts).collect()
+        assert family.samples == []

@@ -47,6 +47,7 @@ from schleuse.processes.reports import send_reports
 log = structlog.get_logger()
 
 IDLE_SECONDS = 0.2
+TROUBLE_SECONDS = 2.0
 QUEUE_POLL = timedelta(seconds=1)
 PURGE_EVERY = timedelta(hours=1)
 #: A stopping role ends its sessions within this time; the supervisor gives it 8 s in all.
@@ -76,7 +77,7 @@ async def run(config: Config) -> None:
             store_settings(config), accounts.account_of, disk=injected_disk(), step=injected_steps()
         )
         stack.callback(store.close)
-        registry.register(_Deliveries(store, accounts))
+        registry.register(Deliveries(store, accounts))
         registry.register(Room(config.kim.spool, OsDisk()))
         logins = Passwords(_find(accounts), now=utc_now, memory_key=os.urandom(32))
         stack.callback(logins.close)
@@ -135,7 +136,7 @@ async def run(config: Config) -> None:
                 grace=timedelta(seconds=DRAIN_SECONDS / 2),
             )
         )
-        await stack.enter_async_context(observed("kim", kim.metrics, registry, lambda: room_for_mail(config, OsDisk())))
+        await stack.enter_async_context(observed("kim", kim.metrics, registry, lambda: readiness(config, store)))
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(_reports(store)), group.create_task(_purge(store))]
             await until_stopped()
@@ -151,6 +152,15 @@ def store_settings(config: Config) -> Settings:
         host=config.hostname,
         reserve_bytes=config.kim.min_free_octets,
     )
+
+
+def readiness(config: Config, store: MailStore) -> bool | str:
+    """True, or why mail would be answered with 4xx now."""
+    try:
+        store.ask()
+    except Error as error:
+        return str(error)
+    return room_for_mail(config, OsDisk())
 
 
 def room_for_mail(config: Config, disk: Disk) -> bool | str:
@@ -249,7 +259,7 @@ class Room(Collector):
         yield family
 
 
-class _Deliveries(Collector):
+class Deliveries(Collector):
     """Deliveries by owner and state, counted when somebody looks. No address is a label: it may name a person."""
 
     def __init__(self, store: MailStore, accounts: Accounts) -> None:
@@ -261,7 +271,11 @@ class _Deliveries(Collector):
             "schleuse_kim_deliveries", "Deliveries of the mail store by owner and state", labels=["owner", "state"]
         )
         numbers: TallyCounter[tuple[str, str]] = TallyCounter()
-        for name, states in self._store.counts().items():
+        try:
+            counts = self._store.counts()
+        except Error:  # the other figures are needed most just now; readiness says why
+            counts = {}
+        for name, states in counts.items():
             for state, number in states.items():
                 numbers[self._owner(name), state.value] += number
         for labels, number in numbers.items():
@@ -281,10 +295,12 @@ async def _reports(store: MailStore) -> None:
             sent = await asyncio.to_thread(send_reports, store)
         except Error as error:
             log.error("reports.waiting", code=error.code, reason=str(error))
-            sent = 0
+            await asyncio.sleep(TROUBLE_SECONDS)
+            continue
         except Exception as fault:  # one receipt that cannot be built must not stop SMTP and POP3
             log.error("reports.waiting", code="kim.reports-failed", reason=type(fault).__name__)
-            sent = 0
+            await asyncio.sleep(TROUBLE_SECONDS)
+            continue
         if not sent:
             await asyncio.sleep(IDLE_SECONDS)
 

@@ -24,7 +24,7 @@ from starlette.routing import Route
 
 from schleuse.config import host_and_port
 
-#: True, or the reason why the role cannot work now.
+#: True, or the reason why the role cannot work now. Called in a thread.
 Ready = Callable[[], bool | str]
 
 
@@ -92,7 +92,7 @@ def observation_app(role: str, registry: CollectorRegistry, ready: Ready) -> Sta
         return JSONResponse({"role": role, "alive": True})
 
     async def readiness(_request: Request) -> Response:
-        answer = ready()
+        answer = await asyncio.to_thread(ready)
         if answer is True:
             return JSONResponse({"role": role, "ready": True})
         return JSONResponse({"role": role, "ready": False, "reason": answer or "starting"}, status_code=503)

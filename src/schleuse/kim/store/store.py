@@ -14,6 +14,7 @@ from schleuse.errors import Error
 from schleuse.holding.reconcile import Books
 from schleuse.holding.states import State
 from schleuse.kim.store.audit import audit, count_states
+from schleuse.kim.store.bodies import read_cursor
 from schleuse.kim.store.delivery import MAX_RECIPIENTS, PendingReport, TooManyRecipientsError, to_us
 from schleuse.kim.store.leases import Leases
 from schleuse.kim.store.maildrop import Mailbox
@@ -113,6 +114,11 @@ class MailStore:
             moved = connection.execute(_RECONSIDER, {"ids": list(ids), "now": to_us(now)}).rowcount
         self._parts.backing.marks.write_later([Mark(id, to_us(now), State.HELD) for id in ids])
         return moved
+
+    def ask(self) -> None:
+        """Raises UnavailableError when the database does not answer."""
+        with self._parts.backing.reading() as connection:
+            read_cursor(connection)
 
     def counts(self) -> Mapping[str, Mapping[State, int]]:
         """Deliveries per account and state; OUTBOUND stands for the outbound queue."""
