@@ -7,6 +7,7 @@ to nobody, and the tree does not change. What they mean stands in the detail rec
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
@@ -22,6 +23,7 @@ NOBODY = bytes(16)  #: actor: the system itself; subject: no insured person
 NOTHING = bytes(32)  #: no object, no detail record
 
 _FIXED = struct.Struct(">4sBBHQ16s16s16s32s32s")
+_EXTENSION = struct.Struct(">BH")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -97,7 +99,7 @@ class ExtensionType(IntEnum):
     SUBJECT_KEY_VERSION = 6
 
 
-_SIZES = {
+_SIZES: Mapping[int, int] = {
     ExtensionType.SECOND_ACTOR: 16,
     ExtensionType.REFERS_TO: 16,
     ExtensionType.COUNT: 4,
@@ -230,18 +232,20 @@ def check_layout(data: bytes) -> dict[int, bytes]:
 
 def _split_extensions(data: bytes) -> dict[int, bytes]:
     extensions: dict[int, bytes] = {}
-    at, last = FIXED, -1
-    while at < len(data):
-        end = at + 3 + int.from_bytes(data[at + 1 : at + 3])
-        if at + 3 > len(data) or end > len(data):
+    at, last, size = FIXED, -1, len(data)
+    while at < size:
+        if size - at < _EXTENSION.size:
             raise BadEntryError("the entry ends inside an extension")
-        kind, value = data[at], data[at + 3 : end]
+        kind, length = _EXTENSION.unpack_from(data, at)
+        at += _EXTENSION.size + length
+        if at > size:
+            raise BadEntryError("the entry ends inside an extension")
         if kind <= last:
             raise BadEntryError("extensions stand in ascending order of their types, each at most once")
-        if kind in _SIZES and len(value) != _SIZES[ExtensionType(kind)]:
-            raise BadEntryError(f"extension {kind} has {_SIZES[ExtensionType(kind)]} bytes, not {len(value)}")
-        extensions[kind] = value
-        at, last = end, kind
+        if _SIZES.get(kind, length) != length:
+            raise BadEntryError(f"extension {kind} has {_SIZES[kind]} bytes, not {length}")
+        extensions[kind] = data[at - length : at]
+        last = kind
     return extensions
 
 

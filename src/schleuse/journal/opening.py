@@ -107,7 +107,7 @@ def _object(value: Json | None) -> tuple[bytes, str, int] | None:
         case None:
             return None
         case [str(salt), str(name), str(version)]:
-            return decode_base64(salt), name, decode_decimal(version)
+            return decode_base64(salt), name, decode_decimal(version, 1 << 64)
     raise BadOpeningError("the object of an opening is salt, id and version")
 
 

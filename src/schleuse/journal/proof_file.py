@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from schleuse.errors import MalformedError, RefusedError
+from schleuse.journal.checkpoint import parse_checkpoint
 from schleuse.journal.entry import Entry, parse_entry
 from schleuse.journal.hashing import leaf_hash
 from schleuse.journal.note import Note, parse_note
@@ -85,8 +86,9 @@ def parse_proof_file(data: bytes) -> ProofFile:
         raise BadProofFileError("found no index in the proof file")
     if len(lines) > 1 + MAX_PATH:
         raise BadProofFileError(f"a path has at most {MAX_PATH} hashes, not {len(lines) - 1}")
-    path = tuple(map(decode_hash, lines[1:]))
-    return ProofFile(decode_decimal(lines[0][6:]), path, parse_note(note), extra)
+    proof = ProofFile(decode_decimal(lines[0][6:]), tuple(map(decode_hash, lines[1:])), parse_note(note), extra)
+    parse_checkpoint(proof.note.text)
+    return proof
 
 
 def verify(proof: ProofFile, entry: bytes, policy: Policy, opening: Opening | None = None) -> Proven:

@@ -10,7 +10,7 @@ import re
 
 from schleuse.errors import MalformedError
 
-_DECIMAL = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
+_DECIMAL = re.compile(r"0|[1-9][0-9]{0,19}", re.ASCII)
 
 
 class BadTextError(MalformedError):
@@ -44,11 +44,11 @@ def decode_hash(text: str) -> bytes:
     return data
 
 
-def decode_decimal(text: str) -> int:
-    """A number from 0 to 2^63 - 1 in ASCII digits without leading zeros. Raises BadTextError.
+def decode_decimal(text: str, below: int = 1 << 63) -> int:
+    """A number from 0 in ASCII digits without leading zeros, smaller than `below` (at most 2^64). Raises BadTextError.
 
     `int()` alone would take "+5", " 5", "1_0" and digits of other scripts.
     """
-    if not _DECIMAL.fullmatch(text) or (number := int(text)) >= 1 << 63:
-        raise BadTextError("found no decimal number from 0 to 2^63 - 1 without leading zeros")
+    if not _DECIMAL.fullmatch(text) or (number := int(text)) >= below:
+        raise BadTextError("found no decimal number in its range without leading zeros")
     return number
