@@ -8,6 +8,8 @@ import threading
 from pathlib import Path
 
 import pytest
+from tests.journal.faulty_disk import FaultyDisk, When, nth
+from tests.journal.journals import ORIGIN, OTHER, config, entry, journal, release
 
 from schleuse.journal import store
 from schleuse.journal.admission import InvalidEntryError
@@ -24,8 +26,6 @@ from schleuse.journal.hashing import leaf_hash
 from schleuse.journal.note import parse_note
 from schleuse.journal.proof_file import parse_proof_file, verify
 from schleuse.journal.tree import MemoryTree
-from tests.journal.faulty_disk import FaultyDisk, When, nth
-from tests.journal.journals import ORIGIN, OTHER, config, entry, journal, release
 
 
 def test_entries_get_indexes_in_order_and_can_be_read(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_without_a_spare_segment_appends_are_refused_and_reads_go_on(tmp_path: P
             size = opened.log(ORIGIN).size
             assert list(opened.read(ORIGIN, size - 1, size)) == [entry(size - 1)]
             assert opened.health()["spare_segments"] == 0
-            del opened._wal.prepare  # type: ignore[method-assign]
+            del opened._wal.prepare
             opened.tick()
             while opened.health()["spare_segments"] == 0:
                 await asyncio.sleep(0.001)
@@ -224,7 +224,7 @@ def test_a_level_that_does_not_come_in_time_says_so(tmp_path: Path) -> None:
 
 def test_a_key_release_brings_the_share_for_its_subject_and_version(tmp_path: Path) -> None:
     async def run() -> None:
-        async with journal(tmp_path, share=lambda subject, version: subject + bytes([version])) as opened:
+        async with journal(tmp_path, share=lambda origin, subject, version: subject + bytes([version])) as opened:
             receipt = await opened.append(ORIGIN, release(1))
             assert receipt.share == b"\xb1" * 16 + b"\x03"
             assert "share" not in repr(receipt)

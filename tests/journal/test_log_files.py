@@ -56,8 +56,8 @@ def test_every_tile_and_bundle_of_a_size_can_be_read(
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_files_cut_to_a_size_go_on_from_there(tmp_path_factory: pytest.TempPathFactory, size: int, more: int) -> None:
     folder = tmp_path_factory.mktemp("log")
-    for part in written(folder, 1400, 200):
-        part.write()
+    for file in written(folder, 1400, 200):
+        file.write()
     tree, entries = TreeFiles(folder, Files(OsDisk())), entry_files(folder)
     tree.begin_at(size)
     entries.begin_at(size)

@@ -46,8 +46,8 @@ MAX_PENDING_BYTES = 16 << 20
 SLOW_FLUSH_S = 0.0005
 WAL_FOLDER, LOGS_FOLDER, NOTE = "wal", "logs", "checkpoint"
 
-#: Gives S_journal for (subject, key version); journal.md § 14.1.
-Share = Callable[[bytes, int], bytes]
+#: Gives S_journal for (origin, subject, key version); journal.md § 14.1.
+Share = Callable[[str, bytes, int], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ class Journal:
             await self.publisher.wait(log, index + 1, level)
         share = None
         if self._settings.share is not None and (asked := share_request(entry)) is not None:
-            share = self._settings.share(*asked)
+            share = self._settings.share(origin, *asked)
         return Receipt(origin, index, leaf_hash(entry), log.size, share)
 
     async def append_many(self, origin: str, entries: Sequence[bytes], level: Level = Level.DURABLE) -> Sequence[int]:

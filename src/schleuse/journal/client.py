@@ -1,0 +1,216 @@
+"""How another process writes to the journal: one pipelined connection, many appends in flight (journal.md § 13).
+
+When the connection is lost, nobody knows what became durable: every wait ends with JournalUnavailableError, and whoever
+tries again sends the same bytes, which have one index however often they arrive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import cast
+
+from schleuse.journal.admission import InvalidEntryError
+from schleuse.journal.contracts import JournalUnavailableError, Level, LevelTimeoutError, Receipt
+from schleuse.journal.entry import MAX_ENTRY
+from schleuse.journal.hashing import leaf_hash
+from schleuse.journal.publish import LEVEL_TIMEOUT_S
+from schleuse.journal.wire import (
+    FIRST_ERROR,
+    QUESTION,
+    REPLY,
+    REQUEST,
+    WAIT,
+    WAIT_FIELDS,
+    WHICH_NUMBER,
+    error_of,
+)
+
+#: A journal that answers nothing for so long is gone for us (the slowest flush is far below).
+ANSWER_S = 10.0
+CONNECT_S = 2.0
+
+Answer = tuple[int, bytes]
+
+
+class JournalClient:
+    """Appends over the socket; the same calls as `store.Journal`. Connects when first used, and again after a loss.
+
+    answer_s: after so many seconds without the reply to an append it ends with JournalUnavailableError.
+    """
+
+    def __init__(self, path: Path, *, answer_s: float = ANSWER_S) -> None:
+        self._path = path
+        self._answer_s = answer_s
+        self._pipe: _Pipe | None = None
+        self._numbers: dict[str, int] = {}
+        self._connecting = asyncio.Lock()
+
+    async def append(self, origin: str, entry: bytes, level: Level = Level.DURABLE) -> Receipt:
+        """Write one entry and return when it has reached the level. Raises as `store.Journal.append`."""
+        pipe, number = await self._log(origin)
+        index, share = await self._answer(pipe.ask(number, _sized(entry)))
+        if level > Level.DURABLE:
+            await self._wait(pipe, number, index + 1, level, LEVEL_TIMEOUT_S)
+        return Receipt(origin, index, leaf_hash(entry), index + 1, share or None)
+
+    async def append_many(self, origin: str, entries: Sequence[bytes], level: Level = Level.DURABLE) -> Sequence[int]:
+        """Write entries together and return their indexes, a range unless some were written before.
+
+        Raises as `append`, for the first entry that was refused; the others may be written.
+        """
+        receipts = await self.append_all(origin, entries, level)
+        indexes = [receipt.index for receipt in receipts]
+        whole = range(indexes[0], indexes[0] + len(indexes)) if indexes else range(0)
+        return whole if list(whole) == indexes else indexes
+
+    async def append_all(
+        self, origin: str, entries: Sequence[bytes], level: Level = Level.DURABLE
+    ) -> Sequence[Receipt]:
+        """As `append_many`, with a receipt (and key share) for each entry. For the vault: one round trip per batch."""
+        if not entries:
+            return []
+        pipe, number = await self._log(origin)
+        futures = [pipe.ask(number, _sized(entry)) for entry in entries]
+        done, _ = await asyncio.wait(futures, timeout=self._answer_s)
+        if len(done) < len(set(futures)):
+            pipe.abort()
+        await asyncio.wait(futures)
+        for future in futures:
+            future.exception()  # seen: only the first is raised
+        answers = [future.result() for future in futures]
+        top = max(index for index, _ in answers) + 1
+        if level > Level.DURABLE:
+            await self._wait(pipe, number, top, level, LEVEL_TIMEOUT_S)
+        return [
+            Receipt(origin, index, leaf_hash(entry), top, share or None)
+            for (index, share), entry in zip(answers, entries, strict=True)
+        ]
+
+    async def wait(self, origin: str, size: int, level: Level, timeout_s: float) -> None:
+        """Return when `size` entries of the log have reached the level. Raises LevelTimeoutError, UnknownLogError."""
+        pipe, number = await self._log(origin)
+        await self._wait(pipe, number, size, level, timeout_s)
+
+    async def close(self) -> None:
+        """Hang up; what is in flight ends with JournalUnavailableError."""
+        if self._pipe is not None:
+            self._pipe.abort()
+            self._pipe = None
+
+    async def _wait(self, pipe: _Pipe, number: int, size: int, level: Level, timeout_s: float) -> None:
+        question = WAIT_FIELDS.pack(WAIT, number, size, level, int(timeout_s * 1000))
+        try:
+            async with asyncio.timeout(timeout_s + self._answer_s):
+                await pipe.ask(QUESTION, question)
+        except TimeoutError as cause:
+            raise LevelTimeoutError(
+                f"the journal did not say within {timeout_s:g} s that {level.name} is reached"
+            ) from cause
+
+    async def _log(self, origin: str) -> tuple[_Pipe, int]:
+        pipe = self._pipe
+        if pipe is None or pipe.lost:
+            pipe = await self._connect()
+        number = self._numbers.get(origin)
+        if number is None:
+            number, _ = await self._answer(pipe.ask(QUESTION, bytes([WHICH_NUMBER]) + origin.encode()))
+            self._numbers[origin] = number
+        return pipe, number
+
+    async def _connect(self) -> _Pipe:
+        async with self._connecting:
+            if self._pipe is not None and not self._pipe.lost:
+                return self._pipe
+            self._numbers.clear()
+            try:
+                async with asyncio.timeout(CONNECT_S):
+                    _, pipe = await asyncio.get_running_loop().create_unix_connection(_Pipe, str(self._path))
+            except (OSError, TimeoutError) as cause:
+                reason = getattr(cause, "strerror", None) or type(cause).__name__
+                raise JournalUnavailableError(f"no journal answers at {self._path.name} ({reason})") from cause
+            self._pipe = pipe
+            return pipe
+
+    async def _answer(self, future: asyncio.Future[Answer]) -> Answer:
+        try:
+            async with asyncio.timeout(self._answer_s):
+                return await future
+        except TimeoutError as cause:
+            # Replies come in order of commit: one that is missing for so long means a stuck journal.
+            raise JournalUnavailableError(f"the journal did not answer within {self._answer_s:g} s") from cause
+
+
+class _Pipe(asyncio.Protocol):
+    """One connection: requests out, one write per turn of the loop; replies in."""
+
+    def __init__(self) -> None:
+        self.lost = False
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._asked: dict[int, asyncio.Future[Answer]] = {}
+        self._out: list[bytes] = []
+        self._last = 0
+        self._rest = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        asked, self._asked = self._asked, {}
+        for future in asked.values():
+            if not future.done():
+                future.set_exception(JournalUnavailableError("the connection to the journal was lost"))
+
+    def ask(self, number: int, data: bytes) -> asyncio.Future[Answer]:
+        """The reply to come."""
+        future: asyncio.Future[Answer] = self._loop.create_future()
+        if self.lost:
+            future.set_exception(JournalUnavailableError("the connection to the journal was lost"))
+            return future
+        self._last += 1
+        self._asked[self._last] = future
+        if not self._out:
+            self._loop.call_soon(self._send)
+        self._out.append(REQUEST.pack(len(data), number, self._last) + data)
+        return future
+
+    def abort(self) -> None:
+        """Drop the connection at once."""
+        self.lost = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        if self._rest:
+            data = self._rest + data
+        at, end, unpack, asked = 0, len(data), REPLY.unpack_from, self._asked
+        while end - at >= 17:
+            request_id, index, length = unpack(data, at)
+            if end - at - 17 < length:
+                break
+            extra = data[at + 17 : at + 17 + length] if length else b""
+            at += 17 + length
+            future = asked.pop(request_id, None)
+            if future is None or future.done():  # whoever asked was cancelled
+                continue
+            if index < FIRST_ERROR:
+                future.set_result((index, extra))
+            else:
+                future.set_exception(error_of(index, extra))
+        self._rest = data[at:]
+
+    def _send(self) -> None:
+        out, self._out = self._out, []
+        if self._transport is not None and not self.lost:
+            with suppress(OSError):
+                self._transport.write(b"".join(out))
+
+
+def _sized(entry: bytes) -> bytes:
+    if len(entry) > MAX_ENTRY:
+        raise InvalidEntryError(f"an entry has at most {MAX_ENTRY} bytes, not {len(entry)}")
+    return entry

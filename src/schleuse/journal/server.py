@@ -1,0 +1,191 @@
+"""The journal's socket: one pipelined connection per client, one write for all replies of a group (journal.md § 13)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import struct
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from schleuse.errors import Error
+from schleuse.journal.admission import is_for_vault_only, share_request
+from schleuse.journal.contracts import BadRequestError, Level, NotAllowedError
+from schleuse.journal.shares import KeyShares
+from schleuse.journal.store import Journal
+from schleuse.journal.wire import QUESTION, REPLY, REQUEST, WAIT, WAIT_FIELDS, WHICH_NUMBER, error_reply
+
+_CREDENTIALS = struct.Struct("3i")  #: struct ucred of unix(7): pid, uid, gid
+MAX_WAIT_MS = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class Peers:
+    """Which users may connect, and which of them is the vault: only it may write kinds 0x2* and gets key shares."""
+
+    writers: frozenset[int]
+    vaults: frozenset[int]
+
+
+class Connection(asyncio.Protocol):
+    """One client; a `log.Sink` whose tokens are request ids."""
+
+    def __init__(self, journal: Journal, peers: Peers, shares: KeyShares | None, open_ones: set[Connection]) -> None:
+        self._journal = journal
+        self._peers = peers
+        self._shares = shares
+        self._open = open_ones
+        self._transport: asyncio.Transport | None = None
+        self._is_vault = False
+        self._rest = b""
+        self._earned: dict[int, tuple[str, bytes, int]] = {}
+        self._waits: set[asyncio.Task[None]] = set()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        uid = peer_uid(transport.get_extra_info("socket"))
+        self._is_vault = uid in self._peers.vaults
+        if uid not in self._peers.writers and not self._is_vault:
+            self._transport.abort()
+            return
+        self._open.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._open.discard(self)
+        for task in self._waits:
+            task.cancel()
+
+    def pause_writing(self) -> None:
+        if self._transport is not None:  # a client that reads no replies may send no more requests
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self._transport is not None:
+            self._transport.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        if self._rest:
+            data = self._rest + data
+        at, end, unpack = 0, len(data), REQUEST.unpack_from
+        journal = self._journal
+        while end - at >= 12:
+            length, number, request_id = unpack(data, at)
+            if end - at - 12 < length:
+                break
+            entry = data[at + 12 : at + 12 + length]
+            at += 12 + length
+            try:
+                if number == QUESTION:
+                    self._question(request_id, entry)
+                    continue
+                log = journal.log_number(number)
+                if is_for_vault_only(entry.ljust(5, b"\0")):
+                    self._check_vault(request_id, log.origin, entry)
+                journal.submit(log, entry, self, request_id)
+            except Error as error:
+                self._earned.pop(request_id, None)
+                self._write(error_reply(request_id, error))
+        self._rest = data[at:]
+
+    def resolve(self, done: Sequence[tuple[Any, int]]) -> None:
+        """See `log.Sink`."""
+        pack = REPLY.pack
+        if self._earned and self._shares is not None:
+            self._write(b"".join([self._reply(request_id, index) for request_id, index in done]))
+            return
+        self._write(b"".join([pack(request_id, index, 0) for request_id, index in done]))
+
+    def reject(self, tokens: Sequence[Any], error: Error) -> None:
+        """See `log.Sink`."""
+        for request_id in tokens:
+            self._earned.pop(request_id, None)
+        self._write(b"".join([error_reply(request_id, error) for request_id in tokens]))
+
+    def close(self) -> None:
+        """Hang up when what is written has been sent."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def _reply(self, request_id: int, index: int) -> bytes:
+        earned = self._earned.pop(request_id, None)
+        if earned is None or self._shares is None:
+            return REPLY.pack(request_id, index, 0)
+        share = self._shares.share(*earned)
+        return REPLY.pack(request_id, index, len(share)) + share
+
+    def _check_vault(self, request_id: int, origin: str, entry: bytes) -> None:
+        if not self._is_vault:
+            raise NotAllowedError("only the vault's user may write entries about keys")
+        if self._shares is None:
+            return
+        # Judged before admission, so a malformed entry may reach this; the journal says what is wrong with it.
+        with suppress(Error, KeyError, IndexError):
+            if (asked := share_request(entry)) is not None:
+                self._earned[request_id] = (origin, *asked)
+        if request_id in self._earned:
+            self._shares.take(origin)
+
+    def _question(self, request_id: int, data: bytes) -> None:
+        if data[:1] == bytes([WHICH_NUMBER]):
+            log = self._journal.log(data[1:].decode(errors="replace"))
+            self._write(REPLY.pack(request_id, log.number, 0))
+        elif data[:1] == bytes([WAIT]) and len(data) == WAIT_FIELDS.size:
+            _, number, size, level, ms = WAIT_FIELDS.unpack(data)
+            if level not in set(Level):
+                raise BadRequestError(f"there is no level {level}")
+            origin = self._journal.log_number(number).origin
+            task = asyncio.create_task(self._wait(request_id, origin, size, Level(level), min(ms, MAX_WAIT_MS)))
+            self._waits.add(task)
+            task.add_done_callback(self._waits.discard)
+        else:
+            raise BadRequestError("found a question that this journal does not know")
+
+    async def _wait(self, request_id: int, origin: str, size: int, level: Level, ms: int) -> None:
+        try:
+            await self._journal.wait(origin, size, level, ms / 1000)
+        except Error as error:
+            self._write(error_reply(request_id, error))
+        else:
+            self._write(REPLY.pack(request_id, size, 0))
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+
+def peer_uid(sock: socket.socket) -> int:
+    """The user of the process at the other end, as the kernel knows it (SO_PEERCRED, unix(7))."""
+    _, uid, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    return int(uid)
+
+
+@asynccontextmanager
+async def listen(
+    path: Path, journal: Journal, peers: Peers, *, shares: KeyShares | None = None, mode: int = 0o660
+) -> AsyncIterator[None]:
+    """Serve the socket until the block is left; then every connection is closed. Raises OSError.
+
+    A socket file that a dead process left behind is replaced.
+    """
+    open_ones: set[Connection] = set()
+    loop = asyncio.get_running_loop()
+    path.unlink(missing_ok=True)
+    server = await loop.create_unix_server(
+        lambda: Connection(journal, peers, shares, open_ones), str(path), backlog=128
+    )
+    os.chmod(path, mode)
+    try:
+        yield
+    finally:
+        server.close()
+        for connection in list(open_ones):
+            connection.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await server.wait_closed()
+        path.unlink(missing_ok=True)

@@ -1,0 +1,46 @@
+"""The journal host's half of the subject keys: given only for a leaf that is durable (journal.md § 14.1, § 14.4)."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Mapping
+
+from schleuse.errors import RefusedError
+
+HOUR_US = 3_600_000_000
+
+
+class ShareLimitError(RefusedError):
+    """More key shares in an hour than this log's coarse limit allows; the operator can raise it."""
+
+    code = "journal.share-limit"
+
+
+class KeyShares:
+    """S_journal = HMAC-SHA256(k_J, "JS1\\n" || subject || u32 version), and how many an hour.
+
+    keys: k_J by origin of the log, 32 random bytes each, on the journal host only. A vault that was taken over can
+    journal every step it takes; the limit keeps it from taking many.
+    """
+
+    def __init__(self, keys: Mapping[str, bytes], per_hour: int, now_us: Callable[[], int]) -> None:
+        self._keys = dict(keys)
+        self._per_hour = per_hour
+        self._now_us = now_us
+        self._taken: dict[str, tuple[int, int]] = {}
+
+    def take(self, origin: str) -> None:
+        """Count one share before its entry is written. Raises ShareLimitError."""
+        hour = self._now_us() // HOUR_US
+        since, count = self._taken.get(origin, (hour, 0))
+        count = count if since == hour else 0
+        if count >= self._per_hour:
+            raise ShareLimitError(f"{origin} gave {count} key shares in this hour, its limit is {self._per_hour}")
+        self._taken[origin] = (hour, count + 1)
+
+    def share(self, origin: str, subject: bytes, version: int) -> bytes:
+        """32 bytes; zeros for a log without this split (§ 14.1), which its first leaf says."""
+        key = self._keys.get(origin)
+        if key is None:
+            return bytes(32)
+        return hmac.digest(key, b"JS1\n" + subject + version.to_bytes(4), "sha256")
