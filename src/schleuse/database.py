@@ -7,6 +7,8 @@ BEGIN IMMEDIATE, so that a read-then-write decision inside one is never overtake
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +106,16 @@ def create_engine(url: str) -> Engine:
 def reading(engine: Engine) -> Engine:
     """The same database for transactions that only read; they never wait for the writer."""
     return engine.execution_options(read_only=True)
+
+
+@contextmanager
+def transaction(engine: Engine) -> Iterator[sa.Connection]:
+    """One transaction, undone if the block raises; a driver's error comes out as ours (see `translate`)."""
+    try:
+        with engine.begin() as connection:
+            yield connection
+    except DBAPIError as cause:
+        raise translate(cause) from cause
 
 
 def translate(cause: BaseException) -> DatabaseUnavailableError | DatabaseCorruptError:

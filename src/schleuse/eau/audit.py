@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
-from sqlalchemy.exc import DBAPIError
 
-from schleuse.database import reading, translate
+from schleuse.database import reading, transaction
 from schleuse.eau.tables import CONTENT, DOCUMENT, EVENT, LETTER, RECEIVED
 from schleuse.holding.states import State
 from schleuse.identifiers import IK
@@ -64,21 +62,13 @@ class EauAudit:
     def decisions(self, ik: IK) -> dict[int, State]:
         """What was decided of each delivery of the insurer."""
         query = sa.select(RECEIVED.c.delivery, RECEIVED.c.state).where(RECEIVED.c.ik == ik.value)
-        with self._reading() as connection:
+        with transaction(self._engine) as connection:
             return {delivery: State(state) for delivery, state in connection.execute(query)}
 
     def contradictions(self, ik: IK) -> dict[str, int]:
         """What cannot be, with its number; empty in a sound store."""
-        with self._reading() as connection:
+        with transaction(self._engine) as connection:
             counts = {
                 what: connection.execute(query, {"ik": ik.value}).scalar_one() for what, query in _QUESTIONS.items()
             }
         return {what: count for what, count in counts.items() if count}
-
-    @contextmanager
-    def _reading(self) -> Iterator[sa.Connection]:
-        try:
-            with self._engine.begin() as connection:
-                yield connection
-        except DBAPIError as cause:
-            raise translate(cause) from cause

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
-from sqlalchemy.exc import DBAPIError
 
-from schleuse.database import reading, translate
+from schleuse.database import reading, transaction
 from schleuse.eau.document import DocumentId, Kind
 from schleuse.eau.locking import lock_insurer
 from schleuse.eau.outcome import DocumentState
@@ -99,7 +96,7 @@ class FeedStore:
         )
         if below is not None:
             due = due.where(EVENT.c.position < below)
-        with _transaction(self._engine) as connection:
+        with transaction(self._engine) as connection:
             lock_insurer(connection, ik)
             deliveries = connection.execute(due).scalars().all()
             if deliveries:
@@ -114,25 +111,25 @@ class FeedStore:
         Whoever publishes reads this first and the leases of the mail store second (decision 0004).
         """
         query = sa.select(sa.func.max(EVENT.c.position)).where(EVENT.c.ik == ik.value, sa.text("seq IS NULL"))
-        with _transaction(self._reader) as connection:
+        with transaction(self._reader) as connection:
             last = connection.execute(query).scalar_one()
         return None if last is None else last + 1
 
     def events(self, ik: IK, after: int, limit: int) -> list[Event]:
         """Published events with a higher number, in order."""
-        with _transaction(self._reader) as connection:
+        with transaction(self._reader) as connection:
             rows = connection.execute(_EVENTS, {"ik": ik.value, "after": after, "limit": limit})
             return [_event(row) for row in rows]
 
     def document(self, ik: IK, id: DocumentId) -> StoredDocument | None:
         """A document that the feed has named; None for every other id, whatever the reason."""
-        with _transaction(self._reader) as connection:
+        with transaction(self._reader) as connection:
             row = connection.execute(_DOCUMENT, {"ik": ik.value, "id": id.value}).one_or_none()
         return None if row is None else StoredDocument(id, row.file_hash, row.xml, row.p7s)
 
     def position(self, ik: IK, client: str) -> Position:
         """Where the client stands."""
-        with _transaction(self._reader) as connection:
+        with transaction(self._reader) as connection:
             return Position(_acked(connection, ik, client), _last(connection, ik))
 
     def ack(self, ik: IK, client: str, cursor: int) -> Position:
@@ -140,7 +137,7 @@ class FeedStore:
 
         Raises CursorBeyondEndError, and then nothing is recorded.
         """
-        with _transaction(self._engine) as connection:
+        with transaction(self._engine) as connection:
             lock_insurer(connection, ik)
             before, last = _acked(connection, ik, client), _last(connection, ik)
             if cursor > last:
@@ -153,7 +150,7 @@ class FeedStore:
 
     def unconfirmed(self) -> list[Unconfirmed]:
         """What clients acknowledged and the mail store was not surely told."""
-        with _transaction(self._reader) as connection:
+        with transaction(self._reader) as connection:
             cursors = connection.execute(sa.select(CURSOR).where(CURSOR.c.confirmed < CURSOR.c.acked)).all()
             return [
                 Unconfirmed(IK(row.ik), row.client, row.acked, _between(connection, row.ik, row.confirmed, row.acked))
@@ -162,7 +159,7 @@ class FeedStore:
 
     def confirmed(self, told: Unconfirmed) -> None:
         """The mail store knows."""
-        with _transaction(self._engine) as connection:
+        with transaction(self._engine) as connection:
             connection.execute(
                 sa.update(CURSOR)
                 .where(
@@ -248,12 +245,3 @@ def _move(connection: sa.Connection, ik: IK, client: str, cursor: int) -> None:
 def _between(connection: sa.Connection, ik: str, after: int, through: int) -> tuple[int, ...]:
     query = sa.select(EVENT.c.delivery).where(EVENT.c.ik == ik, EVENT.c.seq > after, EVENT.c.seq <= through)
     return tuple(connection.execute(query.order_by(EVENT.c.seq)).scalars())
-
-
-@contextmanager
-def _transaction(engine: Engine) -> Iterator[sa.Connection]:
-    try:
-        with engine.begin() as connection:
-            yield connection
-    except DBAPIError as cause:
-        raise translate(cause) from cause

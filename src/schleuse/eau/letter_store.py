@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
-from sqlalchemy.exc import DBAPIError
 
-from schleuse.database import reading, translate
+from schleuse.database import reading, transaction
 from schleuse.eau.tables import LETTER
 from schleuse.identifiers import IK
 
@@ -48,7 +45,7 @@ class LetterStore:
             .order_by(LETTER.c.next_at, LETTER.c.delivery)
             .limit(limit)
         )
-        with _transaction(reading(self._engine)) as connection:
+        with transaction(reading(self._engine)) as connection:
             return [
                 Unsent(
                     row.delivery,
@@ -66,7 +63,7 @@ class LetterStore:
 
     def keep_wire(self, delivery: int, wire: bytes) -> bytes:
         """Record the finished mail before it is sent for the first time. Returns the one that counts: the first."""
-        with _transaction(self._engine) as connection:
+        with transaction(self._engine) as connection:
             connection.execute(
                 sa.update(LETTER).where(LETTER.c.delivery == delivery, LETTER.c.wire.is_(None)).values(wire=wire)
             )
@@ -75,7 +72,7 @@ class LetterStore:
 
     def sent(self, delivery: int, now: datetime) -> None:
         """The mail system has taken it over."""
-        with _transaction(self._engine) as connection:
+        with transaction(self._engine) as connection:
             connection.execute(
                 sa.update(LETTER)
                 .where(LETTER.c.delivery == delivery, LETTER.c.sent_at.is_(None))
@@ -84,7 +81,7 @@ class LetterStore:
 
     def retry(self, delivery: int, next_at: datetime) -> None:
         """It could not be sent; try again then."""
-        with _transaction(self._engine) as connection:
+        with transaction(self._engine) as connection:
             connection.execute(
                 sa.update(LETTER)
                 .where(LETTER.c.delivery == delivery, LETTER.c.sent_at.is_(None))
@@ -94,14 +91,5 @@ class LetterStore:
     def waiting(self) -> int:
         """How many letters are not sent yet."""
         query = sa.select(sa.func.count()).select_from(LETTER).where(sa.text("sent_at IS NULL"))
-        with _transaction(reading(self._engine)) as connection:
+        with transaction(reading(self._engine)) as connection:
             return connection.execute(query).scalar_one()
-
-
-@contextmanager
-def _transaction(engine: Engine) -> Iterator[sa.Connection]:
-    try:
-        with engine.begin() as connection:
-            yield connection
-    except DBAPIError as cause:
-        raise translate(cause) from cause

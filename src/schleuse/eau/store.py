@@ -19,9 +19,8 @@ from datetime import datetime
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
-from sqlalchemy.exc import DBAPIError
 
-from schleuse.database import open_database, reading, translate
+from schleuse.database import open_database, reading, transaction
 from schleuse.eau.audit import EauAudit
 from schleuse.eau.document import DocumentId, Kind
 from schleuse.eau.feed_store import FeedStore
@@ -73,15 +72,12 @@ class EauStore:
 
         Nothing is recorded if the block raises. Raises ForeignMailStoreError.
         """
-        try:
-            with self._engine.begin() as connection:
-                lock_insurer(connection, ik)
-                look_up_by_index(connection)
-                filing = Filing(connection, ik, arrivals, now)
-                yield filing
-                filing.write()
-        except DBAPIError as cause:
-            raise translate(cause) from cause
+        with transaction(self._engine) as connection:
+            lock_insurer(connection, ik)
+            look_up_by_index(connection)
+            filing = Filing(connection, ik, arrivals, now)
+            yield filing
+            filing.write()
 
     def overdue_stornos(self, before: datetime) -> list[PendingStorno]:
         """Which Storno still wait for an eAU although they arrived before that time? For people (eau.md § 11)."""
@@ -90,7 +86,7 @@ class EauStore:
             .where(sa.text("state = 'pending'"), DOCUMENT.c.accepted_at < before)
             .order_by(DOCUMENT.c.delivery)
         )
-        with self._reading() as connection:
+        with transaction(reading(self._engine)) as connection:
             return [
                 PendingStorno(
                     IK(row.ik), row.delivery, DocumentId(row.document_id), DocumentId(row.target), row.accepted_at
@@ -101,7 +97,7 @@ class EauStore:
     def outcomes(self, ik: IK) -> dict[str, int]:
         """How many mails of the insurer had each outcome, by state of incident.md appendix A."""
         query = sa.select(RECEIVED.c.state, sa.func.count()).where(RECEIVED.c.ik == ik.value).group_by(RECEIVED.c.state)
-        with self._reading() as connection:
+        with transaction(reading(self._engine)) as connection:
             return {row[0]: row[1] for row in connection.execute(query)}
 
     def documents(self, ik: IK) -> dict[tuple[Kind, DocumentState], int]:
@@ -111,20 +107,12 @@ class EauStore:
             .where(DOCUMENT.c.ik == ik.value)
             .group_by(DOCUMENT.c.kind, DOCUMENT.c.state)
         )
-        with self._reading() as connection:
+        with transaction(reading(self._engine)) as connection:
             return {(Kind(kind), DocumentState(state)): n for kind, state, n in connection.execute(query)}
 
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
-
-    @contextmanager
-    def _reading(self) -> Iterator[sa.Connection]:
-        try:
-            with reading(self._engine).begin() as connection:
-                yield connection
-        except DBAPIError as cause:
-            raise translate(cause) from cause
 
 
 def open_store(url: str) -> EauStore:
