@@ -1,0 +1,5 @@
+module foreign
+
+go 1.22
+
+require golang.org/x/mod v0.20.0
