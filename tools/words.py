@@ -12,6 +12,7 @@ CONFIGURATION: Mapping[str, str] = {
     "product": "name and version that Fehlernachrichten carry as `X-KIM-Sendersystem`",
     "kim.smtp_tls": "SMTP for clients that log in, TLS from the first octet",
     "kim.smtp_starttls": "the same with STARTTLS; login only after it",
+    "kim.smtp_relay_client_ca": "other providers' hosts must show a certificate of this CA; without it whoever reaches the port may bring mail",
     "kim.smtp_relay": "SMTP for other providers' hosts, without login, TLS from the first octet; only to our own mailboxes",
     "kim.pop3_tls": "POP3, TLS from the first octet",
     "kim.tls.certificate": "server certificate of SMTP and POP3, PEM with its chain; read at start",

@@ -128,6 +128,7 @@ class KimSection(_Section):
     smtp_tls: Listen = "127.0.0.1:8465"
     smtp_starttls: Listen | None = "127.0.0.1:8587"
     smtp_relay: Listen | None = None  # for other providers' hosts, without login (Fachdienst to Fachdienst)
+    smtp_relay_client_ca: File | None = None  # such hosts must show a certificate of this CA (kim.md § 11)
     pop3_tls: Listen = "127.0.0.1:8995"
     tls: TLS
     database: str | None = None

@@ -55,6 +55,11 @@ def another_key(home: Path) -> None:
     shutil.copy(home / KEYS / "osig.key", home / KEYS / "enc.key")
 
 
+def relay_ca_that_is_none(home: Path) -> None:
+    file = home / "schleuse.toml"
+    file.write_text(file.read_text().replace("[kim]", '[kim]\nsmtp_relay_client_ca = "directory.json"'))
+
+
 def odd_address(home: Path) -> None:
     file = home / "schleuse.toml"
     file.write_text(file.read_text().replace("praxis@praxis", "pra xis@praxis"))
@@ -70,6 +75,7 @@ def odd_address(home: Path) -> None:
         (put(KEYS / "store.key", b"short"), "insurers 109900011: the store key"),
         (put(KEYS / "feed.token.sha256", b"no hex"), "insurers.feed_clients: "),
         (another_key, "insurers 109900011: the key file enc.key is not that of"),
+        (relay_ca_that_is_none, "kim.smtp_relay_client_ca: no trust anchor"),
         (odd_address, "accounts pra xis@praxis.kim.telematik-test: "),
         (add(ROUTE + 'tls = "none"\n'), "kim.routes: the route to mail.example is without TLS"),
         (add(ROUTE + 'user = "u"\n'), "kim.routes: the route to mail.example needs both of user and password_file"),

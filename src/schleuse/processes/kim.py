@@ -90,6 +90,7 @@ async def run(config: Config) -> None:
             (kim.smtp_starttls, False, submission, True),
             (kim.smtp_relay, True, RelayPolicy(accounts, suffix), False),
         ]
+        relay_tls = tls_context(kim.tls.certificate, kim.tls.key, kim.smtp_relay_client_ca)
         for listen, implicit, policy, login in listeners:
             if listen is not None:
                 host, port = host_and_port(listen)
@@ -102,7 +103,7 @@ async def run(config: Config) -> None:
                         intake=store,
                         now=utc_now,
                         passwords=logins if login else None,
-                        tls=tls,
+                        tls=tls if login else relay_tls,
                         implicit_tls=implicit,
                         limits=Limits(kim.max_connections, kim.max_connections_per_peer),
                         count=count,

@@ -40,6 +40,9 @@ def _error_of(attempt: Callable[[], object]) -> Error | None:
 
 def _attempts(config: Config) -> Iterator[tuple[str, Callable[[], object]]]:
     yield "kim.tls", partial(tls_context, config.kim.tls.certificate, config.kim.tls.key)
+    relay_ca = config.kim.smtp_relay_client_ca
+    if relay_ca is not None:
+        yield "kim.smtp_relay_client_ca", partial(TrustStore.from_files, [relay_ca])
     yield "kim.routes", partial(outbound_routes, config)
     if config.kim.directory.exists():
         yield "kim.directory", DirectoryFile(config.kim.directory).current
