@@ -75,7 +75,7 @@ def odd_address(home: Path) -> None:
         (put(KEYS / "store.key", b"short"), "insurers 109900011: the store key"),
         (put(KEYS / "feed.token.sha256", b"no hex"), "insurers.feed_clients: "),
         (another_key, "insurers 109900011: the key file enc.key is not that of"),
-        (relay_ca_that_is_none, "kim.smtp_relay_client_ca: no trust anchor"),
+        (relay_ca_that_is_none, "kim.smtp_relay_client_ca: "),
         (odd_address, "accounts pra xis@praxis.kim.telematik-test: "),
         (add(ROUTE + 'tls = "none"\n'), "kim.routes: the route to mail.example is without TLS"),
         (add(ROUTE + 'user = "u"\n'), "kim.routes: the route to mail.example needs both of user and password_file"),
