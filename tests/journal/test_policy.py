@@ -150,6 +150,14 @@ class TestJudging:
             with pytest.raises(NoteRefusedError):
                 policy(quorum).judge(Note(HERE.text, cosigned(9).lines[1:]))
 
+    def test_only_true_lines_of_its_witnesses_are_taken_over(self) -> None:
+        stranger = SignatureLine("stranger", bytes(4), bytes(72))
+        taken = policy("none").witness_lines(cosigned(9).with_lines([stranger, PQ.cosign(HERE, T0)]))
+        assert [(witness.name, line) for witness, line in taken] == list(
+            zip(("wa", "wb", "wc"), cosigned(9).lines[1:], strict=True)
+        )
+        assert policy("none").witness_lines(HERE.signed_by(LOG)) == []
+
     def test_a_missing_quorum_says_who_has_cosigned(self) -> None:
         with pytest.raises(NoQuorumError, match=r"wa, wb.*alle"):
             policy("alle").judge(Note(HERE.text, cosigned(9).lines[:3]))

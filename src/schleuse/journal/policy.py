@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from schleuse.errors import MalformedError
 from schleuse.journal.checkpoint import Checkpoint, open_checkpoint
 from schleuse.journal.cosignature import CosignerKey, time_of
-from schleuse.journal.note import LogKey, Note, NoteRefusedError, open_note, parse_vkey
+from schleuse.journal.note import LogKey, Note, NoteRefusedError, SignatureLine, open_note, parse_vkey
 from schleuse.journal.text import decode_decimal
 
 NONE = "none"  #: quorum of a policy that asks for no witness
@@ -117,14 +117,20 @@ class Policy:
 
     def cosigned(self, note: Note) -> dict[str, int]:
         """Which witnesses have cosigned, each with its earliest time. Raises NoteRefusedError for a false line."""
-        names = {witness.key: witness.name for witness in self.witnesses}
-        ids = {(key.key.name, key.key.id) for key in names}
-        known = Note(note.text, tuple(line for line in note.lines if (line.name, line.key_id) in ids))
         times: dict[str, int] = {}
-        for verifier, line in open_note(known, list(names)) if known.lines else ():
-            time_s, name = time_of(line.signature), names[verifier]
-            times[name] = min(time_s, times.get(name, time_s))
+        for witness, line in self.witness_lines(note):
+            time_s = time_of(line.signature)
+            times[witness.name] = min(time_s, times.get(witness.name, time_s))
         return times
+
+    def witness_lines(self, note: Note) -> list[tuple[Witness, SignatureLine]]:
+        """The note's lines of this policy's witnesses, all true; others are left out. Raises NoteRefusedError."""
+        by_key = {witness.key: witness for witness in self.witnesses}
+        ids = {(key.key.name, key.key.id) for key in by_key}
+        lines = tuple(line for line in note.lines if (line.name, line.key_id) in ids)
+        if not lines:
+            return []
+        return [(by_key[key], line) for key, line in open_note(Note(note.text, lines), list(by_key))]
 
     def _since(self, times: dict[str, int]) -> int | None:
         if self.quorum == NONE:
