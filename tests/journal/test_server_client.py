@@ -32,11 +32,12 @@ from schleuse.journal.wire import FIRST_ERROR, REPLY, REQUEST, error_of, error_r
 
 ME = frozenset({os.getuid()})
 NOBODY: frozenset[int] = frozenset()
+ALL = Peers(ME, ME)
 
 
 @asynccontextmanager
 async def served(
-    folder: Path, *, peers: Peers = Peers(ME, ME), shares: KeyShares | None = None
+    folder: Path, *, peers: Peers = ALL, shares: KeyShares | None = None
 ) -> AsyncIterator[tuple[Journal, JournalClient]]:
     async with journal(folder) as opened, listen(folder / "s", opened, peers, shares=shares):
         client = JournalClient(folder / "s")

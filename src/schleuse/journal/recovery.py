@@ -146,6 +146,7 @@ class _Opening:
             log.write()
             log.next = log.size = log.frontier.size
             self.findings += self._contradictions(log)
+        self.findings += self._unknown_logs()
 
     def serve(self, journal: Journal) -> None:
         """Cosignature lines join their notes, and the newest note that satisfies the policy is served again."""
@@ -208,6 +209,13 @@ class _Opening:
         """What we signed must be what we have: as large at least, and the same root at that size (§ 12.3)."""
         for source, checkpoint in self._signed_checkpoints(log):
             yield from contradictions(log, checkpoint, source)
+
+    def _unknown_logs(self) -> Iterator[str]:
+        """A note is served only after its log's record was durable; without the record the log's beginning is gone."""
+        known = {log.folder.name for log in self.logs.values()}
+        for folder in sorted((self._settings.folder / LOGS_FOLDER).iterdir()):
+            if folder.name not in known and (folder / NOTE).exists() and (folder / NOTE).stat().st_size:
+                yield f"{LOGS_FOLDER}/{folder.name}/{NOTE}: is of a log that the write-ahead log does not know"
 
     def _signed_checkpoints(self, log: Log) -> Iterator[tuple[str, Checkpoint]]:
         if log.signed is not None:

@@ -129,7 +129,7 @@ class Journal:
         JournalFullError, QuarantinedError, LevelTimeoutError. After a cancellation the entry may be durable: repeat
         it with the same bytes.
         """
-        log = self.log(origin)
+        log = self._writable(origin)
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.submit(log, entry, _FUTURES, future)
         index = await future
@@ -145,7 +145,7 @@ class Journal:
 
         Raises as `append`; for an entry that is not taken before any is written, except for Busy.
         """
-        log, now = self.log(origin), self._settings.now_us()
+        log, now = self._writable(origin), self._settings.now_us()
         if not entries:
             return range(log.size, log.size)
         for entry in entries:
@@ -174,6 +174,11 @@ class Journal:
             admit(entry, self._settings.now_us())
             self._check_room(1)
             self._put(log, entry, sink, token)
+
+    def _writable(self, origin: str) -> Log:
+        if self._refusal is not None:  # said before anything about logs: a journal in QUARANTINE may know none
+            raise self._refusal
+        return self.log(origin)
 
     def _check_room(self, count: int) -> None:
         if self._refusal is not None:
