@@ -14,7 +14,15 @@ from tests.mail.fakes import MemoryIntake, PlainPasswords, TablePolicy, full_dis
 from tests.mail.smtp_server import HOST, PATIENCE, Certificate, make_certificate, running
 
 from schleuse.errors import Error, UnavailableError
-from schleuse.mail.listener import HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, LARGE_MAIL, MESSAGE_TIMEOUT, Limits, listen_smtp
+from schleuse.mail.listener import (
+    HANDSHAKE_TIMEOUT,
+    IDLE_TIMEOUT,
+    LARGE_MAIL,
+    MESSAGE_TIMEOUT,
+    SLOT_GRACE,
+    Limits,
+    listen_smtp,
+)
 from schleuse.mail.smtp import Settings
 from schleuse.mail.tls_pipe import tls_context
 
@@ -464,6 +472,37 @@ def test_a_large_mail_that_is_given_up_frees_its_turn() -> None:
             second.start_mail()
             second.socket.sendall(b"x" * (2 * LARGE_MAIL) + b"\r\n.\r\n")
             assert second.line()[:3] == b"250"
+
+
+def test_who_sits_on_a_turn_that_others_wait_for_is_sent_away() -> None:
+    with (
+        running(settings=PLAIN, limits=Limits(large_mails=1)) as server,
+        Raw(server.connect()) as sitting,
+        Raw(server.connect()) as waiting,
+    ):
+        sitting.start_mail()
+        sitting.socket.sendall(b"x" * (2 * LARGE_MAIL))
+        while not server.call(lambda listener: listener.large_mails):
+            pass
+        waiting.start_mail()
+        rest = b"x" * (2 * LARGE_MAIL) + b"\r\n.\r\n"
+        sending = threading.Thread(target=waiting.socket.sendall, args=(rest,))
+        sending.start()
+        while not server.call(lambda listener: listener.is_waited_for):
+            pass
+        server.later(SLOT_GRACE + 1)
+        assert sitting.line() == b"421 4.4.2 Timeout\r\n"
+        assert waiting.line()[:3] == b"250"
+        sending.join(PATIENCE)
+
+
+def test_a_slow_large_mail_that_nobody_waits_for_has_its_time() -> None:
+    with running(settings=PLAIN, limits=Limits(large_mails=1)) as server, Raw(server.connect()) as slow:
+        slow.start_mail()
+        slow.socket.sendall(b"x" * (2 * LARGE_MAIL))
+        server.later(SLOT_GRACE + 1)
+        slow.socket.sendall(b"\r\n.\r\n")
+        assert slow.line()[:3] == b"250"
 
 
 # Going down --------------------------------------------------------------------------------------------

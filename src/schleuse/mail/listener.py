@@ -65,6 +65,10 @@ CLOSING_TIMEOUT = 5.0
 SWEEP_INTERVAL = 5.0
 #: A mail longer than this needs one of the slots for large mails; most mails are 50 KB (limits.md).
 LARGE_MAIL = 1 << 20
+#: Octets per second; who has a slot for a large mail and is slower, while others wait for one, is sent away after
+#: SLOT_GRACE seconds. The rate is that of MESSAGE_TIMEOUT; without it eight silent clients would stop all large mails.
+SLOT_RATE = 40_000
+SLOT_GRACE = 30.0
 #: Octets that may wait here while a session waits for the store.
 MAX_PIPELINED = 1 << 16
 #: With replies that the client does not read we stop reading what it sends.
@@ -194,7 +198,9 @@ class Listener:
     def take_slot(self, connection: _Connection) -> bool:
         """Whether the connection may take in a large mail now; if not, it is resumed when it may."""
         if connection in self._large or len(self._large) < self.limits.large_mails:
-            self._large.add(connection)
+            if connection not in self._large:
+                self._large.add(connection)
+                connection.slot_begins()
             return True
         self._waiting_for_slot.append(connection)
         return False
@@ -205,7 +211,22 @@ class Listener:
             following = self._waiting_for_slot.popleft()
             if following in self._connections:
                 self._large.add(following)
+                following.slot_begins()
                 following.slot_given()
+
+    @property
+    def large_mails(self) -> int:
+        """How many have a slot."""
+        return len(self._large)
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether somebody waits for a slot for his large mail."""
+        return any(connection in self._connections for connection in self._waiting_for_slot)
+
+    def is_in_the_way(self, connection: _Connection) -> bool:
+        """Whether it has a slot that others wait for."""
+        return self.is_waited_for and connection in self._large
 
     def finish(self, call: Callable[[], None]) -> None:
         """Run a call in the loop, from any thread. Many that end together wake the loop once."""
@@ -241,7 +262,8 @@ class _Connection(asyncio.Protocol):
         self._needs_slot = False
         self._paused = False
         self._tls: TLSPipe | None = None
-        self._tls_since = self._last
+        self._tls_since = self._slot_since = self._last
+        self._slot_octets = 0
 
     # asyncio -------------------------------------------------------------------------------------------
 
@@ -267,6 +289,7 @@ class _Connection(asyncio.Protocol):
         if session is None or self._closing_since is not None:
             return
         self._last = self._loop.time()
+        self._slot_octets += len(data)
         try:
             if self._tls is not None:
                 data = self._decrypt(self._tls, session, data)
@@ -312,6 +335,9 @@ class _Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def slot_begins(self) -> None:
+        self._slot_since, self._slot_octets = self._loop.time(), 0
+
     def slot_given(self) -> None:
         self._needs_slot = False
         self._last = self._data_since = self._loop.time()
@@ -331,7 +357,13 @@ class _Connection(asyncio.Protocol):
             return
         limits = self._listener.limits
         mail_too_slow = self._data_since is not None and at - self._data_since > limits.message
-        if mail_too_slow or at - self._last > limits.idle:
+        slot_seconds = at - self._slot_since
+        too_slow_for_others = (
+            self._listener.is_in_the_way(self)
+            and slot_seconds > SLOT_GRACE
+            and self._slot_octets < SLOT_RATE * slot_seconds
+        )
+        if mail_too_slow or too_slow_for_others or at - self._last > limits.idle:
             self._parts.count("timeout")
             self._do(self._session.end(replies.TIMED_OUT))
 
