@@ -101,6 +101,11 @@ def test_ed25519_is_deterministic_and_mldsa44_is_not() -> None:
     assert all(CosignerKey(PQ.key).verifies(HERE.text, line.signature) for line in (one, other))
 
 
+def test_a_name_may_have_exactly_255_bytes() -> None:
+    long = MLDSA44Cosigner("n" * 255, PQ._private_key)
+    assert CosignerKey(long.key).verifies(HERE.text, long.cosign(HERE, T0).signature)
+
+
 def test_a_name_too_long_for_the_mldsa44_message_is_refused() -> None:
     long = MLDSA44Cosigner("n" * 256, PQ._private_key)
     with pytest.raises(BadCosignatureError):

@@ -47,6 +47,11 @@ def test_a_record_comes_back_from_its_canonical_bytes(value: Json) -> None:
     assert parse_canonical_json(canonical_json(value)) == value
 
 
+@given(JSON)
+def test_the_reference_package_writes_the_same(value: Json) -> None:
+    assert pytest.importorskip("rfc8785").dumps(value) == canonical_json(value)
+
+
 def test_the_canonical_form_is_that_of_rfc_8785() -> None:
     """Signs of the example in RFC 8785 § 3.2.2 that our restriction allows, and its order of keys (§ 3.2.3)."""
     value: Json = {"string": '€$\x0f\nA\'B"\\\\"/', "b": 1, "a": [333, -1, 0], "\r": "Carriage Return", "1": "One"}

@@ -7,6 +7,7 @@ insurers cosign what is published, and anybody verifies with files alone. Readin
   tlog-tiles).
 - `entry`: the leaf JE1. `admission`: which entries are taken. `opening`: what its commitments stand for.
 - `note`, `checkpoint`, `cosignature`, `policy`: who signs for which tree, and whom to believe.
+  `witness_request`: how a log asks for a cosignature.
 - `proof_file`: all of it in one text for one entry. `text`: Base64 and numbers in their only spelling.
 
 All of these are pure: bytes and values in, values out. Durability, publishing and the socket stand beside them.
