@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from tests.scenarios.platform import Platform, platform, until
 
 from schleuse.holding.states import State
+from schleuse.kim.store import open_leases
 
 
 def of_insurer(one: Platform, state: State) -> int:
@@ -52,3 +55,19 @@ def test_a_directory_that_cannot_be_read_makes_the_answer_wait(base_home: Path, 
         until(lambda: "eau.waits" in one.log("eau"), "the mail to wait")
         directory.write_text(text)
         until(lambda: any(a.code == "202" for a in one.fetch()), "the Fehlernachricht, later")
+
+
+def test_people_look_at_what_is_quarantined_and_give_it_back(base_home: Path, tmp_path: Path) -> None:
+    """A document with the prefix of the other environment is kept aside (eau.md § 19 no. 10), and nobody is told."""
+    with platform(base_home, tmp_path / "home") as one:
+        [mail] = one.mails(replace(one.order(1), prefix="E"))
+        one.start_all()
+        one.send([mail])
+        until(lambda: of_insurer(one, State.QUARANTINED) == 1, "the quarantine")
+        with open_leases(one.config.kim_database, one.config.kim.spool) as leases:
+            [waiting] = leases.waiting([State.QUARANTINED], 10)
+            assert waiting.reason == "production_in_test"
+            assert leases.reconsider([waiting.id], datetime.now(UTC)) == 1
+            until(lambda: bool(leases.waiting([State.QUARANTINED], 10)), "the same decision again")
+        assert one.conservation().holds
+        assert all(answer.progress == "delivered" for answer in one.fetch())

@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 from rich.console import Console
 from rich.table import Table
 
 from schleuse.cli.up import german
+from schleuse.clock import utc_now
 from schleuse.config import default_home, read_config
+from schleuse.errors import ConflictError
 from schleuse.holding.reconcile import Reconciliation
 from schleuse.holding.states import State
+from schleuse.kim.store import open_leases
 from schleuse.processes.conservation import check_conservation
 
 app = App(name="hold", help="What is held, and that nothing is missing.")
 
 DOES_NOT_HOLD = 70
+
+
+class NotQuarantinedError(ConflictError):
+    """Only quarantined deliveries can be given back; the number is another one's."""
+
+    code = "cli.not-quarantined"
+
+
 _SHOWN = (
     State.HELD,
     State.RELEASING,
@@ -32,12 +44,74 @@ _SHOWN = (
 )
 
 
+Home = Annotated[Path | None, Parameter(help="Folder of configuration and data [default: the user's data folder]")]
+Json = Annotated[bool, Parameter(name="--json", help="One JSON object a line")]
+
+
+@app.command(name="list")
+def list_held(
+    *,
+    state: Annotated[list[Literal["QUARANTINED", "HELD", "RELEASING"]] | None, Parameter(negative=())] = None,
+    limit: int = 100,
+    home: Home = None,
+    json_output: Json = False,
+) -> None:
+    """Show deliveries that wait for people or for a worker, oldest first.
+
+    Parameters
+    ----------
+    state
+        May be repeated [default: QUARANTINED].
+    """
+    config = read_config(home or default_home())
+    with open_leases(config.kim_database, config.kim.spool) as leases:
+        found = leases.waiting([State(one) for one in state or ["QUARANTINED"]], limit)
+    if json_output:
+        for one in found:
+            print(json.dumps({**asdict(one), "accepted_at": one.accepted_at.isoformat()}))
+        return
+    de = german()
+    table = Table(
+        "Nr.", "Stand" if de else "state", "Grund" if de else "reason", "angenommen" if de else "accepted",
+        "Postfach" if de else "mailbox", box=None, pad_edge=False,
+    )  # fmt: skip
+    for one in found:
+        accepted = one.accepted_at.strftime("%Y-%m-%d %H:%M:%S")
+        table.add_row(str(one.id), one.state.value, one.reason or "", accepted, one.account)
+    Console().print(table if found else ("nichts" if de else "nothing"))
+
+
+@app.command
+def reconsider(
+    *ids: int,
+    yes: Annotated[bool, Parameter(help="Do it; without, only the plan is shown", negative=())] = False,
+    home: Home = None,
+) -> None:
+    """Give quarantined deliveries back to the workers, which decide anew (QUARANTINED -> HELD).
+
+    Parameters
+    ----------
+    ids
+        Numbers of `hold list`.
+    """
+    config = read_config(home or default_home())
+    with open_leases(config.kim_database, config.kim.spool) as leases:
+        known = {one.id: one for one in leases.waiting([State.QUARANTINED], 1_000_000)}
+        unknown = [id for id in ids if id not in known]
+        if unknown:
+            raise NotQuarantinedError(f"not quarantined: {', '.join(map(str, unknown))}; `hold list` shows what is")
+        for id in ids:
+            print(f"{id}  {known[id].reason or ''}  QUARANTINED -> HELD")
+        if yes:
+            print(leases.reconsider(list(ids), utc_now()))
+        else:
+            print("--yes führt es aus" if german() else "--yes does it")
+
+
 @app.command
 def check(
     *,
-    home: Annotated[
-        Path | None, Parameter(help="Folder of configuration and data [default: the user's data folder]")
-    ] = None,
+    home: Home = None,
     json_output: Annotated[bool, Parameter(name="--json", help="One JSON object")] = False,
 ) -> None:
     """Compare what was accepted with what became of it, from sources that do not know each other.

@@ -19,6 +19,7 @@ from schleuse.kim.store.delivery import (
     MaildropLockedError,
     Outcome,
     PendingReport,
+    Waiting,
 )
 from schleuse.kim.store.leases import Leases, open_leases
 from schleuse.kim.store.parts import IndexMissingError, Settings
@@ -37,6 +38,7 @@ __all__ = [
     "Outcome",
     "PendingReport",
     "Settings",
+    "Waiting",
     "open_leases",
     "open_mail_store",
     "read_books",

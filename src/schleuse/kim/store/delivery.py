@@ -92,6 +92,17 @@ class Claimed:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """A delivery that people look at. reason: a word of a closed set, None if nothing was said."""
+
+    id: int
+    account: str
+    state: State
+    reason: str | None
+    accepted_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of a claimed delivery: DELIVERED, DUPLICATE_LINKED, QUARANTINED or RETURNED, and why."""
 

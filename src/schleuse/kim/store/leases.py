@@ -16,7 +16,7 @@ from schleuse.errors import UnavailableError
 from schleuse.holding.states import WAITING, State, require_move
 from schleuse.kim.store.backing import Backing
 from schleuse.kim.store.bodies import Content, RowBodies, as_many_as_fit
-from schleuse.kim.store.delivery import Claimed, Outcome, from_us, position_of, recipient_index, to_us
+from schleuse.kim.store.delivery import Claimed, Outcome, Waiting, from_us, position_of, recipient_index, to_us
 from schleuse.kim.store.marks import MARKS, Mark, MarkFiles, NoMarks
 from schleuse.mail.spool import DamagedRecordError, OsDisk, SegmentReader
 from schleuse.mail.spool.envelope import opened
@@ -148,6 +148,23 @@ class Leases:
         with self._backing.reading() as connection:
             return sum(connection.execute(_UNFINISHED, {"ids": part}).scalar_one() for part in _parts(ids))
 
+    def reconsider(self, ids: Sequence[int], now: datetime) -> int:
+        """QUARANTINED -> HELD, by the decision of people. Returns how many moved."""
+        if not ids:
+            return 0
+        with self._backing.writing() as connection:
+            moved = connection.execute(_RECONSIDER, {"ids": list(ids), "now": to_us(now)}).rowcount
+        self._backing.marks.write_later([Mark(id, to_us(now), State.HELD) for id in ids])
+        return moved
+
+    def waiting(self, states: Sequence[State], limit: int) -> list[Waiting]:
+        """Deliveries to mailboxes in these states, oldest first: what people look at."""
+        with self._backing.reading() as connection:
+            rows = connection.execute(_WAITING, {"states": [state.value for state in states], "limit": limit})
+            return [
+                Waiting(row.id, row.account, State(row.state), row.reason, from_us(row.accepted_us)) for row in rows
+            ]
+
     def oldest_claimed(self, accounts: Sequence[str]) -> int | None:
         """The lowest delivery id of these accounts that is RELEASING, or None."""
         with self._backing.reading() as connection:
@@ -192,6 +209,17 @@ class Leases:
 
 def _parts(ids: Sequence[int]) -> Iterator[Sequence[int]]:
     return (ids[start : start + _IDS_AT_ONCE] for start in range(0, len(ids), _IDS_AT_ONCE))
+
+
+_RECONSIDER = sa.text(
+    "UPDATE kim_delivery SET state = 'HELD', reason = NULL, changed_us = :now, expires_us = NULL"
+    " WHERE id IN :ids AND state = 'QUARANTINED' AND account IS NOT NULL"
+).bindparams(sa.bindparam("ids", expanding=True))
+
+_WAITING = sa.text(
+    "SELECT id, account, state, reason, accepted_us FROM kim_delivery"
+    " WHERE state IN :states AND account IS NOT NULL ORDER BY id LIMIT :limit"
+).bindparams(sa.bindparam("states", expanding=True))
 
 
 @lru_cache(maxsize=64)

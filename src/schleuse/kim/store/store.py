@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 
-import sqlalchemy as sa
 import structlog
 
 from schleuse.clock import Now, utc_now
@@ -15,10 +14,9 @@ from schleuse.holding.reconcile import Books
 from schleuse.holding.states import State
 from schleuse.kim.store.audit import audit, count_states
 from schleuse.kim.store.bodies import read_cursor
-from schleuse.kim.store.delivery import MAX_RECIPIENTS, PendingReport, TooManyRecipientsError, to_us
+from schleuse.kim.store.delivery import MAX_RECIPIENTS, PendingReport, TooManyRecipientsError
 from schleuse.kim.store.leases import Leases
 from schleuse.kim.store.maildrop import Mailbox
-from schleuse.kim.store.marks import Mark
 from schleuse.kim.store.outbound import Outbound
 from schleuse.kim.store.parts import Parts, Settings, open_parts, require_index
 from schleuse.kim.store.placement import AccountOf
@@ -37,11 +35,6 @@ Step = Callable[[str], None]
 
 #: After an error, and for mail that another host accepted and died before routing it (PostgreSQL).
 ROUTE_EVERY = timedelta(seconds=1)
-
-_RECONSIDER = sa.text(
-    "UPDATE kim_delivery SET state = 'HELD', reason = NULL, changed_us = :now, expires_us = NULL"
-    " WHERE id IN :ids AND state = 'QUARANTINED' AND account IS NOT NULL"
-).bindparams(sa.bindparam("ids", expanding=True))
 
 
 class MailStore:
@@ -108,12 +101,7 @@ class MailStore:
 
     def reconsider(self, ids: Sequence[int], now: datetime) -> int:
         """QUARANTINED -> HELD, by the decision of people. Returns how many moved."""
-        if not ids:
-            return 0
-        with self._parts.backing.writing() as connection:
-            moved = connection.execute(_RECONSIDER, {"ids": list(ids), "now": to_us(now)}).rowcount
-        self._parts.backing.marks.write_later([Mark(id, to_us(now), State.HELD) for id in ids])
-        return moved
+        return self.leases.reconsider(ids, now)
 
     def ask(self) -> None:
         """Raises UnavailableError when the database does not answer."""
