@@ -273,7 +273,8 @@ def plot(results: dict[str, list[Round]]) -> None:
         axes.barh(names, values, left=left, label=stage)
         left = [a + b for a, b in zip(left, values, strict=True)]
     axes.axvline(3.43, color="black", linestyle="--", linewidth=1)
-    axes.text(3.43, len(names) - 0.45, " 350,000 in 10 min\n on 2 cores", fontsize=8, va="top")
+    axes.text(3.40, -0.3, "350,000 in 10 min on 2 cores", fontsize=7, ha="right", rotation=90)
+    axes.set_xlim(0, max(3.6, *left) * 1.05)
     axes.set_xlabel("CPU ms a mail, from the mailbox to the feed")
     axes.set_ylabel("signer's key")
     axes.legend(ncols=5, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.35))
