@@ -7,8 +7,9 @@ from datetime import timedelta
 
 import pytest
 from tests.kim.mails import ELSEWHERE, KASSE, START, SUCCESS, Site, a_mail, check, put
+from tests.mail.faulty_disk import Fault, FaultyDisk, Once
 
-from schleuse.errors import ConflictError
+from schleuse.errors import ConflictError, UnavailableError
 from schleuse.holding.states import State
 from schleuse.kim.store import OUTBOUND, MailStore
 from schleuse.kim.store.outbound import LEASE, status_in
@@ -151,3 +152,13 @@ def test_the_mail_of_a_host_that_died_is_taken_over(site: Site) -> None:
 )
 def test_the_status_is_taken_from_the_reply_if_it_has_one(reply: str, expected: str) -> None:
     assert status_in(reply, "4.0.0") == expected
+
+
+def test_a_disk_that_does_not_answer_delays_no_mail_by_its_lease(embedded: Site) -> None:
+    disk = FaultyDisk()
+    with embedded.open(disk) as store:
+        put(store, a_mail(1, ELSEWHERE))
+        disk.choose = Once("read", Fault())
+        with pytest.raises(UnavailableError):
+            store.queue.due(START, 10)
+        assert len(store.queue.due(START, 10)) == 1

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
+from schleuse.errors import UnavailableError
 from schleuse.holding.states import State
 from schleuse.kim.store.backing import Backing
 from schleuse.kim.store.bodies import as_many_as_fit
@@ -35,6 +36,10 @@ _DUE = (
 )
 _TAKE = sa.text(
     "UPDATE kim_delivery SET state = 'RELEASING', lease_owner = :owner, lease_until_us = :until WHERE id IN :ids"
+).bindparams(sa.bindparam("ids", expanding=True))
+_PUT_BACK = sa.text(
+    "UPDATE kim_delivery SET state = 'HELD', lease_owner = NULL, lease_until_us = NULL"
+    " WHERE id IN :ids AND state = 'RELEASING' AND lease_owner = :owner"
 ).bindparams(sa.bindparam("ids", expanding=True))
 _END = sa.text(
     "UPDATE kim_delivery SET state = :state, reason = :reason, changed_us = :now, expires_us = :expires,"
@@ -80,7 +85,12 @@ class Outbound:
                 return []
             values = {"ids": [row.id for row in rows], "owner": self._owner, "until": to_us(now + LEASE)}
             connection.execute(_TAKE, values)
-        contents = self._backing.contents.read([(position_of(row.id), row.length) for row in rows])
+        try:
+            contents = self._backing.contents.read([(position_of(row.id), row.length) for row in rows])
+        except UnavailableError:
+            with self._backing.writing() as connection:  # not sent, so nobody need wait for the lease to run out
+                connection.execute(_PUT_BACK, {"ids": values["ids"], "owner": self._owner})
+            raise
         outgoing: list[Outgoing] = []
         for row, content in zip(rows, contents, strict=True):
             if isinstance(content, DamagedRecordError):
