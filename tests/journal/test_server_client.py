@@ -205,3 +205,18 @@ def test_a_limit_of_shares_is_per_hour_and_log() -> None:
     now += HOUR_US
     shares.take(ORIGIN)
     assert shares.share(ORIGIN, bytes(16), 1) == bytes(32)
+
+
+def test_a_journal_that_accepts_and_never_answers_ends_the_wait(tmp_path: Path) -> None:
+    async def run() -> None:
+        async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read()
+            writer.close()
+
+        async with await asyncio.start_unix_server(swallow, tmp_path / "s"):
+            client = JournalClient(tmp_path / "s", answer_s=0.01)
+            with pytest.raises(JournalUnavailableError):
+                await client.append(ORIGIN, entry(0))
+            await client.close()
+
+    asyncio.run(run())

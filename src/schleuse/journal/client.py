@@ -51,7 +51,7 @@ class JournalClient:
     async def append(self, origin: str, entry: bytes, level: Level = Level.DURABLE) -> Receipt:
         """Write one entry and return when it has reached the level. Raises as `store.Journal.append`."""
         pipe, number = await self._log(origin)
-        index, share = await self._answer(pipe.ask(number, _sized(entry)))
+        index, share = await pipe.ask(number, _sized(entry))
         if level > Level.DURABLE:
             await self._wait(pipe, number, index + 1, level, LEVEL_TIMEOUT_S)
         return Receipt(origin, index, leaf_hash(entry), index + 1, share or None)
@@ -74,9 +74,6 @@ class JournalClient:
             return []
         pipe, number = await self._log(origin)
         futures = [pipe.ask(number, _sized(entry)) for entry in entries]
-        done, _ = await asyncio.wait(futures, timeout=self._answer_s)
-        if len(done) < len(set(futures)):
-            pipe.abort()
         await asyncio.wait(futures)
         for future in futures:
             future.exception()  # seen: only the first is raised
@@ -104,7 +101,7 @@ class JournalClient:
         question = WAIT_FIELDS.pack(WAIT, number, size, level, int(timeout_s * 1000))
         try:
             async with asyncio.timeout(timeout_s + self._answer_s):
-                await pipe.ask(QUESTION, question)
+                await pipe.ask(QUESTION, question, patient=True)
         except TimeoutError as cause:
             raise LevelTimeoutError(
                 f"the journal did not say within {timeout_s:g} s that {level.name} is reached"
@@ -116,7 +113,7 @@ class JournalClient:
             pipe = await self._connect()
         number = self._numbers.get(origin)
         if number is None:
-            number, _ = await self._answer(pipe.ask(QUESTION, bytes([WHICH_NUMBER]) + origin.encode()))
+            number, _ = await pipe.ask(QUESTION, bytes([WHICH_NUMBER]) + origin.encode())
             self._numbers[origin] = number
         return pipe, number
 
@@ -127,27 +124,24 @@ class JournalClient:
             self._numbers.clear()
             try:
                 async with asyncio.timeout(CONNECT_S):
-                    _, pipe = await asyncio.get_running_loop().create_unix_connection(_Pipe, str(self._path))
+                    loop = asyncio.get_running_loop()
+                    _, pipe = await loop.create_unix_connection(lambda: _Pipe(self._answer_s), str(self._path))
             except (OSError, TimeoutError) as cause:
                 reason = getattr(cause, "strerror", None) or type(cause).__name__
                 raise JournalUnavailableError(f"no journal answers at {self._path.name} ({reason})") from cause
             self._pipe = pipe
             return pipe
 
-    async def _answer(self, future: asyncio.Future[Answer]) -> Answer:
-        try:
-            async with asyncio.timeout(self._answer_s):
-                return await future
-        except TimeoutError as cause:
-            # Replies come in order of commit: one that is missing for so long means a stuck journal.
-            raise JournalUnavailableError(f"the journal did not answer within {self._answer_s:g} s") from cause
-
 
 class _Pipe(asyncio.Protocol):
     """One connection: requests out, one write per turn of the loop; replies in."""
 
-    def __init__(self) -> None:
+    def __init__(self, answer_s: float) -> None:
         self.lost = False
+        self._answer_s = answer_s
+        self._patient: set[int] = set()
+        self._heard = False
+        self._watch: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._asked: dict[int, asyncio.Future[Answer]] = {}
@@ -160,19 +154,25 @@ class _Pipe(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
+        if self._watch is not None:
+            self._watch.cancel()
         asked, self._asked = self._asked, {}
         for future in asked.values():
             if not future.done():
                 future.set_exception(JournalUnavailableError("the connection to the journal was lost"))
 
-    def ask(self, number: int, data: bytes) -> asyncio.Future[Answer]:
-        """The reply to come."""
+    def ask(self, number: int, data: bytes, *, patient: bool = False) -> asyncio.Future[Answer]:
+        """The reply to come. patient: it may take longer than a flush."""
         future: asyncio.Future[Answer] = self._loop.create_future()
         if self.lost:
             future.set_exception(JournalUnavailableError("the connection to the journal was lost"))
             return future
         self._last += 1
         self._asked[self._last] = future
+        if patient:
+            self._patient.add(self._last)
+        if self._watch is None:
+            self._watch = self._loop.call_later(self._answer_s, self._look)
         if not self._out:
             self._loop.call_soon(self._send)
         self._out.append(REQUEST.pack(len(data), number, self._last) + data)
@@ -184,7 +184,19 @@ class _Pipe(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def _look(self) -> None:
+        """One timer for all requests: replies come in the order of commits, so silence means a stuck journal."""
+        self._watch = None
+        self._patient &= self._asked.keys()
+        if len(self._asked) > len(self._patient):
+            if not self._heard:
+                self.abort()
+                return
+            self._heard = False
+            self._watch = self._loop.call_later(self._answer_s, self._look)
+
     def data_received(self, data: bytes) -> None:
+        self._heard = True
         if self._rest:
             data = self._rest + data
         at, end, unpack, asked = 0, len(data), REPLY.unpack_from, self._asked

@@ -84,7 +84,7 @@ class Connection(asyncio.Protocol):
                     self._question(request_id, entry)
                     continue
                 log = journal.log_number(number)
-                if is_for_vault_only(entry.ljust(5, b"\0")):
+                if length > 4 and is_for_vault_only(entry):
                     self._check_vault(request_id, log.origin, entry)
                 journal.submit(log, entry, self, request_id)
             except Error as error:

@@ -1,0 +1,117 @@
+"""The read side of every log over HTTP: tlog-tiles, and the calls of witnesses in pull mode (journal.md § 5, § 9.2).
+
+Below `/<tenant>/<shard>/`, the log's origin without its host. Everything but the checkpoints is immutable, and needs no
+login: a tile shows hashes, and an entry names nobody (§ 4). Who fetches entries is told to `on_read` first (RP-07).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from schleuse.errors import ConflictError, CorruptError, Error, MalformedError, RefusedError, UnavailableError
+from schleuse.journal.contracts import BeyondSizeError, JournalUnavailableError, UnknownLogError
+from schleuse.journal.log import Log
+from schleuse.journal.note import MAX_NOTE
+from schleuse.journal.store import Journal
+from schleuse.journal.tiles import WIDTH, Tile, is_in, parse_path
+from schleuse.journal.tree import TreeRangeError
+
+#: (origin, reader): entries of this log are about to be read. Raises UnavailableError if that cannot be journalled.
+OnRead = Callable[[str, str], Awaitable[None]]
+
+IMMUTABLE = {"Cache-Control": "public, max-age=31536000, immutable"}
+FRESH = {"Cache-Control": "no-cache"}
+
+#: One table for this edge; the more particular kinds stand first.
+STATUS: Mapping[type[Error], int] = {
+    UnknownLogError: 404,
+    BeyondSizeError: 404,
+    TreeRangeError: 404,
+    MalformedError: 400,
+    RefusedError: 403,
+    ConflictError: 409,
+    UnavailableError: 503,
+    CorruptError: 503,
+}
+
+
+class JournalPages:
+    """Answers requests from the journal's own loop; every answer is some positioned reads."""
+
+    def __init__(self, journal: Journal, on_read: OnRead) -> None:
+        self._journal = journal
+        self._on_read = on_read
+
+    def app(self) -> Starlette:
+        """The ASGI application."""
+        return Starlette(
+            routes=[
+                Route("/health", self.health),
+                Route("/{tenant}/{shard}/checkpoint", self.checkpoint),
+                Route("/{tenant}/{shard}/pending", self.pending),
+                Route("/{tenant}/{shard}/add-cosignature", self.add_cosignature, methods=["POST"]),
+                Route("/{tenant}/{shard}/{tile:path}", self.tile),
+            ],
+            exception_handlers={Error: _refuse},
+        )
+
+    async def health(self, _request: Request) -> Response:
+        """Figures of all logs (§ 13)."""
+        return JSONResponse(self._journal.health(), headers=FRESH)
+
+    async def checkpoint(self, request: Request) -> Response:
+        """The newest note that satisfies the policy."""
+        return _note(self._journal.checkpoint(self._log(request).origin))
+
+    async def pending(self, request: Request) -> Response:
+        """The newest note that we signed, with or without quorum."""
+        return _note(self._journal.checkpoint(self._log(request).origin, pending=True))
+
+    async def add_cosignature(self, request: Request) -> Response:
+        """A checkpoint with lines of witnesses: 204, or 404 unknown size, 403 no known line (§ 9.2)."""
+        log = self._log(request)
+        data = b""
+        async for chunk in request.stream():
+            data += chunk
+            if len(data) > MAX_NOTE:
+                return PlainTextResponse(f"a note has at most {MAX_NOTE} bytes\n", status_code=413)
+        await self._journal.add_cosignature(log.origin, data)
+        return Response(status_code=204)
+
+    async def tile(self, request: Request) -> Response:
+        """A tile or an entry bundle of what is durable."""
+        log, resource = self._log(request), parse_path(request.path_params["tile"])
+        if not is_in(resource, log.frontier.size):
+            raise BeyondSizeError(f"{log.origin} has no {resource.path}")
+        if isinstance(resource, Tile):
+            return _octets(log.tree.tile(resource))
+        if resource.index * WIDTH < log.minimum:
+            raise BeyondSizeError(f"entries below {log.minimum} of {log.origin} are deleted after their period")
+        await self._on_read(log.origin, request.client.host if request.client else "local")
+        return _octets(log.entries.bundle(resource))
+
+    def _log(self, request: Request) -> Log:
+        path = f"/{request.path_params['tenant']}/{request.path_params['shard']}"
+        for log in self._journal.logs():
+            if log.origin[log.origin.find("/") :] == path:
+                return log
+        raise UnknownLogError(f"no log is at {path}")
+
+
+def _note(data: bytes) -> Response:
+    return Response(data, media_type="text/plain; charset=utf-8", headers=FRESH)
+
+
+def _octets(data: bytes) -> Response:
+    return Response(data, media_type="application/octet-stream", headers=IMMUTABLE)
+
+
+async def _refuse(_request: Request, error: Exception) -> Response:
+    status = next((status for kind, status in STATUS.items() if isinstance(error, kind)), 500)
+    headers = {"Retry-After": "1"} if isinstance(error, JournalUnavailableError) else {}
+    return PlainTextResponse(f"{error}\n", status_code=status, headers=headers)
