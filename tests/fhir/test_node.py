@@ -230,3 +230,16 @@ def test_a_damaged_document_raises_nothing_but_malformed(place: int, damage: byt
         parse(BUNDLE[:place] + damage + BUNDLE[place + 1 :])
     except MalformedError:
         return
+
+
+@pytest.mark.parametrize("name", ["UTF-8", "utf-8", "UTF8", "utf8"])
+def test_utf8_may_be_declared_as_java_spells_it(name: str) -> None:
+    declared = f"<?xml version='1.0' encoding='{name}'?><Patient xmlns='http://hl7.org/fhir'/>"
+    assert parse(declared.encode()).type == "Patient"
+
+
+@pytest.mark.parametrize("name", ["UTF-16", "csUTF8", "ISO-8859-1"])
+def test_another_declared_encoding_is_refused(name: str) -> None:
+    declared = f"<?xml version='1.0' encoding='{name}'?><Patient xmlns='http://hl7.org/fhir'/>"
+    with pytest.raises(BadXmlError):
+        parse(declared.encode())

@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from schleuse.fhir.node import UTF8_NAMES
+
 Fault = Literal["charset.bom", "charset.declared", "charset.bytes"]
 
 _BOMS = (
@@ -36,12 +38,12 @@ def read(xml: bytes) -> Text:
     if xml[:1] == b"\0" or xml[1:2] == b"\0":
         return _converted(xml, "utf-16-be" if xml[:1] == b"\0" else "utf-16-le", "charset.bytes")
     declared = _DECLARATION.match(xml)
-    name = declared[1].decode("ascii").lower() if declared else "utf-8"
+    name = declared[1].decode("ascii").upper() if declared else "UTF-8"
     try:
         xml.decode("utf-8")
     except UnicodeDecodeError:
-        return _converted(xml, "cp1252" if name == "utf-8" else name, "charset.bytes")
-    if name in ("utf-8", "utf8"):
+        return _converted(xml, "cp1252" if name in UTF8_NAMES else name, "charset.bytes")
+    if name in UTF8_NAMES:
         return Text(xml)
     return _converted(xml, name, "charset.declared")
 

@@ -24,6 +24,10 @@ MAX_DEPTH: Final = 64
 _FHIR: Final = "http://hl7.org/fhir"
 _XHTML: Final = "http://www.w3.org/1999/xhtml"
 
+#: What a declaration may call UTF-8, in capital letters. "UTF8" is no registered name, but an alias of Java's, and the
+#: XML parser of the reference validator takes it (measured with javax.xml of Java 17 and 25).
+UTF8_NAMES: Final = frozenset({"UTF-8", "UTF8"})
+
 TEXT: Final = "#text"
 ATTRIBUTE: Final = "#attribute"
 ORDER: Final = "#order"
@@ -258,7 +262,7 @@ class _Reader:
         raise BadXmlError(f"a DTD is not allowed (line {self.line})")
 
     def _declaration(self, _version: str, encoding: str | None, _standalone: int) -> None:
-        if encoding is not None and encoding.upper() != "UTF-8":
+        if encoding is not None and encoding.upper() not in UTF8_NAMES:
             raise BadXmlError("the XML declares an encoding other than UTF-8")
 
     # A Narrative's markup is not kept, only whether it is allowed and whether it says anything (txt-1, txt-2).
