@@ -88,7 +88,15 @@ def test_a_declared_other_character_set_is_a_fault_even_if_the_bytes_would_do(ch
 
 @pytest.mark.parametrize("written", [b'encoding="utf-8"', b"encoding='UTF-8'", b"", b'encoding="UTF8"'])
 def test_utf8_may_be_declared_in_any_way_or_not_at_all(checker: Checker, eau: bytes, written: bytes) -> None:
-    assert not checker.check(eau.replace(b'encoding="UTF-8"', written)).charset_fault
+    checked = checker.check(eau.replace(b'encoding="UTF-8"', written))
+    assert (checked.verdict, checked.charset_fault) == (Verdict.VALID, False)
+
+
+def test_a_name_in_a_code_is_not_shown(checker: Checker, eau: bytes) -> None:
+    for where in ("Patient/address/country", "Composition/status", "Composition/type/coding/code"):
+        checked = checker.check(edited(eau, put(where, "Schmidt")))
+        assert checked.verdict is Verdict.INVALID
+        assert "Schmidt" not in " ".join(one.message() + one.found + one.path for one in checked.findings)
 
 
 @given(st.binary(max_size=300))

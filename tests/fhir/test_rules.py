@@ -17,7 +17,7 @@ from schleuse.fhir import cache as disk
 from schleuse.fhir.finding import has_errors
 from schleuse.fhir.node import Node
 from schleuse.fhir.rules import BadDefinitionsError
-from schleuse.fhir.shown import shown_code, shown_kind, shown_length, shown_url
+from schleuse.fhir.shown import shown_among, shown_kind, shown_length, shown_url
 
 PROFILE = profile("P", "Patient", *META, element("Patient.x", "string", "1..1", maxLength=3))
 OTHER = profile("Q", "Patient", *META, element("Patient.x", "string", "0..0"))
@@ -270,13 +270,21 @@ def test_findings_never_quote_what_somebody_wrote(secret: str) -> None:
     assert secret not in text
 
 
-def test_codes_are_shown_if_they_look_like_codes() -> None:
-    assert shown_code("e010") == "e010"
-    assert shown_code("04") == "04"
-    assert shown_code("A123456780") == "10 characters"
-    assert shown_code("Müller") == "6 characters"
-    assert shown_code("a b") == "3 characters"
-    assert shown_code(None) == ""
+def test_what_stands_for_a_code_is_shown_if_it_is_one_or_as_short_as_one() -> None:
+    countries = frozenset({"D", "CH", "GB"})
+    assert shown_among("d", countries) == "d"
+    assert shown_among("DB", countries) == "DB"
+    assert shown_among("DE", countries) == "2 characters"  # no country of this list is written with an E
+    assert shown_among("HBCD", countries) == "4 characters"
+    assert shown_among("erst_end", {"ERST", "ERST_END"}) == "erst_end"
+    assert shown_among(None, countries) == ""
+    assert shown_among("D", ()) == "1 characters"
+
+
+@pytest.mark.parametrize("name", ["Schmidt", "SCHMIDT", "ERNST", "schmidt", "Müller", "A123456780", "a b"])
+def test_a_name_that_stands_for_a_code_is_not_shown(name: str) -> None:
+    for codes in ({"D", "CH"}, {"ERST", "FOLGE", "ERST_END"}, {"processing", "too-costly", "multiple-matches"}):
+        assert shown_among(name, codes) == f"{len(name)} characters"
 
 
 def test_urls_are_shown_if_they_look_like_urls() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from schleuse.fhir.compile.program import (
@@ -30,7 +31,7 @@ from schleuse.fhir.compile.program import (
 )
 from schleuse.fhir.definitions import version_matches
 from schleuse.fhir.node import ATTRIBUTE, MARKUP, ORDER, TEXT, Node
-from schleuse.fhir.shown import shown_code, shown_kind, shown_url
+from schleuse.fhir.shown import shown_among, shown_kind, shown_url
 
 CheckFunction = Callable[[Node, "Check", Node], None]
 Found = tuple[Node, int, str]
@@ -262,7 +263,7 @@ class Check:
             self._unresolved(node, resource, text, rule, {name for name, _ in targets})
             return
         if kind is not None and kind != target.type and kind.rpartition("/")[2] != target.type:
-            self.add((node, REFERENCE_TYPE, shown_code(kind)))
+            self.add((node, REFERENCE_TYPE, shown_among(kind, [name for name, _ in targets])))
         if not self._fits(target, targets):
             self.add((node, rule, target.type or ""))
 
@@ -304,11 +305,11 @@ class Check:
             return
         value = code[0].value or ""
         if value not in codes:
-            self.add((node, CODE_UNKNOWN, shown_code(value)))
+            self.add((node, CODE_UNKNOWN, shown_among(value, codes)))
         elif self.warn and "display" in node.children:
             wanted = codes[value]
             if wanted is not None and not _same_text(node.text("display"), wanted):
-                self.add((node, CODE_DISPLAY, shown_code(value)))
+                self.add((node, CODE_DISPLAY, value))
 
 
 def _same_text(found: str | None, wanted: str) -> bool:
@@ -382,14 +383,19 @@ def check_coding(node: Node, check: Check, allowed: frozenset[tuple[str, str]], 
     """A Coding (or Quantity) with a required binding."""
     system, code = node.children.get("system"), node.children.get("code")
     if code is None or (system[0].value if system else "", code[0].value) not in allowed:
-        check.add((node, rule, shown_code(code[0].value if code else None)))
+        check.add((node, rule, shown_among(code[0].value if code else None, _codes(allowed))))
 
 
 def check_concept(node: Node, check: Check, allowed: frozenset[tuple[str, str]], rule: int) -> None:
     """A CodeableConcept with a required binding: one of its codings must be in the value set."""
     codings = node.children.get("coding", ())
     if not any(_pair(coding) in allowed for coding in codings):
-        check.add((node, rule, " ".join(shown_code(coding.text("code")) for coding in codings)))
+        check.add((node, rule, " ".join(shown_among(coding.text("code"), _codes(allowed)) for coding in codings)))
+
+
+@lru_cache(maxsize=256)
+def _codes(allowed: frozenset[tuple[str, str]]) -> frozenset[str]:
+    return frozenset(code for _, code in allowed)
 
 
 # --- Tests of slices ---
@@ -483,7 +489,7 @@ NAMES: Final[dict[str, Any]] = {
         has_pattern,
         is_exactly,
         outside,
-        shown_code,
+        shown_among,
         shown_kind,
         values_at,
     )

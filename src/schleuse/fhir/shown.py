@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Final
 
 from schleuse.fhir.node import Node
 
-_CODE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,39}|[0-9]{1,4}", re.ASCII)
 _URL: Final = re.compile(r"https?://[A-Za-z0-9./_|-]{1,200}", re.ASCII)
+#: Longer than this, letters that stand where a code should can be somebody's name.
+_SHORT: Final = 4
 #: Six digits in a row may be a number that names a person (KVNR, LANR, date of birth).
 _LONG_NUMBER: Final = re.compile(r"[0-9]{6}", re.ASCII)
 
@@ -18,11 +20,16 @@ def shown_length(value: str | None) -> str:
     return f"{len(value)} characters" if value else ""
 
 
-def shown_code(value: str | None) -> str:
-    """A code if it looks like one, else only its length."""
+def shown_among(value: str | None, codes: Collection[str]) -> str:
+    """A code where one of `codes` should stand: itself if it is one in other letters, or as short as they are.
+
+    Anything else may be a name that was put in the wrong element, so only its length is shown.
+    """
     if value is None:
         return ""
-    if _CODE.fullmatch(value) and not _LONG_NUMBER.search(value):
+    if value in codes or value.upper() in codes or value.lower() in codes:
+        return value
+    if len(value) <= _SHORT and len(value) <= max(map(len, codes), default=0) and set(value) <= set("".join(codes)):
         return value
     return shown_length(value)
 

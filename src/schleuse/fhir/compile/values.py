@@ -12,7 +12,7 @@ from schleuse.fhir.snapshot import Element
 if TYPE_CHECKING:
     from schleuse.fhir.compile.compiler import Compiler, Scope
 
-#: How the wrong value of an element may be shown in a finding: `shown_code` shows codes, `shown_length` only lengths.
+#: Types whose wrong value a finding may show, as far as `shown_among` lets it; of all others only the length.
 _CODED: Final = frozenset({"code"})
 
 
@@ -24,7 +24,6 @@ def plain(value: Any) -> str:
 def primitive_lines(compiler: Compiler, scope: Scope, element: Element, type_code: str) -> list[str]:
     """Statements that check the value of a primitive `n`."""
     rule = scope.rule
-    shown = "shown_code" if type_code in _CODED else "shown_length"
     wrong_form = compiler.program.rule(rule("type.value", expected=type_code))
     lines = [
         "v = n.value",
@@ -43,12 +42,14 @@ def primitive_lines(compiler: Compiler, scope: Scope, element: Element, type_cod
             wanted = layer.value(prefix)
             if wanted is not None:
                 number = compiler.program.rule(rule(prefix, expected=plain(wanted[1])))
-                lines.append(f"    if v != {plain(wanted[1])!r}: x.add((n, {number}, {shown}(v)))")
+                text = repr(plain(wanted[1]))
+                shown = f"shown_among(v, ({text},))" if type_code in _CODED else "shown_length(v)"
+                lines.append(f"    if v != {text}: x.add((n, {number}, {shown}))")
         codes = required_codes(compiler, layer)
         if codes is not None:
             number = binding_rule(compiler, scope, layer)
             allowed = compiler.program.constant(frozenset(code for _, code in codes))
-            lines.append(f"    if v not in {allowed}: x.add((n, {number}, shown_code(v)))")
+            lines.append(f"    if v not in {allowed}: x.add((n, {number}, shown_among(v, {allowed})))")
     return list(dict.fromkeys(lines))  # a slice repeats most of what is said of all occurrences
 
 
