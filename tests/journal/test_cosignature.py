@@ -80,6 +80,14 @@ def test_a_cosignature_is_opened_with_the_note_of_the_log(cosigner: Cosigner) ->
     assert time_of(line.signature) == T0
 
 
+def test_a_time_alone_is_no_cosignature() -> None:
+    with pytest.raises(BadCosignatureError):
+        time_of(bytes(8))
+    with pytest.raises(BadCosignatureError):
+        time_of((2**63).to_bytes(8) + bytes(64))
+    assert time_of((2**63 - 1).to_bytes(8) + b"s") == MAX_TIME
+
+
 def test_a_line_moved_to_another_witness_is_refused() -> None:
     line = WA.cosign(HERE, T0)
     moved = SignatureLine(WB.key.name, WB.key.id, line.signature)

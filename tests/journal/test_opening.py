@@ -89,6 +89,7 @@ def test_what_readers_could_understand_differently_is_refused(value: Any) -> Non
         b"9" * 5000,
         b"[" * 100_000,
         b"[" * 40 + b"]" * 40,
+        b'{"a":' * 40 + b"1" + b"}" * 40,
     ],
 )
 def test_another_spelling_or_kind_of_value_is_malformed(data: bytes) -> None:

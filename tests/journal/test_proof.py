@@ -121,6 +121,11 @@ def test_the_same_size_needs_the_same_root_and_no_proof() -> None:
     assert not is_consistent(9, 9, root, tree(8).root(), [])
 
 
+def test_the_largest_tree_is_a_tree_and_the_next_one_is_not() -> None:
+    assert is_consistent(2**63 - 1, 2**63 - 1, bytes(32), bytes(32), [])
+    assert not is_consistent(2**63, 2**63, bytes(32), bytes(32), [])
+
+
 def test_a_tree_does_not_shrink() -> None:
     assert not is_consistent(9, 8, tree(9).root(), tree(8).root(), [])
     with pytest.raises(TreeRangeError):
@@ -133,6 +138,12 @@ def test_a_shifted_boundary_between_two_hashes_is_no_proof() -> None:
     shifted = (leaf + sibling)[:31], (leaf + sibling)[31:]
     assert node_hash(*shifted) == tree(2).root()
     assert not is_included(0, 2, shifted[0], [shifted[1]], tree(2).root())
+
+
+def test_a_shifted_boundary_is_no_consistency_proof_either() -> None:
+    old, added = map(leaf_hash, leaves(2))
+    assert is_consistent(1, 2, old, tree(2).root(), [added])
+    assert not is_consistent(1, 2, old[:31], tree(2).root(), [old[31:] + added])
 
 
 @pytest.mark.parametrize(("index", "size"), [(0, 0), (9, 9), (-1, 9), (0, 2**63)])
