@@ -182,3 +182,26 @@ def test_json_is_one_object_a_line(shell: Shell, empty: Path, arguments: tuple[s
     found = [json.loads(line) for line in ended.out.splitlines()]
     assert [type(item) for item in found] == [dict] * lines
     assert ended.err == ""
+
+
+def test_packages_go_where_the_configuration_says(shell: Shell, home: Path) -> None:
+    file = home / "schleuse.toml"
+    file.write_text(file.read_text().replace("[eau]", '[eau]\npackages = "elsewhere/packages"', 1))
+    lists = home / "lists.yaml"
+    lists.write_text('{"dependencyLists": {"mine": {"packages": ["x-1.tgz"], "validFrom": "2026-01-01"}}}')
+    assert shell("fhir", "add", "--config", str(lists), "--home", str(home)).code == 0
+    assert (home / "elsewhere" / "packages" / "registry.json").exists()
+    assert not (home / "fhir").exists()
+    assert "list mine" in shell("fhir", "list", "--home", str(home)).out
+
+
+def test_a_document_is_checked_with_the_packages_that_the_configuration_names(shell: Shell, home: Path) -> None:
+    file = home / "schleuse.toml"
+    file.write_text(file.read_text().replace("[eau]", '[eau]\npackages = "elsewhere/packages"', 1))
+    ended = shell("eau", "check", str(file), "--rules", "official", "--home", str(home))
+    assert "elsewhere/packages" in ended.err
+
+
+def test_a_faulty_configuration_is_told_instead_of_guessing_the_folder(shell: Shell, home: Path) -> None:
+    (home / "schleuse.toml").write_text("[eau")
+    assert "TOML" in shell("fhir", "list", "--home", str(home)).err

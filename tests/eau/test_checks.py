@@ -143,9 +143,9 @@ def issued(version: Version, day: date) -> bytes:
         ("1.2", date(2026, 1, 27), "own 1.2.1", Verdict.VALID),
         ("1.1.0", date(2023, 6, 30), "own 1.1.0 DMP 1.05", Verdict.INVALID),
         ("1.1.0", date(2024, 9, 30), "own 1.1.0 DMP 1.05", Verdict.VALID),
-        ("1.1.0", date(2024, 10, 1), "own 1.1.0", Verdict.VALID),
-        ("1.1.0", date(2026, 6, 30), "own 1.1.0", Verdict.VALID),
-        ("1.1.0", date(2026, 7, 1), "own 1.1.0", Verdict.INVALID),
+        ("1.1.0", date(2024, 10, 1), "own 1.1.0 DMP 1.06", Verdict.VALID),
+        ("1.1.0", date(2026, 6, 30), "own 1.1.0 DMP 1.06", Verdict.VALID),
+        ("1.1.0", date(2026, 7, 1), "own 1.1.0 DMP 1.06", Verdict.INVALID),
     ],
 )
 def test_the_date_of_issue_chooses_the_rules(

@@ -23,8 +23,8 @@ def test_adding_shows_what_is_installed_and_what_is_missing(tmp_path: Path, caps
     run("add", eau_package(tmp_path, "1.0", 0), "--config", config, "--home", tmp_path)
     assert capsys.readouterr().out.splitlines() == [
         "installed x.eau-1.0",
-        "list old: 2025-01-01 to 2025-12-31, complete",
-        "list new: 2026-01-01 to open, missing: x.eau-1.1, x.codes-1.0",
+        "list old: 2025-01-01 to 2025-12-31, missing: the base R4 definitions",
+        "list new: 2026-01-01 to open, missing: x.eau-1.1, x.codes-1.0, the base R4 definitions",
     ]
 
 
@@ -33,7 +33,7 @@ def test_a_list_can_be_given_by_name_and_dates(tmp_path: Path, capsys: pytest.Ca
     run(
         "add", package, "--list", "mine", "--valid-from", "2026-01-01", "--valid-till", "2026-12-31", "--home", tmp_path
     )
-    assert "list mine: 2026-01-01 to 2026-12-31, complete" in capsys.readouterr().out
+    assert "list mine: 2026-01-01 to 2026-12-31, missing: the base R4 definitions" in capsys.readouterr().out
 
 
 def test_machines_get_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

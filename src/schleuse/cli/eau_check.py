@@ -16,6 +16,7 @@ from schleuse.cli.fhir import folder
 from schleuse.eau.checks import Checked, Checker, FileKind, default_rules
 from schleuse.eau.findings import Verdict
 from schleuse.eau.rules import invariant_text
+from schleuse.eau.sources import Fallback
 from schleuse.errors import MalformedError
 from schleuse.fhir import Finding, Severity
 from schleuse.mail.smime.signed import parse_signed
@@ -29,7 +30,9 @@ File = Annotated[
 ]
 RulesOption = Annotated[
     Literal["own", "official"] | None,
-    Parameter(name="--rules", help="own, or the installed packages [default: official if complete, else own]"),
+    Parameter(
+        name="--rules", help="own, or the installed packages [default: official if a list is complete, else own]"
+    ),
 ]
 Home = Annotated[Path | None, Parameter(help="Folder of this machine, for the packages [default: the user's]")]
 Lang = Annotated[Language | None, Parameter(name="--lang", help="Language of the messages [default: de]")]
@@ -68,12 +71,17 @@ def check(
     checker = Checker(rules or default_rules(packages), packages=packages)
     language: Language = lang or ("en" if os.environ.get("SCHLEUSE_LANG") == "en" else "de")
     counted = dict.fromkeys(Verdict, 0)
+    used: set[str | None] = set()
     for source in sources(files):
         checked = _judge(source, checker)
+        used.add(checked.rules)
         counted[checked.verdict] += 1
         print(_as_json(source.name, checked, language) if json_ else _as_text(source.name, checked, language))
     if not json_ and sum(counted.values()) > 1:
         print(_summary(counted, language), file=sys.stderr)
+    for fallback in checker.fallbacks:
+        if fallback.rules in used:
+            print(_stand_in(fallback, language), file=sys.stderr)
     return exit_code(counted)
 
 
@@ -191,3 +199,17 @@ def _as_text(name: str, checked: Checked, language: Language) -> str:
 
 def _summary(counted: dict[Verdict, int], language: Language) -> str:
     return ", ".join(f"{number} {_VERDICTS[language][verdict]}" for verdict, number in counted.items())
+
+
+def _stand_in(fallback: Fallback, language: Language) -> str:
+    missing = ", ".join(fallback.missing)
+    if language == "en":
+        return (
+            f"note: of the official list {fallback.list_name} there is no {missing}, so our own rules judged "
+            f"({fallback.rules}); `schleuse fhir add` installs what is missing"
+        )
+    missing = missing.replace("the base R4 definitions", "die Basisdefinitionen von R4")
+    return (
+        f"Hinweis: von der offiziellen Liste {fallback.list_name} fehlt {missing}, darum haben unsere eigenen Regeln "
+        f"geurteilt ({fallback.rules}); `schleuse fhir add` ergänzt, was fehlt"
+    )

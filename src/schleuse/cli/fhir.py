@@ -9,7 +9,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from schleuse.config import default_home
+from schleuse.config import FILE_NAME, default_home, read_config
 from schleuse.errors import MalformedError
 from schleuse.fhir import packages
 
@@ -48,41 +48,46 @@ def add(
         raise BadListError("--valid-from and --valid-till belong to --list")
     if not package and config is None:
         raise BadListError("nothing to add: name package files (.tgz), or --config FILE")
-    names = packages.add(package, folder(home), config=config, new_list=new)
+    target = folder(home)
+    names = packages.add(package, target, config=config, new_list=new)
     if json_output:
         print(json.dumps({"installed": names}))
         return
     for name in names:
         print(f"installed {name}")
-    _show_lists(folder(home))
+    _show_lists(target)
 
 
 @app.command(name="list")
 def list_packages(*, home: Home = None, json_output: Json = False) -> None:
     """Show the installed packages and the lists with their windows."""
-    have = packages.installed(folder(home))
+    target = folder(home)
+    have = packages.installed(target)
     if json_output:
-        registry = json.loads(packages.read_registry(folder(home)).to_json())
+        registry = json.loads(packages.read_registry(target).to_json())
         print(json.dumps({"packages": have, **registry}))
         return
     if not have:
         print("no packages are installed: `schleuse fhir add PACKAGE.tgz… --config FILE`")
     for name, digest in have.items():
         print(f"{name}  sha256 {digest[:16]}…")
-    _show_lists(folder(home))
+    _show_lists(target)
 
 
 def folder(home: Path | None) -> Path:
-    """Where the packages of a machine are."""
-    return (home or default_home()) / "fhir"
+    """Where the packages of a machine are: `eau.packages` of its configuration, without one HOME/fhir.
+
+    Raises BadConfigError: a faulty configuration does not say where, and a guess would install beside the place.
+    """
+    root = home or default_home()
+    return read_config(root).eau.packages if (root / FILE_NAME).is_file() else root / "fhir"
 
 
 def _show_lists(target: Path) -> None:
-    have = packages.installed(target)
     for one in packages.read_registry(target).lists:
         till = one.valid_till.isoformat() if one.valid_till else "open"
-        missing = [name for name in one.packages if name not in have]
-        state = f"missing: {', '.join(missing)}" if missing else "complete"
+        lacking = packages.missing(target, one)
+        state = f"missing: {', '.join(lacking)}" if lacking else "complete"
         print(f"list {one.name}: {one.valid_from.isoformat()} to {till}, {state}")
 
 

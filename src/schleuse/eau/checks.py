@@ -1,37 +1,27 @@
 """Judging one eAU, Storno or Fehlernachricht: character set, XML, profile version and date window, then the rules.
 
-The rules are our own (`rules/`) or the official packages that `schleuse fhir add` installed; both run on the same
-engine and give the same verdict. The tree is parsed once and handed on. Own trouble raises and never accuses (HD-01).
+The rules are our own (`rules/`) or the official packages that `schleuse fhir add` installed (`sources`); both run on
+the same engine and give the same verdict. The tree is parsed once and handed on. Own trouble raises and never accuses
+(HD-01).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
 
 from schleuse.eau import charset
 from schleuse.eau.findings import Verdict
-from schleuse.eau.rules import ROOTS, definitions
-from schleuse.eau.windows import WINDOWS, Window, choose
-from schleuse.errors import UnavailableError
-from schleuse.fhir import Finding, Node, RuleSet, Severity, compile_rules, parse
+from schleuse.eau.rules import ROOTS
+from schleuse.eau.sources import Choice, Fallback, Official, Own, Rules, RulesMissingError, default_rules
+from schleuse.eau.windows import WINDOWS, Window
+from schleuse.fhir import Finding, Node, RuleSet, Severity, parse
 from schleuse.fhir.cache import default_cache
 from schleuse.fhir.node import BadXmlError
-from schleuse.fhir.packages import UnknownListError, load, read_registry
-from schleuse.fhir.registry import Registry
 from schleuse.fhir.shown import shown_url
-
-Rules = Literal["own", "official"]
-
-
-class RulesMissingError(UnavailableError):
-    """The rules that should judge a document are not installed on this machine."""
-
-    code = "eau.rules-missing"
 
 
 class FileKind(StrEnum):
@@ -50,7 +40,8 @@ class Checked:
     """The verdict on one file.
 
     kind: None if the profile is none of ours. profile: as the document claims it, None without.
-    rules: name of the rule set that judged ("own 1.2.1", "official kbv.ita.eau.1.2.1"), None if none did.
+    rules: name of the rule set that judged ("official kbv.ita.eau.1.2.1", "own 1.2.1" also where our own rules stand
+        in for an official list that is not complete), None if none did.
     charset_fault: not UTF-8 without BOM; has its own error codes (103, 104). node: the tree, None if unreadable.
     """
 
@@ -71,14 +62,6 @@ class Checked:
         return tuple(finding for finding in self.findings if finding.severity is Severity.ERROR)
 
 
-@dataclass(frozen=True, slots=True)
-class _Choice:
-    """Who judges. key: of the compiled rules; in_window: whether the date of issue is inside the rules' window."""
-
-    key: str
-    in_window: bool
-
-
 class Checker:
     """Judges files. Compiles rules when they are first needed; `warm` does it before workers are forked."""
 
@@ -96,16 +79,15 @@ class Checker:
         """
         self.rules: Rules = rules
         self._cache = cache if cache is not None else default_cache()
-        self._compiled: dict[str, RuleSet] = {}
-        if rules == "own":
-            self._source: _Own | _Official = _Own(windows)
-        else:
-            self._source = _Official(packages)
+        self._compiled: dict[tuple[Rules, str], RuleSet] = {}
+        self._source = Own(windows) if rules == "own" else Official(packages, Own(windows))
+        #: Official lists that lack packages, so that our own rules judge instead, or nobody can.
+        self.fallbacks: tuple[Fallback, ...] = self._source.fallbacks
 
     def warm(self) -> None:
         """Compile all rules now. Raises RulesMissingError."""
-        for key in self._source.names():
-            self._rule_set(key)
+        for rules, key in self._source.names():
+            self._rule_set(rules, key)
 
     def check(self, xml: bytes, *, warnings: bool = False) -> Checked:
         """Judge one file's octets. warnings: also find what is no ground for rejection.
@@ -152,98 +134,24 @@ class Checker:
             Verdict.INVALID if wrong else Verdict.VALID,
             kind,
             profile,
-            f"{self.rules} {choice.key}",
+            f"{choice.rules} {choice.key}",
             tuple(findings),
             node=node,
         )
 
-    def _findings(self, node: Node, choice: _Choice, warnings: bool) -> list[Finding]:
+    def _findings(self, node: Node, choice: Choice, warnings: bool) -> list[Finding]:
         try:
-            return self._rule_set(choice.key).check(node, warnings=warnings)
+            return self._rule_set(choice.rules, choice.key).check(node, warnings=warnings)
         except RulesMissingError:
             if choice.in_window:
                 raise
             return []  # out of every window it is invalid, whatever rules of long ago would add
 
-    def _rule_set(self, key: str) -> RuleSet:
-        found = self._compiled.get(key)
+    def _rule_set(self, rules: Rules, key: str) -> RuleSet:
+        found = self._compiled.get((rules, key))
         if found is None:
-            found = self._compiled[key] = self._source.compile(key, self._cache)
+            found = self._compiled[rules, key] = self._source.compile(rules, key, self._cache)
         return found
-
-
-class _Own:
-    """Our own rules by window."""
-
-    def __init__(self, windows: Sequence[Window]) -> None:
-        self._windows = {window.name: window for window in windows}
-
-    def names(self) -> Iterator[str]:
-        yield from self._windows
-
-    def choose(self, _url: str, version: str, issued: date | None) -> _Choice | None:
-        window, inside = choose(tuple(self._windows.values()), version, issued)
-        return None if window is None else _Choice(window.name, inside)
-
-    def compile(self, key: str, cache: Path) -> RuleSet:
-        return compile_rules(definitions(self._windows[key].edition), ROOTS, cache=cache)
-
-
-class _Official:
-    """Installed packages by the lists of their registry."""
-
-    def __init__(self, folder: Path | None) -> None:
-        if folder is None:
-            raise RulesMissingError("official rules are asked for, but no folder of packages is named")
-        self._folder = folder
-        self._registry = read_registry(folder)
-        if not any(self._lists(root) for root in ROOTS):
-            raise RulesMissingError(f"no official rules for the eAU are installed in {folder}: `schleuse fhir add`")
-
-    def _lists(self, url: str) -> dict[str, tuple[str, ...]]:
-        return dict(self._registry.profiles.get(url, {}))
-
-    def names(self) -> Iterator[str]:
-        """The lists whose packages are all there."""
-        names = {name for root in ROOTS for lists in self._lists(root).values() for name in lists}
-        for name in sorted(names):
-            if _is_complete(self._folder, name):
-                yield name
-
-    def choose(self, url: str, version: str, issued: date | None) -> _Choice | None:
-        names = self._lists(url).get(version)
-        if not names:
-            return None
-        found = [one for one in (self._registry.find(name) for name in names) if one is not None]
-        if not found:
-            raise RulesMissingError(f"the registry of packages names no list for version {version}")
-        if issued is not None:
-            covering = [one for one in found if one.covers(issued)]
-            if covering:
-                return _Choice(covering[0].name, in_window=True)
-        newest = max(found, key=lambda one: one.valid_from)
-        return _Choice(newest.name, in_window=issued is None)
-
-    def compile(self, key: str, cache: Path) -> RuleSet:
-        try:
-            return compile_rules(load(self._folder, key), ROOTS, cache=cache)
-        except UnknownListError as missing:
-            raise RulesMissingError(str(missing)) from missing
-
-
-def _is_complete(folder: Path, name: str) -> bool:
-    try:
-        load(folder, name)
-    except UnknownListError:
-        return False
-    return True
-
-
-def default_rules(packages: Path) -> Rules:
-    """Official rules where a complete set for the eAU is installed, since they are the authority; else our own."""
-    registry: Registry = read_registry(packages)
-    names = {name for lists in registry.profiles.get(ROOTS[0], {}).values() for name in lists}
-    return "official" if any(_is_complete(packages, name) for name in names) else "own"
 
 
 def _issued(node: Node) -> date | None:
@@ -268,3 +176,6 @@ def _window_finding(version: str) -> Finding:
 
 def _charset_finding(fault: charset.Fault | None) -> tuple[Finding, ...]:
     return () if fault is None else (Finding(Severity.ERROR, "XML", fault, expected="UTF-8 without BOM"),)
+
+
+__all__ = ["Checked", "Checker", "FileKind", "Rules", "RulesMissingError", "default_rules"]

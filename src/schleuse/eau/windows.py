@@ -23,9 +23,8 @@ class Window:
 
     @property
     def name(self) -> str:
-        """Such as "1.2.1", or "1.1.0 DMP 1.05"."""
-        plain = self.edition.dmp == "1.06"
-        return self.edition.name if plain else f"{self.edition.name} DMP {self.edition.dmp}"
+        """Such as "1.2.1", or "1.1.0 DMP 1.05" for the edition that two lists of DMP have served."""
+        return f"{self.edition.name} DMP {self.edition.dmp}" if self.edition.old else self.edition.name
 
     def covers(self, day: date) -> bool:
         return self.valid_from <= day and (self.valid_till is None or day <= self.valid_till)

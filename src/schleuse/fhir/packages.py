@@ -31,6 +31,8 @@ __all__ = [
     "add",
     "installed",
     "load",
+    "missing",
+    "missing",
     "profiles_of",
     "read_registry",
 ]
@@ -113,17 +115,41 @@ def load(target_dir: Path, list_name: str) -> Definitions:
     wanted = registry.find(list_name)
     if wanted is None:
         raise UnknownListError(f"there is no dependency list {list_name}; known are {_names(registry)}")
+    lacking = missing(target_dir, wanted)
+    if lacking:
+        raise UnknownListError(f"the list {list_name} needs {', '.join(lacking)}: `schleuse fhir add` installs them")
     have = installed(target_dir)
-    base = [name for name in have if (target_dir / "packages" / f"{name}.base").exists()]
-    missing = [name for name in wanted.packages if name not in have] + ([] if base else ["the base R4 definitions"])
-    if missing:
-        raise UnknownListError(f"the list {list_name} needs {', '.join(missing)}: `schleuse fhir add` installs them")
+    base = _base(target_dir, have)
     # The earlier package of a list counts, and Definitions lets the later one win.
     names = [*base, *reversed([name for name in wanted.packages if name not in base])]
     digest = hashlib.sha256("\n".join([_FORMAT, *(f"{name} {have[name]}" for name in names)]).encode()).hexdigest()
     return Definitions(
         lambda: _resources(target_dir, names), ignored_code_systems=registry.ignored_code_systems, digest=digest
     )
+
+
+def missing(target_dir: Path, wanted: DependencyList) -> list[str]:
+    """What a list needs and the folder lacks; empty if the list is complete."""
+    have = installed(target_dir)
+    lacking = [name for name in wanted.packages if name not in have]
+    return lacking if _base(target_dir, have) else [*lacking, "the base R4 definitions"]
+
+
+def _base(target_dir: Path, have: Iterable[str]) -> list[str]:
+    """The installed packages that hold the base R4 definitions."""
+    return [name for name in have if (target_dir / "packages" / f"{name}.base").exists()]
+
+
+def missing(target_dir: Path, wanted: DependencyList) -> list[str]:
+    """What a list needs and the folder lacks; empty if the list is complete."""
+    have = installed(target_dir)
+    lacking = [name for name in wanted.packages if name not in have]
+    return lacking if _base(target_dir, have) else [*lacking, "the base R4 definitions"]
+
+
+def _base(target_dir: Path, have: Iterable[str]) -> list[str]:
+    """The installed packages that hold the base R4 definitions."""
+    return [name for name in have if (target_dir / "packages" / f"{name}.base").exists()]
 
 
 def profiles_of(package: Package) -> dict[str, set[str]]:

@@ -54,6 +54,7 @@ TROUBLE_SECONDS = 2.0
 def main(config: Config) -> None:
     """Run until stopped."""
     checker = open_checker(config)
+    _tell_fallbacks(checker)
     children: dict[str, Callable[[], None]] = {
         f"worker-{number}": partial(_work, config, checker, f"eau-worker-{number}")
         for number in range(config.eau.workers)
@@ -68,6 +69,15 @@ def open_checker(config: Config) -> Checker:
     checker = Checker(config.eau.rules, packages=config.eau.packages)
     checker.warm()
     return checker
+
+
+def _tell_fallbacks(checker: Checker) -> None:
+    """Once at the start: official lists that lack packages, and who judges instead."""
+    for fallback in checker.fallbacks:
+        if fallback.rules is None:
+            log.error("eau.rules-missing", list=fallback.list_name, missing=fallback.missing)
+        else:
+            log.warning("eau.rules-fallback", list=fallback.list_name, missing=fallback.missing, rules=fallback.rules)
 
 
 def open_vault(config: Config) -> Vault:
