@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from schleuse.config import BadConfigError, Environment, host_and_port, missing_files, read_config
+from schleuse.config import BadConfigError, host_and_port, missing_files, read_config
+from schleuse.environment import Environment
 
 MINIMAL = """
 environment = "test"
@@ -129,3 +130,17 @@ def test_two_listeners_on_one_port_are_a_mistake_defaults_included(tmp_path: Pat
 def test_any_free_port_may_be_asked_for_several_times(tmp_path: Path) -> None:
     free = '[kim]\nsmtp_tls = "127.0.0.1:0"\npop3_tls = "127.0.0.1:0"'
     assert read_config(written(tmp_path, MINIMAL.replace("[kim]", free))).kim.pop3_tls == "127.0.0.1:0"
+
+
+@pytest.mark.parametrize(
+    ("listen", "open_to_all"), [("127.0.0.1:25", False), ("[::1]:25", False), ("0.0.0.0:25", True)]
+)
+def test_a_relay_beyond_this_machine_must_ask_for_certificates(tmp_path: Path, listen: str, open_to_all: bool) -> None:
+    text = MINIMAL.replace("[kim]", f'[kim]\nsmtp_relay = "{listen}"')
+    if not open_to_all:
+        assert read_config(written(tmp_path, text)).kim.smtp_relay == listen
+        return
+    with pytest.raises(BadConfigError, match="smtp_relay_client_ca"):
+        read_config(written(tmp_path, text))
+    closed = text.replace("[kim]", '[kim]\nsmtp_relay_client_ca = "ca.pem"')
+    assert read_config(written(tmp_path, closed)).kim.smtp_relay_client_ca == tmp_path / "ca.pem"

@@ -23,6 +23,7 @@ CONFIGURATION: Mapping[str, str] = {
     "kim.max_mail_octets": "biggest mail that is taken (kim.md § 17); a bigger one is answered with 552",
     "kim.max_connections": "SMTP connections at the same time, over all peers of a port",
     "kim.max_connections_per_peer": "SMTP connections at the same time from one address",
+    "kim.retention_days": "days that the body of a finished mail is kept (kim.md § 17: 10 to 365); what waits is never erased",
     "kim.min_free_octets": "octets that stay free on the disk of the spool; with less, mail is answered with 452 (HD-28). None: 5 %, at most 4 GiB",
     "kim.metrics": "metrics and health of the `kim` role, without TLS: keep it on loopback",
     "kim.routes[].domain": "the mail domain that goes this way; `*` is the smarthost for all others",

@@ -11,7 +11,6 @@ import re
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,6 +23,7 @@ from pydantic import (
     ValidationInfo,
 )
 
+from schleuse.environment import Environment
 from schleuse.errors import MalformedError
 from schleuse.identifiers import IK, BadIKError
 
@@ -38,23 +38,6 @@ class BadConfigError(MalformedError):
     def __init__(self, mistakes: list[str]) -> None:
         super().__init__("\n".join(mistakes))
         self.mistakes = mistakes
-
-
-class Environment(StrEnum):
-    """Production (PU), or test (RU, TU) with a suffix and a prefix letter of its own (kim.md § 1, § 3)."""
-
-    PRODUCTION = "production"
-    TEST = "test"
-
-    @property
-    def suffix(self) -> str:
-        """Domain suffix of every KIM address of this environment."""
-        return ".kim.telematik" if self is Environment.PRODUCTION else ".kim.telematik-test"
-
-    @property
-    def prefix(self) -> str:
-        """First letter of eAU file names: E productive, T test data (eau.md § 3)."""
-        return "E" if self is Environment.PRODUCTION else "T"
 
 
 def _ik(value: str) -> str:
@@ -134,6 +117,7 @@ class KimSection(_Section):
     database: str | None = None
     spool: File = Field(Path("spool"), validate_default=True)
     directory: File = Field(Path("directory.json"), validate_default=True)
+    retention_days: int = Field(90, ge=10, le=365)  # of finished mail; kim.md § 17
     max_mail_octets: int = Field(35_882_577, ge=1_000_000)  # kim.md § 17
     max_connections: int = Field(1000, gt=0)
     max_connections_per_peer: int = Field(200, gt=0)
@@ -239,6 +223,17 @@ def _inconsistencies(table: Mapping[str, Any]) -> Iterator[str]:
             yield f"accounts: {address} belongs to {owner}, which is no insurer of this file"
     for listen in _repeated(_listens(table)):
         yield f"{listen} is listened on more than once"
+    if _is_open_relay(table.get("kim")):
+        yield "kim.smtp_relay: beyond this machine it needs smtp_relay_client_ca, or anybody brings mail (kim.md § 11)"
+
+
+def _is_open_relay(kim: object) -> bool:
+    """Whether hosts of other machines could bring mail without showing who they are."""
+    relay = _text(kim, "smtp_relay") if isinstance(kim, dict) else ""
+    if not relay or (isinstance(kim, dict) and kim.get("smtp_relay_client_ca")):
+        return False
+    host = relay.rpartition(":")[0].strip("[]")
+    return host != "localhost" and not host.startswith("127.") and host != "::1"
 
 
 def _listens(table: Mapping[str, Any]) -> Iterator[str]:

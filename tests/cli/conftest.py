@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from schleuse.cli import main
-from schleuse.config import Environment
+from schleuse.environment import Environment
 from schleuse.identifiers import IK
 from schleuse.processes.home import NewHome, NewInsurer, NewPractice, create_home
 

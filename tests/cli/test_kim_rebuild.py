@@ -11,7 +11,8 @@ from tests.kim.mails import content, put
 
 from schleuse.cli import app
 from schleuse.clock import utc_now
-from schleuse.config import Config, Environment, read_config
+from schleuse.config import Config, read_config
+from schleuse.environment import Environment
 from schleuse.errors import ConflictError
 from schleuse.holding.states import State
 from schleuse.identifiers import IK

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schleuse.environment import Environment
 from schleuse.errors import MalformedError, RefusedError
-from schleuse.kim.address import BadKIMAddressError, Environment, KIMAddress, parse_kim_address
+from schleuse.kim.address import BadKIMAddressError, KIMAddress, parse_kim_address
 
 
 def test_spelling_is_kept_and_case_does_not_matter_when_comparing() -> None:
@@ -23,11 +24,11 @@ def test_a_printed_address_names_nobody() -> None:
 @pytest.mark.parametrize(
     ("text", "environment"),
     [
-        ("a@b.kim.telematik", Environment.PU),
-        ("a@b.kim.telematik-test", Environment.RU),
-        ("a@b.kim.telematik-test", Environment.TU),
-        (" a@B.KIM.TELEMATIK\t", Environment.PU),
-        ("x" * 64 + "@" + "y" * 189 + ".kim.telematik", Environment.PU),
+        ("a@b.kim.telematik", Environment.PRODUCTION),
+        ("a@b.kim.telematik-test", Environment.TEST),
+        ("a@b.kim.telematik-test", Environment.TEST),
+        (" a@B.KIM.TELEMATIK\t", Environment.PRODUCTION),
+        ("x" * 64 + "@" + "y" * 189 + ".kim.telematik", Environment.PRODUCTION),
     ],
 )
 def test_addresses_of_the_environment_are_accepted(text: str, environment: Environment) -> None:
@@ -37,9 +38,9 @@ def test_addresses_of_the_environment_are_accepted(text: str, environment: Envir
 @pytest.mark.parametrize(
     ("text", "environment"),
     [
-        ("a@b.kim.telematik", Environment.RU),
-        ("a@b.kim.telematik", Environment.TU),
-        ("a@b.kim.telematik-test", Environment.PU),
+        ("a@b.kim.telematik", Environment.TEST),
+        ("a@b.kim.telematik", Environment.TEST),
+        ("a@b.kim.telematik-test", Environment.PRODUCTION),
     ],
 )
 def test_production_and_test_are_never_mixed(text: str, environment: Environment) -> None:

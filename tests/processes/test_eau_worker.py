@@ -7,20 +7,22 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from email import message_from_bytes
 from pathlib import Path
 from random import Random
 
 import pytest
 
-from schleuse.config import Config, Environment, read_config
+from schleuse.config import Config, read_config
 from schleuse.database import sqlite_url
 from schleuse.eau.checks import Checked, Checker
 from schleuse.eau.codes import Fault
 from schleuse.eau.decision import Flawed, judge
 from schleuse.eau.intake import Mailbox, Tools, examine
 from schleuse.eau.outcome import Policy
-from schleuse.eau.store import EauStore, open_store
+from schleuse.eau.store import EauStore, context, open_store
 from schleuse.eau.worker import Worker
+from schleuse.environment import Environment
 from schleuse.holding.states import State
 from schleuse.identifiers import IK
 from schleuse.kim.directory import DirectoryFile
@@ -208,6 +210,33 @@ def test_a_mail_that_nobody_can_be_answered_on_says_so(run: Run) -> None:
     )
     assert leases.states == {1: State.QUARANTINED}
     assert leases.reasons[1] == "no_address"
+
+
+def test_a_storno_that_overtook_a_faulty_eau_is_answered_under_its_own_number(
+    run: Run, sender: Sender, store: EauStore, home: Path
+) -> None:
+    storno = Generator(Random(9), NOW).storno(sender.document())
+    leases = run(
+        sender.workshop.wire(sender.workshop.inner(storno, sender.workshop.payload(storno))), sender.faulty("schema")
+    )
+    assert leases.states == {1: State.DELIVERED, 2: State.RETURNED}
+    answer = next(letter for letter in store.letters.due(datetime.now(UTC), 10) if letter.code == 105)
+    vault = open_vault(read_config(home))
+    draft = message_from_bytes(vault.unseal(answer.ik, answer.draft, context(answer.ik, answer.message_id, "draft")))
+    (_, xml) = (part.get_payload(decode=True) for part in draft.walk() if not part.is_multipart())
+    assert isinstance(xml, bytes)
+    assert storno.document_id.encode() in xml
+    assert b"105" in xml
+
+
+def test_a_storno_of_a_practice_that_nobody_can_write_to_waits_all_the_same(
+    run: Run, sender: Sender, store: EauStore
+) -> None:
+    storno = Generator(Random(9), NOW).storno(sender.document())
+    inner = sender.workshop.inner(storno, sender.workshop.payload(storno))
+    nobody = re.sub(rb"(From|Reply-To): [^\r]*\r\n", rb"\1: praxis@example.org\r\n", inner)
+    leases = run(sender.workshop.wire(nobody))
+    assert (leases.states, leases.reasons) == ({1: State.DELIVERED}, {1: "storno_pending"})
 
 
 def test_an_answer_gives_the_reason_of_its_own_code(sender: Sender, base: Path, checker: Checker) -> None:

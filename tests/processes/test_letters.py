@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from schleuse.config import Environment, read_config
+from schleuse.config import read_config
 from schleuse.eau.letter_store import Unsent
 from schleuse.eau.store import context
+from schleuse.environment import Environment
 from schleuse.identifiers import IK
 from schleuse.kim.directory import DirectoryFile, write_directory
 from schleuse.kim.message import open_kim_mail

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from schleuse.clock import utc_now
-from schleuse.config import Environment, read_config
+from schleuse.config import read_config
+from schleuse.environment import Environment
 from schleuse.identifiers import IK
 from schleuse.kim.store import open_mail_store
 from schleuse.mail.spool import OsDisk

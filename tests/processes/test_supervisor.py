@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from schleuse.processes.supervisor import LONGEST_PAUSE_SECONDS, Role, Supervisor, pause_after
+from schleuse.processes.supervisor import LONGEST_PAUSE_SECONDS, MAX_LOG_OCTETS, Role, Supervisor, pause_after
 
 
 def a_role(tmp_path: Path, name: str, program: str) -> Role:
@@ -96,3 +96,19 @@ def test_a_role_that_cannot_be_started_stops_no_other(tmp_path: Path) -> None:
 
     asyncio.run(scenario())
     assert steady.starts == 1
+
+
+def test_a_log_that_grew_too_long_is_put_aside_at_a_start(tmp_path: Path) -> None:
+    role = a_role(tmp_path, "chatty", "print('new')")
+    with role.log.open("wb") as file:
+        file.truncate(MAX_LOG_OCTETS + 1)
+
+    async def scenario() -> None:
+        supervisor = Supervisor([role], os.environ, print)
+        running = asyncio.create_task(supervisor.run())
+        await until(lambda: role.log.exists() and b"new" in role.log.read_bytes())
+        supervisor.stop()
+        await running
+
+    asyncio.run(scenario())
+    assert (tmp_path / "chatty.log.1").stat().st_size > MAX_LOG_OCTETS

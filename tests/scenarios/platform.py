@@ -22,7 +22,8 @@ from typing import Any
 
 import httpx
 
-from schleuse.config import Config, Environment, host_and_port, read_config
+from schleuse.config import Config, host_and_port, read_config
+from schleuse.environment import Environment
 from schleuse.holding.reconcile import Reconciliation
 from schleuse.identifiers import IK
 from schleuse.kim.directory import DirectoryFile

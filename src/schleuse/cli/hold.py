@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -64,7 +65,7 @@ def list_held(
         May be repeated [default: QUARANTINED].
     """
     config = read_config(home or default_home())
-    with open_leases(config.kim_database, config.kim.spool) as leases:
+    with open_leases(config.kim_database, config.kim.spool, timedelta(days=config.kim.retention_days)) as leases:
         found = leases.waiting([State(one) for one in state or ["QUARANTINED"]], limit)
     if json_output:
         for one in found:
@@ -95,7 +96,7 @@ def reconsider(
         Numbers of `hold list`.
     """
     config = read_config(home or default_home())
-    with open_leases(config.kim_database, config.kim.spool) as leases:
+    with open_leases(config.kim_database, config.kim.spool, timedelta(days=config.kim.retention_days)) as leases:
         known = {one.id: one for one in leases.waiting([State.QUARANTINED], 1_000_000)}
         unknown = [id for id in ids if id not in known]
         if unknown:

@@ -10,7 +10,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from schleuse.clock import utc_now
-from schleuse.config import FILE_NAME, BadConfigError, Environment, default_home, missing_files, read_config
+from schleuse.config import FILE_NAME, BadConfigError, default_home, missing_files, read_config
+from schleuse.environment import Environment
 from schleuse.errors import MalformedError
 from schleuse.identifiers import IK
 from schleuse.processes.home import NewHome, NewInsurer, NewPractice, create_home

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from enum import StrEnum
 
+from schleuse.environment import Environment
 from schleuse.errors import MalformedError, RefusedError
 
 MAX_LOCAL_PART = 64
@@ -25,18 +25,6 @@ class ForeignEnvironmentError(RefusedError):
     """An address of another environment; production and test are never mixed."""
 
     code = "kim.foreign-environment"
-
-
-class Environment(StrEnum):
-    """Production, reference and test environment (kim.md § 1)."""
-
-    PU = "PU"
-    RU = "RU"
-    TU = "TU"
-
-    @property
-    def suffix(self) -> str:
-        return ".kim.telematik" if self is Environment.PU else ".kim.telematik-test"
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from schleuse.clock import utc_now
-from schleuse.config import Config, Environment
+from schleuse.config import Config
+from schleuse.environment import Environment
 from schleuse.identifiers import IK
 from schleuse.processes.home import NewHome, NewInsurer, NewPractice, Step, create_home
 

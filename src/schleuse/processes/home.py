@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from schleuse.config import FILE_NAME, Environment
+from schleuse.config import FILE_NAME
+from schleuse.environment import Environment
 from schleuse.errors import ConflictError
 from schleuse.identifiers import IK
 from schleuse.kim.directory import INSURER_ENTRY_TYPE, Entry, write_directory

@@ -151,6 +151,7 @@ def store_settings(config: Config) -> Settings:
         url=config.kim_database,
         spool=config.kim.spool,
         host=config.hostname,
+        retention=timedelta(days=config.kim.retention_days),
         reserve_bytes=config.kim.min_free_octets,
     )
 

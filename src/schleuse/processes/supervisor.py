@@ -25,6 +25,8 @@ log = structlog.get_logger()
 SUPERVISED = "SCHLEUSE_SUPERVISED"
 #: From SIGTERM to SIGKILL; the whole stop takes less than 10 s.
 STOP_SECONDS = 8.0
+#: A role's log that is longer when the role starts is put aside.
+MAX_LOG_OCTETS = 50_000_000
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 30.0
 #: A role that ran this long was well; its next crash starts again with the first pause.
@@ -99,6 +101,7 @@ class Supervisor:
         role.started_at = time.monotonic()
         role.starts += 1
         role.log.parent.mkdir(parents=True, exist_ok=True)
+        _rotate(role.log)
         with role.log.open("ab") as output:
             role.process = await asyncio.create_subprocess_exec(
                 *role.command,
@@ -109,6 +112,13 @@ class Supervisor:
                 start_new_session=True,
             )
         return role.process
+
+
+def _rotate(log: Path) -> None:
+    """Keep one older log. At a start only: a role writes to the file itself; under systemd the journal rotates."""
+    with suppress(OSError):
+        if log.stat().st_size > MAX_LOG_OCTETS:
+            log.replace(log.with_suffix(".log.1"))
 
 
 async def _end(process: Process, ended: asyncio.Task[int]) -> None:
