@@ -33,6 +33,7 @@ app.command("schleuse.cli.kim:app", name="kim")
 app.command("schleuse.cli.eau:app", name="eau")
 app.command("schleuse.cli.fhir:app", name="fhir")
 app.command("schleuse.cli.hold:app", name="hold")
+app.command("schleuse.cli.journal:app", name="journal")
 
 
 def exit_code(error: Error) -> int:

@@ -1,0 +1,215 @@
+"""`schleuse journal status|verify|prove|export`: what is in the log, and what that shows, with nothing but files."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+from rich.console import Console
+from rich.table import Table
+
+from schleuse.cli.up import german
+from schleuse.errors import RefusedError
+from schleuse.journal import audit
+from schleuse.journal.note import parse_note
+from schleuse.journal.opening import parse_opening
+from schleuse.journal.policy import Policy, parse_policy
+from schleuse.journal.proof_file import SUFFIX, Proven, parse_proof_file, verify
+
+app = App(name="journal", help="The provable record of every opening.")
+
+NOT_RUNNING = 69
+DEFAULT_URL = "http://127.0.0.1:9480"
+
+PolicyFile = Annotated[Path, Parameter(name="--policy", help="Policy file: whose signatures count (tlog-policy)")]
+Json = Annotated[bool, Parameter(name="--json", help="One JSON object")]
+
+
+class NothingToVerifyError(RefusedError):
+    """The files that were named are no proof, log or pair of checkpoints; the caller can name others."""
+
+    code = "cli.nothing-to-verify"
+
+
+@app.command
+def status(*, url: str = DEFAULT_URL, json_output: Json = False) -> None:
+    """How far each log is: durable, published, witnessed. Exit code 0: it takes entries; 69: it does not.
+
+    Parameters
+    ----------
+    url
+        Address of the journal role's HTTP port.
+    """
+    health = json.loads(audit.from_url(url)("health"))
+    if json_output:
+        print(json.dumps(health))
+    else:
+        _print_health(health)
+    if health["state"] != "RUNNING":
+        sys.exit(NOT_RUNNING)
+
+
+@app.command(name="verify")
+def verify_command(
+    *paths: Path,
+    policy: PolicyFile,
+    entry: Annotated[Path | None, Parameter(help="Bytes of the entry that a proof file is about")] = None,
+    log: Annotated[Path | None, Parameter(help="Folder of the log, to compare two checkpoints")] = None,
+    json_output: Json = False,
+) -> None:
+    """Check a proof file, a whole exported log, or two checkpoints, without network.
+
+    Says in one sentence what is known now and what is not. Exit code 0: it holds.
+
+    Parameters
+    ----------
+    paths
+        One .tlog-proof file (with --entry, or the .entry file beside it), one folder, or two checkpoint files.
+    """
+    rules = parse_policy(policy.read_bytes())
+    match paths:
+        case (folder,) if folder.is_dir():
+            known, unknown, facts = _whole_log(folder, rules)
+        case (proof,):
+            known, unknown, facts = _proof(proof, entry or proof.with_suffix(".entry"), rules)
+        case (old, new):
+            known, unknown, facts = _two_checkpoints(old, new, rules, log)
+        case _:
+            raise NothingToVerifyError("name one proof file, one folder, or two checkpoint files")
+    if json_output:
+        print(json.dumps({"known": known, "unknown": unknown, **facts}))
+    else:
+        console = Console()
+        console.print(f"[green]✓[/] {known}", soft_wrap=True)
+        console.print(f"• {unknown}", soft_wrap=True)
+
+
+@app.command(name="prove")
+def prove_command(
+    index: int,
+    *,
+    log: Annotated[str, Parameter(help="URL or folder of the log")],
+    policy: PolicyFile,
+    to: Annotated[Path, Parameter(help="Folder for the two files")] = Path(),
+    opening: Annotated[Path | None, Parameter(help="Opening to put in: salt and detail record (personal data)")] = None,
+) -> None:
+    """Write a proof file and the entry that it is about."""
+    extra = opening.read_bytes() if opening else None
+    proof, entry = audit.prove(_source(log), parse_policy(policy.read_bytes()), index, extra)
+    for suffix, data in ((SUFFIX, proof), (".entry", entry)):
+        path = to / f"entry-{index}{suffix}"
+        path.write_bytes(data)
+        print(path)
+
+
+@app.command(name="export")
+def export_command(log: str, folder: Path) -> None:
+    """Copy a served log into a folder that any tlog-tiles client reads; again for what is new.
+
+    Parameters
+    ----------
+    log
+        URL of the log, such as http://127.0.0.1:9480/109905003/2027.
+    """
+    checkpoint = audit.export(_source(log), folder)
+    print(f"{checkpoint.origin}: {checkpoint.size}")
+
+
+def _source(log: str) -> audit.Source:
+    return audit.from_url(log) if "://" in log else audit.from_folder(Path(log))
+
+
+def _proof(path: Path, entry: Path, policy: Policy) -> tuple[str, str, dict[str, object]]:
+    proof = parse_proof_file(path.read_bytes())
+    proven = verify(proof, entry.read_bytes(), policy, parse_opening(proof.extra) if proof.extra else None)
+    facts = {"origin": proven.origin, "index": proven.index, "size": proven.size, "since": proven.since_s}
+    kind = proven.entry.kind.name if proven.entry else "?"
+    if german():
+        known = (
+            f"Dieses Ereignis ({kind}) steht als Eintrag {proven.index} im Journal {proven.origin}{_since(proven)}; "
+            "wer es ändert oder entfernt, wird von jedem Zeugen bemerkt."
+        )
+        unknown = "Nicht gezeigt ist, was außerhalb dieses Journals geschah und ob der Schreiber die Wahrheit sagte."
+    else:
+        known = (
+            f"This event ({kind}) is entry {proven.index} of the journal {proven.origin}{_since(proven)}; "
+            "changing or removing it would be noticed by every witness."
+        )
+        unknown = "Not shown is what happened outside this journal, or whether its writer told the truth."
+    return known, unknown, facts
+
+
+def _since(proven: Proven) -> str:
+    if proven.since_s is None:
+        return ", ohne Zeugen" if german() else ", without witnesses"
+    at = datetime.fromtimestamp(proven.since_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return f", spätestens seit {at}" if german() else f", not later than {at}"
+
+
+def _whole_log(folder: Path, policy: Policy) -> tuple[str, str, dict[str, object]]:
+    found = audit.audit_log(audit.from_folder(folder), policy)
+    checkpoint, names = found.judged.checkpoint, ", ".join(sorted(found.judged.times))
+    facts = {
+        "origin": checkpoint.origin,
+        "size": checkpoint.size,
+        "witnesses": sorted(found.judged.times),
+        "kinds": dict(found.kinds),
+        "repeated_events": found.repeated_events,
+        "foreign_entries": found.foreign,
+    }
+    kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(found.kinds.items()))
+    if german():
+        known = (
+            f"Alle {checkpoint.size} Einträge von {checkpoint.origin} sind vollständig und unverändert gegenüber dem "
+            f"signierten Stand (Zeugen: {names or 'keine'}); {kinds}; doppelte Ereignisse {found.repeated_events}."
+        )
+        unknown = "Nicht gezeigt ist, was danach kam, und ohne Zeugen nicht, dass alle denselben Stand sehen."
+    else:
+        known = (
+            f"All {checkpoint.size} entries of {checkpoint.origin} are complete and unchanged against the signed "
+            f"state (witnesses: {names or 'none'}); {kinds}; repeated events {found.repeated_events}."
+        )
+        unknown = "Not shown is what came after, nor, without witnesses, that everybody sees the same state."
+    return known, unknown, facts
+
+
+def _two_checkpoints(old: Path, new: Path, policy: Policy, log: Path | None) -> tuple[str, str, dict[str, object]]:
+    source = audit.from_folder(log) if log else None
+    first, second, holds = audit.compare(parse_note(old.read_bytes()), parse_note(new.read_bytes()), policy, source)
+    facts: dict[str, object] = {"origin": first.origin, "old": first.size, "new": second.size, "consistent": holds}
+    if holds is None:
+        if german():
+            known = f"Beide Stände ({first.size} und {second.size}) sind von {first.origin} signiert."
+            unknown = "Ob der spätere den früheren fortsetzt, zeigen erst die Kacheln (--log ORDNER)."
+        else:
+            known = f"Both states ({first.size} and {second.size}) are signed by {first.origin}."
+            unknown = "Whether the later continues the earlier one, only the tiles show (--log FOLDER)."
+    elif german():
+        known = f"Der Stand {second.size} von {first.origin} setzt den Stand {first.size} unverändert fort."
+        unknown = "Nicht geprüft ist der Inhalt der Einträge."
+    else:
+        known = f"State {second.size} of {first.origin} continues state {first.size} unchanged."
+        unknown = "The content of the entries was not checked."
+    return known, unknown, facts
+
+
+def _print_health(health: dict[str, Any]) -> None:
+    console, de = Console(), german()
+    table = Table(
+        "Journal" if de else "log",
+        "dauerhaft" if de else "durable",
+        "signiert" if de else "published",
+        "bezeugt" if de else "witnessed",
+        box=None,
+        pad_edge=False,
+    )
+    for origin, sizes in health["logs"].items():
+        table.add_row(origin, *(str(sizes[level]) for level in ("durable", "published", "witnessed")))
+    console.print(table)
+    console.print(f"{health['state']}, {'Segmente bereit' if de else 'spare segments'}: {health['spare_segments']}")
+    for finding in health["findings"]:
+        console.print(f"[red]✗[/] {finding}", soft_wrap=True)

@@ -1,0 +1,239 @@
+"""The `journal` role: the only writer of all logs, one per insurer and year (journal.md § 2, § 17).
+
+Everything it needs beside the configuration it makes at its first start under `<home>/journal`: a signing key for each
+log, k_J for each insurer (§ 14.1), and a policy file for each insurer, which the operator replaces by the agreed one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from uuid import UUID
+
+import structlog
+import uvicorn
+import uvloop
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from schleuse.clock import Now, utc_now
+from schleuse.config import Config, host_and_port
+from schleuse.errors import CorruptError, Error, UnavailableError
+from schleuse.identifiers import IK
+from schleuse.journal.disk import OsDisk, replace
+from schleuse.journal.entry import Entry, Kind, Purpose, Result
+from schleuse.journal.http import JournalPages
+from schleuse.journal.log import LogConfig
+from schleuse.journal.note import LogSigner
+from schleuse.journal.opening import Json, Opening, canonical_json, detail_commitment
+from schleuse.journal.policy import parse_policy
+from schleuse.journal.recovery import open_journal
+from schleuse.journal.server import Peers, listen
+from schleuse.journal.shares import KeyShares
+from schleuse.journal.store import Journal, Settings
+from schleuse.processes.life import until_stopped
+from schleuse.processes.observe import serving
+
+log = structlog.get_logger()
+
+PUBLISH_SECONDS = 1.0
+#: One reader's fetches of one log are one entry in so much time (RP-07): a mirror must not fill what it mirrors.
+READER_ENTRY_EVERY = timedelta(hours=1)
+DISK_FAILED = 74  #: EX_IOERR of sysexits.h; the supervisor starts the role again, and the start finds what is durable
+
+
+class KeyMissingError(CorruptError):
+    """A log exists whose signing key is gone; the operator has the backup, or opens a new shard."""
+
+    code = "journal.key-missing"
+
+
+@dataclass(frozen=True, slots=True)
+class JournalRole:
+    """What the role is made of. vaults: user ids of the vault; empty: our own user, as with `schleuse up`."""
+
+    home: Path
+    host: str
+    insurers: tuple[IK, ...]
+    http: str = "127.0.0.1:9480"
+    spares: int = 2
+    vaults: frozenset[int] = frozenset()
+    writers: frozenset[int] = frozenset()
+    shares_per_hour: int = 2_000_000
+    segment_size: int = 64 << 20
+    publish_seconds: float = PUBLISH_SECONDS
+    now: Now = field(default=utc_now)
+
+    @property
+    def folder(self) -> Path:
+        """All that the role keeps."""
+        return self.home / "journal"
+
+    @property
+    def socket(self) -> Path:
+        """Where clients append."""
+        return self.home / "run" / "journal.sock"
+
+
+def main(config: Config) -> None:
+    """Run until stopped."""
+    insurers = tuple(IK(insurer.ik) for insurer in config.insurers)
+    uvloop.run(run(JournalRole(config.home, config.hostname, insurers)))
+
+
+async def run(role: JournalRole) -> None:
+    """One screen shows all that the role is made of; leaving the block closes in reverse order."""
+    logs = [log_config(role, insurer, role.now()) for insurer in role.insurers]
+    shares = KeyShares(
+        {
+            one.origin: _secret(role.folder / "keys" / f"share-{ik}")
+            for one, ik in zip(logs, role.insurers, strict=True)
+        },
+        role.shares_per_hour,
+        now_us,
+    )
+    settings = Settings(
+        role.folder, tuple(logs), now_us, segment_size=role.segment_size, spares=role.spares, share=shares.share
+    )
+    journal = open_journal(settings, on_failure=lambda: os._exit(DISK_FAILED))
+    for finding in journal.findings:
+        log.error("journal.quarantine", finding=finding)
+    me = frozenset({os.getuid()})
+    peers = Peers(role.writers or me, role.vaults or me)
+    role.socket.parent.mkdir(parents=True, exist_ok=True)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(journal.close)
+        if not journal.findings:
+            await _open_logs(role, journal, logs)
+        readers = Readers(role.folder / "readers.json", journal, role.now)
+        host, port = host_and_port(role.http)
+        app = JournalPages(journal, readers.told).app()
+        web = uvicorn.Config(app, host=host, port=port, log_config=None, access_log=False, lifespan="off")
+        await stack.enter_async_context(serving(web))
+        await stack.enter_async_context(listen(role.socket, journal, peers, shares=shares))
+        ticking = asyncio.create_task(_tick(journal, role.publish_seconds))
+        stack.callback(ticking.cancel)
+        log.info("journal.ready", logs=len(logs), findings=len(journal.findings))
+        await until_stopped()
+
+
+def now_us() -> int:
+    """Microseconds since 1970 UTC, for the frames and for judging entries' clocks; read for every entry."""
+    return time.time_ns() // 1000
+
+
+def origin_of(host: str, insurer: IK, year: int) -> str:
+    """`journal.<host>/<tenant>/<shard>` (§ 7); the shard is a calendar year (§ 17)."""
+    return f"journal.{host}/{insurer}/{year}"
+
+
+def log_config(role: JournalRole, insurer: IK, now: datetime) -> LogConfig:
+    """The insurer's log of this year, its key and policy made if they do not exist. Raises KeyMissingError."""
+    origin = origin_of(role.host, insurer, now.year)
+    key = _secret(role.folder / "keys" / f"log-{insurer}-{now.year}", new=not _has_log(role.folder, origin))
+    signer = LogSigner(origin, Ed25519PrivateKey.from_private_bytes(key))
+    policy = role.folder / "policies" / f"{insurer}-{now.year}"
+    if not policy.exists():
+        policy.parent.mkdir(parents=True, exist_ok=True)
+        replace(OsDisk(), policy, f"log {signer.key.vkey}\nquorum none\n".encode())
+    return LogConfig(origin, signer, parse_policy(policy.read_bytes()))
+
+
+def _has_log(folder: Path, origin: str) -> bool:
+    state = folder / "state"
+    return state.exists() and json.dumps(origin).encode() in state.read_bytes()
+
+
+def _secret(path: Path, *, new: bool = True) -> bytes:
+    """32 random bytes, kept in a file that only this role reads. Raises KeyMissingError."""
+    if path.exists():
+        return path.read_bytes()
+    if not new:
+        raise KeyMissingError(f"{path.name} is not there, and its log is; a new key could not continue it")
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    value = secrets.token_bytes(32)
+    replace(OsDisk(), path, value)
+    return value
+
+
+async def _open_logs(role: JournalRole, journal: Journal, logs: list[LogConfig]) -> None:
+    """Each new log begins with a leaf 0x01 that commits to its key and policy (§ 4, § 17)."""
+    known = {one.origin for one in journal.logs()}
+    for one in logs:
+        if one.origin not in known:
+            journal.open_log(one.origin)
+        if journal.log(one.origin).size == 0:
+            detail: Json = {
+                "key": one.signer.key.vkey,
+                "origin": one.origin,
+                "quorum": one.policy.quorum,
+                "witnesses": [witness.key.key.vkey for witness in one.policy.witnesses],
+            }
+            await _append(role, journal, one.origin, Kind.LOG_OPENED, Purpose.OPERATION, detail)
+
+
+async def _append(role: JournalRole, journal: Journal, origin: str, kind: Kind, purpose: Purpose, detail: Json) -> None:
+    """Keep the opening first: a leaf whose detail nobody has would prove nothing."""
+    salt, record = secrets.token_bytes(16), canonical_json(detail)
+    event = new_event(role.now())
+    openings = role.folder / "openings"
+    openings.mkdir(mode=0o700, exist_ok=True)
+    replace(OsDisk(), openings / f"{event}.json", Opening(detail=(salt, record)).encode())
+    entry = Entry(kind, Result.GRANTED, purpose, role.now(), event, detail=detail_commitment(salt, record))
+    await journal.append(origin, entry.encode())
+
+
+def new_event(now: datetime) -> UUID:
+    """A UUIDv7 (RFC 9562 § 5.7)."""
+    ms = int(now.timestamp() * 1000)
+    value = ms << 80 | secrets.randbits(80)
+    return UUID(int=value & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62)
+
+
+async def _tick(journal: Journal, seconds: float) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            journal.tick()
+        except Error as error:  # a contradiction with what was signed: nothing may be signed any more
+            log.error("journal.stopped", code=error.code, reason=str(error))
+            journal.stop([str(error)])
+
+
+class Readers:
+    """Who reads entries leaves an entry himself (RP-07); actor is a random value that `path` assigns to the reader."""
+
+    def __init__(self, path: Path, journal: Journal, now: Now, event: Callable[[datetime], UUID] = new_event) -> None:
+        self._path = path
+        self._journal = journal
+        self._now = now
+        self._event = event
+        self._last: dict[tuple[str, str], datetime] = {}
+        self._pseudonyms: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+
+    async def told(self, origin: str, reader: str) -> None:
+        """Write the entry unless this reader has one of this hour. Raises UnavailableError: then nothing is shown."""
+        now = self._now()
+        last = self._last.get((origin, reader))
+        if last is not None and now - last < READER_ENTRY_EVERY:
+            return
+        actor = bytes.fromhex(self._pseudonym(reader))
+        entry = Entry(Kind.READ, Result.GRANTED, Purpose.DATA_PROTECTION, now, self._event(now), actor=actor)
+        try:
+            await self._journal.append(origin, entry.encode())
+        except CorruptError as cause:
+            raise UnavailableError("entries are not shown while the journal is in QUARANTINE") from cause
+        self._last[origin, reader] = now
+
+    def _pseudonym(self, reader: str) -> str:
+        if reader not in self._pseudonyms:
+            self._pseudonyms[reader] = secrets.token_hex(16)
+            replace(OsDisk(), self._path, json.dumps(self._pseudonyms, indent=1).encode())
+        return self._pseudonyms[reader]
