@@ -28,18 +28,27 @@ from tests.eau.samples import (
 )
 
 from schleuse.database import create_engine, sqlite_url
+from schleuse.eau.decision import decide
 from schleuse.eau.document import Kind
 from schleuse.eau.filing import ForeignMailStoreError
 from schleuse.eau.findings import Trouble
 from schleuse.eau.outcome import DocumentState, ForeignStorno
 from schleuse.eau.store import EauStore, Recorded, open_store
-from schleuse.eau.tables import METADATA
+from schleuse.eau.tables import CONTENT, DOCUMENT, LETTER, METADATA, PREPARED
 from schleuse.errors import UnavailableError
 from schleuse.holding.states import State
 from schleuse.kim.classify import Kind as MailKind
 
 ACCEPTED_EAU, CANCELLED_EAU = (Kind.EAU, DocumentState.ACCEPTED), (Kind.EAU, DocumentState.CANCELLED)
 ACCEPTED_STORNO, PENDING_STORNO = (Kind.STORNO, DocumentState.ACCEPTED), (Kind.STORNO, DocumentState.PENDING)
+
+
+REJECTED_EAU, REJECTED_STORNO = (Kind.EAU, DocumentState.REJECTED), (Kind.STORNO, DocumentState.REJECTED)
+
+
+def rows(store: EauStore, table: sa.Table) -> int:
+    with store._engine.connect() as connection:
+        return connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one()
 
 
 def feed(store: EauStore) -> list[tuple[int, str, int]]:
@@ -237,6 +246,97 @@ def test_the_storno_of_a_rejected_eau_is_answered_and_rejected(store: EauStore) 
     assert answer == Recorded(2, State.RETURNED, "fehlernachricht 105")
 
 
+@pytest.mark.parametrize("one_batch", [True, False])
+def test_a_storno_that_waits_is_answered_and_rejected_when_its_eau_is_rejected(
+    open_eau: Callable[[], EauStore], one_batch: bool
+) -> None:
+    store = open_eau()
+    cases = [storno(1, of=2), faulty(2)]
+    batches = [cases] if one_batch else [[case] for case in cases]
+    for batch in batches:
+        file(store, *batch)
+    assert store.documents(AN_INSURER) == {REJECTED_EAU: 1, REJECTED_STORNO: 1}
+    assert store.outcomes(AN_INSURER) == {"DELIVERED": 1, "RETURNED": 1}
+    answer, _ = sorted(store.letters.due(NOON, 10), key=lambda letter: letter.delivery)
+    assert (answer.code, answer.message_id, answer.draft) == (105, cases[0].letter.message_id, cases[0].letter.draft)
+    assert (rows(store, PREPARED), rows(store, CONTENT)) == (0, 0)
+    assert store.overdue_stornos(NOON + timedelta(days=1)) == []
+    again = open_eau()
+    for batch in batches:
+        file(again, *batch)
+    assert again.letters.waiting() == 2
+    assert again.audit.contradictions(AN_INSURER) == {}
+
+
+def test_nothing_is_sent_for_a_storno_while_it_waits_and_nothing_is_left_once_its_eau_is_filed(store: EauStore) -> None:
+    file(store, storno(1, of=2))
+    assert (store.letters.waiting(), rows(store, PREPARED)) == (0, 1)
+    file(store, eau(2))
+    assert (store.letters.waiting(), rows(store, PREPARED)) == (0, 0)
+    assert store.audit.contradictions(AN_INSURER) == {}
+
+
+def test_a_refused_storno_does_not_cancel_its_eau_that_comes_again_and_is_accepted_and_a_new_one_does(
+    store: EauStore,
+) -> None:
+    file(store, storno(1, of=2), faulty(2))
+    assert file(store, eau(3, id=2)) == [Recorded(3, State.DELIVERED, "delivered_again")]
+    assert store.documents(AN_INSURER) == {REJECTED_EAU: 1, REJECTED_STORNO: 1, ACCEPTED_EAU: 1}
+    assert file(store, storno(4, of=2)) == [Recorded(4, State.DELIVERED)]
+    assert store.documents(AN_INSURER)[CANCELLED_EAU] == 1
+
+
+def test_a_refused_storno_that_comes_again_is_answered_again_or_cancels_its_eau_in_the_batch_that_refused_it(
+    store: EauStore,
+) -> None:
+    file(store, storno(1, of=2))
+    batch = [faulty(2), storno(3, of=2, id=1), eau(4, id=2), storno(5, of=2, id=1)]
+    assert [recorded.reason for recorded in file(store, *batch)] == [
+        "fehlernachricht 101",
+        "fehlernachricht 105",
+        "delivered_again",
+        None,
+    ]
+    assert store.letters.waiting() == 3
+    assert store.audit.contradictions(AN_INSURER) == {}
+
+
+def test_a_storno_that_nobody_can_be_answered_on_goes_on_waiting_for_people(store: EauStore) -> None:
+    case = storno(1, of=2)
+    with store.filing(AN_INSURER, [case.arrival], NOON) as filing:
+        filing.keep(case.arrival, decide(case.found, filing.memory(case.arrival), POLICY), sealed=case.sealed)
+    file(store, faulty(2))
+    assert [overdue.delivery for overdue in store.overdue_stornos(NOON + timedelta(days=1))] == [1]
+    assert store.audit.contradictions(AN_INSURER) == {}
+
+
+def test_an_auditor_sees_a_refused_storno_without_its_answer_and_an_answer_without_its_storno(
+    sqlite_store: EauStore,
+) -> None:
+    file(sqlite_store, storno(1, of=2), storno(3, of=4), faulty(2))
+    with sqlite_store._engine.begin() as connection:
+        connection.execute(sa.delete(LETTER).where(LETTER.c.delivery == 1))
+        connection.execute(sa.update(DOCUMENT).where(DOCUMENT.c.delivery == 3).values(state="accepted"))
+    assert sqlite_store.audit.contradictions(AN_INSURER) == {
+        "Storno were rejected with the eAU that they waited for, and no Fehlernachricht was recorded": 1,
+        "Fehlernachrichten are prepared for Storno that wait no longer": 1,
+    }
+
+
+def test_a_store_of_the_first_release_gets_the_new_table_and_keeps_what_it_holds(database: str) -> None:
+    store = open_store(database)
+    file(store, storno(1, of=2))
+    with store._engine.begin() as connection:
+        connection.execute(sa.text("DROP TABLE eau_prepared"))
+        connection.execute(sa.text("UPDATE schleuse_eau_migrations_version SET version_num = '0001'"))
+    store.close()
+    again = open_store(database)
+    assert (again.documents(AN_INSURER), rows(again, PREPARED)) == ({PENDING_STORNO: 1}, 0)
+    file(again, faulty(2))
+    assert again.documents(AN_INSURER) == {PENDING_STORNO: 1, REJECTED_EAU: 1}
+    again.close()
+
+
 def test_people_can_ask_which_stornos_wait_too_long(store: EauStore) -> None:
     file(store, storno(1, of=50), storno(2, of=51))
     (overdue,) = store.overdue_stornos(NOON + timedelta(seconds=2))
@@ -285,7 +385,11 @@ def test_however_mails_are_batched_and_repeated_each_document_is_filed_once(
         if kind == "storno":
             assert ("eau", number - 1000) in [(kind, number) for _, kind, number in events]
     returned = [one for one in outcomes.values() if one.state is State.RETURNED]
-    assert store.letters.waiting() == len(returned)
+    refused = sum(
+        number for (kind, state), number in store.documents(AN_INSURER).items() if (kind, state) == REJECTED_STORNO
+    ) - sum(one.state is State.RETURNED and one.reason == "fehlernachricht 105" for one in outcomes.values())
+    assert store.letters.waiting() == len(returned) + refused
+    assert store.audit.contradictions(AN_INSURER) == {}
     assert len(outcomes) == len(cases)
     store.close()
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from tests.eau.samples import (
+    A_FAULTY_EAU,
     A_STORNO,
     ACCEPTED_EAU,
     AN_EAU,
@@ -20,6 +21,7 @@ from tests.eau.samples import (
 )
 
 from schleuse.eau.decision import decide
+from schleuse.eau.findings import Verdict
 from schleuse.eau.outcome import (
     Again,
     DeliveredAgain,
@@ -29,6 +31,7 @@ from schleuse.eau.outcome import (
     ForeignStorno,
     Known,
     Memory,
+    Policy,
     Quarantine,
     Quarantined,
     StornoFiled,
@@ -37,6 +40,16 @@ from schleuse.eau.outcome import (
 
 STRICT = replace(POLICY, foreign_storno=ForeignStorno.QUARANTINE)
 BY_ANOTHER = replace(A_STORNO, practice=OTHER_PRACTICE)
+
+
+def the_refusal() -> Faulty:
+    outcome = decide(A_STORNO, Memory(target=REJECTED_EAU), POLICY)
+    assert isinstance(outcome, Faulty)
+    return outcome
+
+
+#: The answer that a waiting Storno may get is the one that it gets when its eAU was rejected before.
+REFUSAL = the_refusal()
 
 
 def test_an_accepted_eau_is_cancelled() -> None:
@@ -51,12 +64,12 @@ def test_the_storno_of_a_rejected_eau_gets_code_105() -> None:
 
 
 def test_the_storno_of_an_unknown_eau_waits_and_is_no_fault() -> None:
-    assert decide(A_STORNO, Memory(), POLICY) == StornoPending(STORNO_FACTS)
+    assert decide(A_STORNO, Memory(), POLICY) == StornoPending(STORNO_FACTS, REFUSAL)
 
 
 def test_a_storno_of_a_storno_finds_no_eau() -> None:
     target = replace(PENDING_STORNO, state=DocumentState.ACCEPTED)
-    assert decide(A_STORNO, Memory(target=target), POLICY) == StornoPending(STORNO_FACTS)
+    assert decide(A_STORNO, Memory(target=target), POLICY) == StornoPending(STORNO_FACTS, REFUSAL)
 
 
 def test_a_second_storno_of_a_cancelled_eau_is_only_noted() -> None:
@@ -104,4 +117,26 @@ def test_under_the_strict_policy_a_foreign_storno_that_came_first_goes_on_waitin
     foreign: Known = replace(PENDING_STORNO, practice=OTHER_PRACTICE)
     assert decide(AN_EAU, Memory(stornos=(foreign,)), STRICT) == Filed(EAU_FACTS)
     assert decide(AN_EAU, Memory(stornos=(foreign,)), POLICY) == Filed(EAU_FACTS, cancelled_by=foreign)
-    assert decide(A_STORNO, Memory(stornos=(foreign,)), STRICT) == StornoPending(STORNO_FACTS)
+    assert decide(A_STORNO, Memory(stornos=(foreign,)), STRICT) == StornoPending(STORNO_FACTS, REFUSAL)
+
+
+@pytest.mark.parametrize("policy", [POLICY, STRICT])
+def test_a_rejected_eau_refuses_all_storno_that_wait_for_it_whoever_sent_them(policy: Policy) -> None:
+    foreign = replace(PENDING_STORNO, delivery=9, practice=OTHER_PRACTICE)
+    memory = Memory(same_id=REJECTED_EAU, stornos=(PENDING_STORNO, foreign))
+    outcome = decide(A_FAULTY_EAU, memory, policy)
+    assert isinstance(outcome, Faulty)
+    assert outcome.stornos == (PENDING_STORNO, foreign)
+
+
+def test_a_faulty_mail_under_the_id_of_a_filed_eau_refuses_no_storno() -> None:
+    outcome = decide(A_FAULTY_EAU, Memory(same_id=ACCEPTED_EAU, stornos=(PENDING_STORNO,)), POLICY)
+    assert isinstance(outcome, Faulty)
+    assert outcome.stornos == ()
+
+
+def test_a_faulty_storno_refuses_no_other() -> None:
+    found = replace(A_STORNO, verdict=Verdict.INVALID, facts=None)
+    outcome = decide(found, Memory(stornos=(PENDING_STORNO,)), POLICY)
+    assert isinstance(outcome, Faulty)
+    assert outcome.stornos == ()

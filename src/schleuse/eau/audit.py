@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
 from schleuse.database import reading, transaction
-from schleuse.eau.tables import CONTENT, DOCUMENT, EVENT, LETTER, RECEIVED
+from schleuse.eau.tables import CONTENT, DOCUMENT, EVENT, LETTER, PREPARED, RECEIVED
 from schleuse.holding.states import State
 from schleuse.identifiers import IK
 
@@ -17,6 +17,13 @@ from schleuse.identifiers import IK
 def _lacks(table: sa.Table) -> sa.ColumnElement[bool]:
     return ~sa.exists().where(table.c.delivery == DOCUMENT.c.delivery)
 
+
+#: A Storno that waited and was refused with its eAU: its mail was closed long before, so it stays DELIVERED.
+_REFUSED_LATER = sa.and_(
+    DOCUMENT.c.kind == "storno",
+    DOCUMENT.c.state == "rejected",
+    sa.exists().where(RECEIVED.c.delivery == DOCUMENT.c.delivery, RECEIVED.c.state == State.DELIVERED.value),
+)
 
 #: Each question counts rows that cannot be; the answer of a sound store is 0.
 _QUESTIONS: Mapping[str, sa.Select[Any]] = {
@@ -32,6 +39,20 @@ _QUESTIONS: Mapping[str, sa.Select[Any]] = {
     .where(
         LETTER.c.ik == sa.bindparam("ik"),
         ~sa.exists().where(RECEIVED.c.delivery == LETTER.c.delivery, RECEIVED.c.state == State.RETURNED.value),
+        ~sa.exists().where(DOCUMENT.c.delivery == LETTER.c.delivery, _REFUSED_LATER),
+    ),
+    "Storno were rejected with the eAU that they waited for, and no Fehlernachricht was recorded": sa.select(
+        sa.func.count()
+    )
+    .select_from(DOCUMENT)
+    .where(DOCUMENT.c.ik == sa.bindparam("ik"), _REFUSED_LATER, _lacks(LETTER)),
+    "Fehlernachrichten are prepared for Storno that wait no longer": sa.select(sa.func.count())
+    .select_from(PREPARED)
+    .where(
+        PREPARED.c.ik == sa.bindparam("ik"),
+        ~sa.exists().where(
+            DOCUMENT.c.delivery == PREPARED.c.delivery, DOCUMENT.c.kind == "storno", DOCUMENT.c.state == "pending"
+        ),
     ),
     "filed eAU have no event in the feed": sa.select(sa.func.count())
     .select_from(DOCUMENT)

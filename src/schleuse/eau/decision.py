@@ -7,7 +7,7 @@ something of ours is off (HD-01; incident.md appendix B no. 6): own trouble is l
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from schleuse.eau.codes import Fault, code_of
@@ -37,10 +37,11 @@ from schleuse.eau.outcome import (
     Quarantine,
     Quarantined,
     Reference,
+    StornoPending,
     Wait,
 )
 from schleuse.eau.signature import PayloadVerdict
-from schleuse.eau.storno import cancelling, settle_storno
+from schleuse.eau.storno import cancelling, refused, settle_storno
 from schleuse.eau.versions import answer_version
 from schleuse.kim.dienstkennung import EAU_FEHLER_KASSE
 from schleuse.kim.results import DecryptionResult, IntegrityCheckResult
@@ -150,6 +151,13 @@ _KEPT = (DocumentState.ACCEPTED, DocumentState.CANCELLED, DocumentState.PENDING)
 
 def settle(judgement: Judgement, found: Findings, memory: Memory, policy: Policy) -> Outcome:
     """The outcome, given what the store knows (eau.md § 11, § 13.3)."""
+    outcome = _settle(judgement, found, memory, policy)
+    if isinstance(outcome, Faulty) and outcome.kind is Kind.EAU:
+        return replace(outcome, stornos=refused(memory))
+    return outcome
+
+
+def _settle(judgement: Judgement, found: Findings, memory: Memory, policy: Policy) -> Outcome:
     match judgement:
         case Wait() | Quarantined() | InBand():
             return judgement
@@ -173,6 +181,9 @@ def decide(found: Findings, memory: Memory, policy: Policy) -> Outcome:
 def _settle_sound(facts: Facts, found: Findings, memory: Memory, policy: Policy) -> Outcome:
     if facts.kind is Kind.STORNO:
         settled = settle_storno(facts, found.practice, memory, policy)
+        if isinstance(settled, StornoPending):
+            refusal = _answer(Fault.STORNO_OF_REJECTED, Kind.STORNO, (), found)
+            return replace(settled, refusal=refusal if isinstance(refusal, Faulty) else None)
         return _answer(settled, Kind.STORNO, (), found) if isinstance(settled, Fault) else settled
     if found.membership in (Membership.OTHER_INSURER, Membership.UNKNOWN_PERSON):
         return _answer(Fault.NOT_INSURED, Kind.EAU, (), found)

@@ -31,6 +31,7 @@ from schleuse.eau.outcome import (
     Wait,
     holding_state,
 )
+from schleuse.eau.prepared import PreparedLetters
 from schleuse.eau.tables import CONTENT, DOCUMENT, EVENT, LETTER, RECEIVED
 from schleuse.errors import ConflictError, CorruptError
 from schleuse.holding.states import State
@@ -120,6 +121,7 @@ class _Pending:
     events: list[dict[str, Any]]
     letters: list[dict[str, Any]]
     changes: dict[int, dict[str, Any]]
+    forgotten: list[int]
 
 
 class Filing:
@@ -135,8 +137,9 @@ class Filing:
         self._files: dict[bytes, Known] = {}
         self._waiting: dict[str, list[Known]] = {}
         self._contents: dict[bytes, Known] = {}
-        self._out = _Pending([], [], [], [], [], {})
+        self._out = _Pending([], [], [], [], [], {}, [])
         self._reconsidered: list[int] = []
+        self._prepared = PreparedLetters(connection)
         self._read(arrivals)
 
     def recorded(self, arrival: Arrival) -> Recorded | None:
@@ -166,7 +169,8 @@ class Filing:
     ) -> Recorded:
         """Record one outcome; it is durable when the block has ended.
 
-        sealed: with Filed, StornoFiled, StornoPending and a second Storno. letter: with Faulty.
+        sealed: with Filed, StornoFiled, StornoPending and a second Storno. letter: with Faulty; with
+        StornoPending the one that its `refusal` is made of, if there is somebody to write to.
         """
         recorded = Recorded(arrival.delivery, holding_state(outcome), *_explain(outcome))
         if isinstance(outcome, Wait):
@@ -177,9 +181,11 @@ class Filing:
                 self._file_eau(arrival, outcome, _required(sealed))
             case StornoFiled(facts, target):
                 self._file_storno(arrival, facts, target, _required(sealed))
-            case StornoPending(facts):
+            case StornoPending(facts, refusal):
                 self._add(arrival, Kind.STORNO, DocumentState.PENDING, facts.target)
                 self._add_content(arrival, _required(sealed))
+                if refusal is not None and letter is not None:
+                    self._prepared.add(self._letter_row(arrival.delivery, refusal, letter))
             case DeliveredAgain(facts=facts) if facts is not None:
                 self._add(arrival, Kind.STORNO, DocumentState.ACCEPTED, facts.target)
                 self._add_content(arrival, _required(sealed))
@@ -200,6 +206,7 @@ class Filing:
         self._add_content(arrival, sealed)
         self._add_event(arrival.delivery, arrival.delivery, 0)
         if storno is not None:
+            self._prepared.take(storno.delivery)
             self._change(storno, DocumentState.ACCEPTED)
             self._add_event(storno.delivery, arrival.delivery, 1)
 
@@ -213,20 +220,26 @@ class Filing:
     def _reject(self, arrival: Arrival, outcome: Faulty, letter: Letter) -> None:
         if arrival.document_id or arrival.file_hash:
             self._add(arrival, outcome.kind, DocumentState.REJECTED)
-        self._out.letters.append(
-            {
-                "delivery": arrival.delivery,
-                "ik": self._ik.value,
-                "code": outcome.code.number,
-                "message_id": letter.message_id,
-                "sender": letter.sender,
-                "recipient": letter.recipient,
-                "draft": letter.draft,
-                "created_at": self._now,
-                "attempts": 0,
-                "next_at": self._now,
-            }
-        )
+        self._send(self._letter_row(arrival.delivery, outcome, letter))
+        for storno in outcome.stornos:
+            prepared = self._prepared.take(storno.delivery)
+            if prepared is not None:  # without one it goes on waiting, and people are shown it
+                self._change(storno, DocumentState.REJECTED)
+                self._send(prepared)
+
+    def _letter_row(self, delivery: int, faulty: Faulty, letter: Letter) -> dict[str, Any]:
+        return {
+            "delivery": delivery,
+            "ik": self._ik.value,
+            "code": faulty.code.number,
+            "message_id": letter.message_id,
+            "sender": letter.sender,
+            "recipient": letter.recipient,
+            "draft": letter.draft,
+        }
+
+    def _send(self, row: dict[str, Any]) -> None:
+        self._out.letters.append({**row, "created_at": self._now, "attempts": 0, "next_at": self._now})
 
     def _keep_received(self, arrival: Arrival, recorded: Recorded) -> None:
         self._recorded[arrival.delivery] = recorded
@@ -285,6 +298,8 @@ class Filing:
         changed = replace(known, state=state)
         for waiting in self._waiting.values():
             waiting[:] = [storno for storno in waiting if storno.delivery != known.delivery]
+        if state is DocumentState.REJECTED:
+            self._forget(known)
         self._learn(changed, None, None)
         for hash, other in self._files.items():
             if other.delivery == known.delivery:
@@ -301,6 +316,14 @@ class Filing:
             "to": state.value,
             "by": cancelled_by,
         }
+
+    def _forget(self, known: Known) -> None:
+        """What is rejected keeps no content, and its Dokumenten-ID may come back."""
+        self._kept.pop(str(known.document_id), None)
+        kept = [row for row in self._out.contents if row["delivery"] != known.delivery]
+        if len(kept) == len(self._out.contents):
+            self._out.forgotten.append(known.delivery)
+        self._out.contents[:] = kept
 
     def _known(self, id: str | None) -> Known | None:
         return None if id is None else self._kept.get(id) or self._rejected.get(id)
@@ -327,8 +350,10 @@ class Filing:
             self._learn(_known(row), None, None)
         for row in self._documents(_BY_FILE, hashes):
             self._learn(_known(row), row.file_hash, None)
-        for row in self._documents(_PENDING, ids):
+        pending = list(self._documents(_PENDING, ids))
+        for row in pending:
             self._learn(_known(row), None, row.target)
+        self._prepared.read([row.delivery for row in pending])
         for row in self._documents(_BY_CONTENT, keys):
             if row.state == DocumentState.ACCEPTED:
                 self._contents.setdefault(row.content_key, _known(row))
@@ -355,6 +380,8 @@ class Filing:
         again = [row["delivery"] for row in self._out.received if row["delivery"] in self._reconsidered]
         if again:
             self._connection.execute(sa.delete(RECEIVED).where(RECEIVED.c.delivery.in_(again)))
+        # Before the new rows: a Storno that is refused here gives its id free for one that comes after it.
+        self._write_changes()
         for table, rows in (
             (RECEIVED, self._out.received),
             (DOCUMENT, self._out.documents),
@@ -363,6 +390,11 @@ class Filing:
             (LETTER, self._out.letters),
         ):
             insert(self._connection, table, rows)
+        self._prepared.write()
+        if self._out.forgotten:
+            self._connection.execute(sa.delete(CONTENT).where(CONTENT.c.delivery.in_(self._out.forgotten)))
+
+    def _write_changes(self) -> None:
         if self._out.changes:
             changed = self._connection.execute(_CHANGE, list(self._out.changes.values())).rowcount
             if changed != len(self._out.changes):

@@ -120,9 +120,13 @@ class StornoFiled:
 
 @dataclass(frozen=True, slots=True)
 class StornoPending:
-    """A Storno that waits for its eAU; after a time-out people look (eau.md § 11)."""
+    """A Storno that waits for its eAU; after a time-out people look (eau.md § 11).
+
+    refusal: what the practice is told if that eAU turns out faulty (code 105); None if nothing can name this Storno.
+    """
 
     facts: Facts
+    refusal: Faulty | None = None
 
 
 class Again(StrEnum):
@@ -148,7 +152,10 @@ class Reference(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Faulty:
-    """A Fehlernachricht must go to the practice. virus: its body is the fixed sentence and nothing else."""
+    """A Fehlernachricht must go to the practice. virus: its body is the fixed sentence and nothing else.
+
+    stornos: those that waited for this eAU and are refused with it.
+    """
 
     code: Code
     kind: Kind
@@ -158,6 +165,7 @@ class Faulty:
     dienstkennung_version: str
     details: tuple[Detail, ...] = ()
     virus: bool = False
+    stornos: tuple[Known, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,8 @@
-"""What a Storno does, in whatever order it and its eAU arrive (eau.md § 11, HD-06)."""
+"""What a Storno does, in whatever order it and its eAU arrive (eau.md § 11, HD-06).
+
+A rejected eAU that comes again and is accepted then is not cancelled by a Storno that was refused before: code 105 told
+the practice that it took no effect, so one that still wants to cancel sends a new Storno.
+"""
 
 from __future__ import annotations
 
@@ -44,6 +48,16 @@ def settle_storno(
             if foreign and policy.foreign_storno is ForeignStorno.QUARANTINE:
                 return Quarantined(Quarantine.FOREIGN_STORNO)
             return StornoFiled(facts, target, foreign)
+
+
+def refused(memory: Memory) -> tuple[Known, ...]:
+    """The waiting Storno that are refused with code 105 once this eAU is rejected, oldest first.
+
+    memory: of the eAU. Under an id that a kept document has, nothing is rejected as far as a Storno is concerned.
+    """
+    if memory.same_id is not None and memory.same_id.state is not DocumentState.REJECTED:
+        return ()
+    return tuple(storno for storno in memory.stornos if storno.state is DocumentState.PENDING)
 
 
 def cancelling(practice: bytes | None, stornos: Sequence[Known], policy: Policy) -> Known | None:

@@ -151,6 +151,20 @@ LETTER = sa.Table(
 _UNSENT = sa.text("sent_at IS NULL")
 sa.Index("eau_letter_unsent", LETTER.c.next_at, sqlite_where=_UNSENT, postgresql_where=_UNSENT)
 
+#: Fehlernachrichten that are sent only if the eAU that a Storno waits for is rejected; keyed by the Storno's delivery.
+#: draft: sealed as in LETTER.
+PREPARED = sa.Table(
+    "eau_prepared",
+    METADATA,
+    sa.Column("delivery", _Delivery, primary_key=True, autoincrement=False),
+    sa.Column("ik", sa.String(9), nullable=False),
+    sa.Column("code", sa.SmallInteger, nullable=False),
+    sa.Column("message_id", sa.String(255), nullable=False),
+    sa.Column("sender", sa.String(320), nullable=False),
+    sa.Column("recipient", sa.String(320), nullable=False),
+    sa.Column("draft", Octets, nullable=False),
+)
+
 #: How far each client of an insurer has taken the feed over, and how far the mail store knows it.
 CURSOR = sa.Table(
     "eau_cursor",

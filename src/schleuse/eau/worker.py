@@ -26,7 +26,17 @@ from schleuse.eau.fehlernachricht import (
 )
 from schleuse.eau.findings import Findings, Membership, Trouble
 from schleuse.eau.intake import Examined, Mailbox, Tools, examine
-from schleuse.eau.outcome import DeliveredAgain, Faulty, Memory, Outcome, Policy, Quarantine, Quarantined, Wait
+from schleuse.eau.outcome import (
+    DeliveredAgain,
+    Faulty,
+    Memory,
+    Outcome,
+    Policy,
+    Quarantine,
+    Quarantined,
+    StornoPending,
+    Wait,
+)
 from schleuse.eau.store import Arrival, EauStore, Filing, Letter, Recorded, Sealed, context
 from schleuse.errors import UnavailableError
 from schleuse.holding.states import State
@@ -196,6 +206,10 @@ class Worker:
         self, ik: IK, case: _Case, memory: Memory, directory: Directory | None
     ) -> tuple[Outcome, Letter | None]:
         outcome = settle(case.judgement, case.examined.findings, memory, self.settings.policy)
+        if isinstance(outcome, StornoPending) and outcome.refusal is not None:
+            # Nobody to write to is no reason to refuse a Storno that may yet cancel its eAU.
+            prepared = self._letter(ik, case, outcome.refusal, directory)
+            return (prepared, None) if isinstance(prepared, Wait) else (outcome, _letter_or_none(prepared))
         if not isinstance(outcome, Faulty):
             return outcome, None
         answer = self._letter(ik, case, outcome, directory)
@@ -243,6 +257,10 @@ class Worker:
         except UnavailableError as error:
             log.error("eau.directory_unavailable", reason=str(error))
             return None
+
+
+def _letter_or_none(made: Letter | Outcome) -> Letter | None:
+    return made if isinstance(made, Letter) else None
 
 
 def _kept(outcome: Outcome, sealed: Sealed | None) -> Sealed | None:
