@@ -71,7 +71,7 @@ def test_files_cut_to_a_size_go_on_from_there(tmp_path_factory: pytest.TempPathF
 
 def test_entries_below_the_minimum_are_gone_and_those_above_are_not(tmp_path: Path) -> None:
     _, entries = written(tmp_path, 1400, 100)
-    entries.erase_below(700, 0)
+    entries.erase_below(700)
     assert not (tmp_path / "entries-000000").exists()
     assert list(entries.read(700, 1400)) == ENTRIES[700:1400]
     assert ENTRIES[699] not in (tmp_path / "entries-000001").read_bytes()

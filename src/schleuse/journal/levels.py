@@ -170,7 +170,7 @@ class EntryFiles:
         self._end = self._end_of(size) if inside else 0
         self._files.truncate(self._segment(number), self._end)
         self._files.truncate(self._offsets, 8 * -(-size // WIDTH))
-        for path in self._segments_after(number):
+        for path in self._segments(range(number + 1, 1 << 40)):
             self._files.truncate(path, 0)
 
     def add(self, entries: Sequence[bytes]) -> None:
@@ -226,15 +226,15 @@ class EntryFiles:
             end = self._offset(index) + len(data)
             yield from _split(data)[max(start - first, 0) :]
 
-    def erase_below(self, index: int, erased: int) -> list[Path]:
-        """Delete segments wholly below `index`, overwrite the rest below it with zeros (§ 17); from `erased` on.
+    def erase_below(self, index: int) -> list[Path]:
+        """Delete segments wholly below `index`, overwrite the rest below it with zeros (§ 17).
 
         Returns the files that must be flushed before the deletion may be called done. Raises OSError.
         """
         self.write()
-        for number in range(erased // self._per_segment, index // self._per_segment):
-            self._files.forget(self._segment(number))
-            self._files.disk.unlink(self._segment(number))
+        for path in self._segments(range(index // self._per_segment)):
+            self._files.forget(path)
+            self._files.disk.unlink(path)
         number, inside = divmod(index, self._per_segment)
         if not inside:
             return []
@@ -297,13 +297,10 @@ class EntryFiles:
     def _segment(self, number: int) -> Path:
         return self._folder / f"entries-{number:06}"
 
-    def _segments_after(self, number: int) -> list[Path]:
-        names = self._files.disk.names(self._folder)
-        return [
-            self._folder / name
-            for name in names
-            if name.startswith("entries-") and int(name.rpartition("-")[2]) > number
-        ]
+    def _segments(self, numbers: range) -> list[Path]:
+        """Files of entries that are there, of these numbers."""
+        names = [name for name in self._files.disk.names(self._folder) if name.startswith("entries-")]
+        return [self._folder / name for name in names if int(name.rpartition("-")[2]) in numbers]
 
 
 def _split(data: bytes) -> list[bytes]:

@@ -120,12 +120,22 @@ class _Opening:
             self.findings.append(
                 f"write-ahead log: ends before frame {self.walk.end.batch}, but {self.state.applied.batch} were applied"
             )
+        minima = self._minima()
         for one in self.state.logs:
             log = self.logs[one.number] = new_log(self._settings, self.files, one.number, one.origin)
-            log.minimum = one.minimum
+            log.minimum = max(one.minimum, minima.get(one.number, 0))
             self._remember_notes(log, one)
             if verify:
                 self.findings += _differences(log, one)
+
+    def _minima(self) -> dict[int, int]:
+        """Entries that were deleted after the state was written are not missing."""
+        minima: dict[int, int] = {}
+        for frame in self._frames:
+            for number, record in records(frame.body, frame.head.count):
+                if number == CONTROL and isinstance(control := parse_control(record), MinimumIndex):
+                    minima[control.number] = max(control.index, minima.get(control.number, 0))
+        return minima
 
     def rebuild(self) -> None:
         """Erase a torn tail, cut the files to the state, and apply the frames behind it. Raises OSError."""
@@ -145,6 +155,8 @@ class _Opening:
         for log in self.logs.values():
             log.write()
             log.next = log.size = log.frontier.size
+            if log.minimum:  # frames may have brought deleted entries back
+                log.entries.erase_below(log.minimum)
             self.findings += self._contradictions(log)
         self.findings += self._unknown_logs()
 

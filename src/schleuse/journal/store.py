@@ -30,7 +30,7 @@ from schleuse.journal.contracts import (
     UnknownLogError,
 )
 from schleuse.journal.disk import Disk, replace
-from schleuse.journal.frame import CONTROL, Control, NewLog, pack_control, pack_records
+from schleuse.journal.frame import CONTROL, Control, MinimumIndex, NewLog, pack_control, pack_records
 from schleuse.journal.hashing import leaf_hash
 from schleuse.journal.levels import SEGMENT_ENTRIES, Files, flush
 from schleuse.journal.log import Log, LogConfig, Recent, Sink
@@ -116,6 +116,7 @@ class Journal:
         self._flying: Group = []
         self._room_wanted = self._saving = False
         self._full: Error | None = None
+        self._one_save = asyncio.Lock()
         self._tasks: set[asyncio.Future[None]] = set()
         configured = {config.origin: config for config in settings.logs}
         self.publisher = Publisher(configured, self.control, self._keep_note)
@@ -217,6 +218,28 @@ class Journal:
         self._started[number] = 0
         self.control(NewLog(number, origin), lambda: None)
         return log
+
+    async def prune(self, origin: str, index: int) -> None:
+        """Delete the entries below `index` for good (§ 17); every proof and every hash stays. Returns when it is done.
+
+        The new minimum is durable before anything is deleted; after a crash in between, the next call with the same
+        index finishes. Frames that hold the entries go when their segment is used again.
+        Raises BeyondSizeError unless they are covered by a served checkpoint, OSError.
+        """
+        log = self._writable(origin)
+        covered = log.served.checkpoint.size if log.served else 0
+        if not log.minimum <= index <= covered:
+            raise BeyondSizeError(f"{origin} can delete up to entry {covered}, not up to {index}")
+        recorded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.control(MinimumIndex(log.number, index), lambda: recorded.set_result(None))
+        await recorded
+        log.minimum = index
+        # A state behind the deletion: a start replays no entry that is to be gone.
+        await self.save()
+        self._writable(origin)
+        flushed = log.entries.erase_below(index)
+        await asyncio.to_thread(flush, self._disk, flushed)
+        await asyncio.to_thread(self._disk.sync_directory, log.folder)
 
     def stop(self, findings: Sequence[str]) -> None:
         """Go into QUARANTINE: a witness knows better than our disk (§ 9.1, § 12.3). Takes no entry, signs nothing."""
@@ -460,6 +483,10 @@ class Journal:
 
     async def save(self) -> None:
         """Flush level files and entries, write `state`, give up segments before it (§ 12.3)."""
+        async with self._one_save:  # an older state must never replace a newer one
+            await self._save()
+
+    async def _save(self) -> None:
         try:
             state, below = self._state()
             unflushed = sorted(self._files.unflushed)
