@@ -34,6 +34,7 @@ from schleuse.journal.log import LogConfig
 from schleuse.journal.note import LogSigner
 from schleuse.journal.opening import Json, Opening, canonical_json, detail_commitment
 from schleuse.journal.policy import parse_policy
+from schleuse.journal.push import WitnessPush, post
 from schleuse.journal.recovery import open_journal
 from schleuse.journal.server import Peers, listen
 from schleuse.journal.shares import KeyShares
@@ -118,6 +119,9 @@ async def run(role: JournalRole) -> None:
         web = uvicorn.Config(app, host=host, port=port, log_config=None, access_log=False, lifespan="off")
         await stack.enter_async_context(serving(web))
         await stack.enter_async_context(listen(role.socket, journal, peers, shares=shares))
+        policies = {one.origin: one.policy for one in logs}
+        push = WitnessPush(journal, post, _alarm)
+        journal.publisher.signed.append(lambda log: push.signed(log, policies[log.origin]))
         ticking = asyncio.create_task(_tick(journal, role.publish_seconds))
         stack.callback(ticking.cancel)
         log.info("journal.ready", logs=len(logs), findings=len(journal.findings))
@@ -195,6 +199,10 @@ def new_event(now: datetime) -> UUID:
     ms = int(now.timestamp() * 1000)
     value = ms << 80 | secrets.randbits(80)
     return UUID(int=value & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62)
+
+
+def _alarm(event: str, origin: str, witness: str) -> None:
+    log.error(f"journal.{event}", origin=origin, witness=witness)
 
 
 async def _tick(journal: Journal, seconds: float) -> None:
