@@ -113,9 +113,18 @@ QUARANTINE: Mapping[str, Sequence[str]] = {
         "a Fehlernachricht arrived at an insurer's mailbox; answering it could start a loop",
         "tell who sent it; check that the directory entry of the practice is right",
     ),
+    "undelivered_letter": (
+        "a DSN says that a Fehlernachricht of this insurer failed for good, so the practice does not know of its error",
+        "read the DSN for the address and the reason; tell the practice by another way",
+    ),
     "id_reused": (
         "the Dokumenten-ID of a filed document on other content; the first is never overwritten",
         "compare the two with the practice; its software makes the same ID twice",
+    ),
+    "id_unkeepable": (
+        "a Dokumenten-ID of more than 255 characters or with control characters, of the document or of the eAU that a"
+        " Storno names; the profile allows it",
+        "tell the practice, and its software's vendor: a Dokumenten-ID is a UUID; the document must come again with one",
     ),
     "foreign_storno": (
         "a Storno from another practice than the one that issued the eAU, where the policy keeps it",

@@ -83,6 +83,21 @@ def test_mail_about_mail_is_noted_and_never_answered(mail: MailKind) -> None:
     assert outcome == InBand(mail)
 
 
+def test_a_dokumenten_id_that_no_index_takes_is_for_people_and_accuses_nobody() -> None:
+    found = replace(AN_EAU, document_id=None, facts=None, unkeepable_id=True)
+    assert decide(found, NOTHING, POLICY) == Quarantined(Quarantine.ID_UNKEEPABLE)
+
+
+def test_a_faulty_document_is_answered_whatever_its_id_looks_like() -> None:
+    found = replace(AN_EAU, document_id=None, facts=None, unkeepable_id=True, signature=PayloadVerdict.DATA_DIFFER)
+    assert code(found) == 202
+
+
+def test_the_report_that_a_fehlernachricht_was_not_delivered_is_for_people() -> None:
+    found = Findings(AN_EAU.sent_at, mail=MailKind.DSN, undelivered=True)
+    assert decide(found, NOTHING, POLICY) == Quarantined(Quarantine.UNDELIVERED_LETTER)
+
+
 def test_an_error_message_that_went_astray_is_never_answered_with_one() -> None:
     found = replace(A_FAULTY_EAU, dienstkennung=EAU_FEHLER_KASSE)
     assert decide(found, NOTHING, POLICY) == Quarantined(Quarantine.STRAY_FEHLERNACHRICHT)

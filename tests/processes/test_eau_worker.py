@@ -239,6 +239,51 @@ def test_a_storno_of_a_practice_that_nobody_can_write_to_waits_all_the_same(
     assert (leases.states, leases.reasons) == ({1: State.DELIVERED}, {1: "storno_pending"})
 
 
+@pytest.mark.parametrize("id", ["urn:uuid:" + "7" * 250, "a\u200bb"])
+def test_a_dokumenten_id_that_cannot_be_kept_is_shown_to_people(
+    run: Run, sender: Sender, store: EauStore, id: str
+) -> None:
+    document = sender.document()
+    storno = Generator(Random(9), NOW).storno(document)
+    mails = [
+        sender.workshop.wire(sender.workshop.inner(document, sender.workshop.payload(replace(one, xml=odd))))
+        for one in (document, storno)
+        if (odd := one.xml.replace(document.document_id.encode(), id.encode()))
+    ]
+    leases = run(*mails)
+    assert leases.states == {1: State.QUARANTINED, 2: State.QUARANTINED}
+    assert leases.reasons == {1: "id_unkeepable", 2: "id_unkeepable"}
+    assert store.letters.waiting() == 0
+
+
+def a_dsn(status_lines: bytes) -> bytes:
+    return (
+        b"From: postmaster@provider.kim.telematik-test\r\nMessage-ID: <dsn@b>\r\nAuto-Submitted: auto-replied\r\n"
+        b"Content-Type: multipart/report; report-type=delivery-status; boundary=b\r\n\r\n"
+        b"--b\r\nContent-Type: text/plain\r\n\r\nBericht\r\n"
+        b"--b\r\nContent-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; provider\r\n\r\n"
+        b"Final-Recipient: rfc822; praxis@a.kim.telematik-test\r\n" + status_lines + b"\r\n--b--\r\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("status_lines", "state", "reason"),
+    [
+        (b"Action: failed\r\nStatus: 5.1.1\r\n", State.QUARANTINED, "undelivered_letter"),
+        (b"Action: fehlgeschlagen\r\nStatus: 5.0.0\r\n", State.QUARANTINED, "undelivered_letter"),
+        (b"Action: failed\r\n", State.QUARANTINED, "undelivered_letter"),
+        (b"Action: delivered\r\nStatus: 2.0.0\r\n", State.DELIVERED, "dsn"),
+        (b"Action: delayed\r\nStatus: 4.4.1\r\n", State.DELIVERED, "dsn"),
+        (b"nothing that could be read\r\n", State.DELIVERED, "dsn"),
+    ],
+)
+def test_people_see_the_report_of_a_failure_and_no_other_report(
+    run: Run, status_lines: bytes, state: State, reason: str
+) -> None:
+    leases = run(a_dsn(status_lines))
+    assert (leases.states, leases.reasons) == ({1: state}, {1: reason})
+
+
 def test_an_answer_gives_the_reason_of_its_own_code(sender: Sender, base: Path, checker: Checker) -> None:
     config = read_config(base)
     tools = Tools(

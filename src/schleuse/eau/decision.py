@@ -73,7 +73,8 @@ def judge(found: Findings, policy: Policy) -> Judgement:
     if found.decryption.own_trouble:
         return Wait(Trouble.KEY)
     if found.mail in IN_BAND:
-        return InBand(found.mail)
+        # This mailbox sends nothing but Fehlernachrichten: a practice does not know that its document was refused.
+        return Quarantined(Quarantine.UNDELIVERED_LETTER) if found.undelivered else InBand(found.mail)
     misplaced = _misplaced(found, policy)
     if misplaced is not None or found.kind is None:
         return misplaced or Quarantined(Quarantine.UNCLASSIFIABLE)
@@ -141,7 +142,9 @@ def _integrity_fault(found: Findings, policy: Policy) -> Fault | None:
     return next((_INTEGRITY[result] for result in found.integrity if result in _INTEGRITY), None)
 
 
-def _sound(found: Findings) -> Sound | Wait:
+def _sound(found: Findings) -> Sound | Quarantined | Wait:
+    if found.unkeepable_id:
+        return Quarantined(Quarantine.ID_UNKEEPABLE)
     # Valid without facts is a mistake of ours, and ours alone.
     return Sound(found.facts) if found.facts else Wait(Trouble.INTERNAL)
 

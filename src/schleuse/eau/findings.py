@@ -106,18 +106,21 @@ class Findings:
 
     sent_at: Date of the KIM mail, else the time of acceptance (HD-48).
     message_id: outer Message-ID with angle brackets, None if missing.
+    undelivered: of a DSN, it reports that a mail of this mailbox failed for good.
     trouble: whatever was off at our side, at any stage.
     decryption: KEY_NOT_AVAILABLE says that the envelope names no certificate that was ever this insurer's: the sender
         encrypted for somebody else. A key of ours that cannot be used now is Trouble.KEY instead.
     integrity: of the KIM mail, as `kim.message.OpenedMail` gives it; empty if it was not reached.
     profile, document_id: as far as the payload could be read, also of a faulty one.
     file_hash: SHA-256 over the enveloped XML octets, once they are there (eau.md § 4).
+    unkeepable_id: no index takes the document's Dokumenten-ID, or the one that a Storno names; the profile allows it.
     facts: of a payload whose verdict is VALID. practice: its keyed pseudonym, for Storno.
     """
 
     sent_at: datetime
     message_id: str | None = None
     mail: MailKind = MailKind.APPLICATION
+    undelivered: bool = False
     dienstkennung: Dienstkennung | None = None
     file_name: FileName | None = None
     trouble: Trouble | None = None
@@ -131,6 +134,7 @@ class Findings:
     profile: Profile | None = None
     document_id: DocumentId | None = None
     file_hash: bytes | None = None
+    unkeepable_id: bool = False
     facts: Facts | None = None
     practice: bytes | None = None
     membership: Membership = Membership.NOT_ASKED

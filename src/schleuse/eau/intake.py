@@ -34,13 +34,16 @@ from schleuse.eau.signature import PayloadVerdict, check_payload
 from schleuse.errors import CorruptError, UnavailableError
 from schleuse.fhir.finding import Finding
 from schleuse.identifiers import IK
+from schleuse.kim.classify import Kind as MailKind
 from schleuse.kim.classify import classify
 from schleuse.kim.dienstkennung import dienstkennung_of
 from schleuse.kim.directory import Directory, UnknownAddressError
 from schleuse.kim.message import OpenedMail, open_kim_mail
 from schleuse.kim.results import DecryptionResult, IntegrityCheckResult
 from schleuse.kim.store import Claimed
+from schleuse.mail import dsn_parse
 from schleuse.mail import head as mail_head
+from schleuse.mail.contracts import Action
 from schleuse.mail.parts import BadPartError, leaves, payload_parts
 from schleuse.mail.smime.trust import Fault, TrustStore
 from schleuse.vault import KeyMissingError, Vault
@@ -126,6 +129,8 @@ def _examine(claimed: Claimed, raw: bytes, mailbox: Mailbox, tools: Tools, now: 
         )
         if outer.get("x-kom-le-version") is None:
             found = replace(found, mail=classify(outer).kind)
+        if found.mail is MailKind.DSN:
+            found = replace(found, undelivered=any(_failed(status) for status in dsn_parse.parse(raw)))
     examined = Examined(claimed, found, reply_to=outer.get("reply-to"), sender=outer.get("from"))
     if found.mail in IN_BAND:
         return examined
@@ -142,6 +147,13 @@ def _examine(claimed: Claimed, raw: bytes, mailbox: Mailbox, tools: Tools, now: 
     if opened.inner is None or found.trouble is not None:
         return replace(examined, findings=found)
     return _inside(replace(examined, findings=found), opened.inner, mailbox, tools, now)
+
+
+def _failed(status: dsn_parse.Status) -> bool:
+    """For good, by its action; by its class where the action is no word of RFC 3464."""
+    if status.action is not None:
+        return status.action is Action.FAILED
+    return (status.status or "").startswith("5.")
 
 
 def _transport(found: Findings, opened: OpenedMail, mailbox: Mailbox, tools: Tools) -> Findings:
@@ -243,7 +255,11 @@ def _document(examined: Examined, xml: bytes, tools: Tools) -> Examined:
         if found.verdict is Verdict.VALID:
             try:
                 facts = read_facts(checked.node)
-            except (BadDocumentError, BadDocumentIdError) as error:
+            except BadDocumentIdError as error:
+                # The profile sets no bound: nobody is accused, and waiting would not make it shorter.
+                detail = Detail("Bundle.identifier.value", "facts", str(error))
+                return replace(examined, findings=_also(replace(found, unkeepable_id=True), detail))
+            except BadDocumentError as error:
                 # The rules let it pass, and we cannot file it: people look, nobody is accused.
                 return replace(
                     examined,

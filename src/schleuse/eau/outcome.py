@@ -60,7 +60,9 @@ class Quarantine(StrEnum):
     PRODUCTION_IN_TEST = "production_in_test"
     UNCLASSIFIABLE = "unclassifiable"  # kim.md § 12.5: manual inbox
     STRAY_FEHLERNACHRICHT = "stray_fehlernachricht"
+    UNDELIVERED_LETTER = "undelivered_letter"  # a DSN: a Fehlernachricht of ours failed for good
     ID_REUSED = "id_reused"  # same Dokumenten-ID, other content
+    ID_UNKEEPABLE = "id_unkeepable"  # a Dokumenten-ID that the profile allows and no index takes
     FOREIGN_STORNO = "foreign_storno"  # from another practice than the eAU, if the policy says so
     NO_REFERENCE = "no_reference"  # faulty, but nothing that an answer could name
     NO_ADDRESS = "no_address"  # faulty, but nobody to answer to
