@@ -280,8 +280,11 @@ def test_the_document_inside_a_p7s_is_judged(
 
 def test_what_is_no_cms_is_not_readable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "x.p7s").write_bytes(b"\x30\x03\x02\x01\x05")
-    assert run(tmp_path / "x.p7s", home=tmp_path) == 2
-    assert "nicht lesbar" in capsys.readouterr().out
+    assert run(tmp_path / "x.p7s", tmp_path / "none.p7s", home=tmp_path) == 2
+    said = capsys.readouterr().out
+    assert "nicht lesbar" in said
+    assert "gefunden: das CMS-Objekt ist kein ContentInfo" in said
+    assert "gefunden: nicht vorhanden" in said
 
 
 def test_nothing_printed_names_a_person(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -224,12 +224,13 @@ def test_the_text_of_a_constraint_is_part_of_the_message() -> None:
 
 def test_every_rule_of_the_engine_has_words_in_both_languages() -> None:
     from schleuse.fhir.compile.program import GENERAL_RULES
-    from schleuse.fhir.finding import _GERMAN, _WORDS
+    from schleuse.fhir.finding import _WORDS
+    from schleuse.fhir.german import PHRASES
 
     assert _WORDS["de"].rules.keys() == _WORDS["en"].rules.keys()
     for rule in GENERAL_RULES:
         assert rule.key in _WORDS["de"].rules
-        assert rule.expected in _GERMAN or rule.expected in ("meta.profile",) or "profile" in rule.expected
+        assert rule.expected in PHRASES.german or rule.expected in ("meta.profile",) or "profile" in rule.expected
 
 
 def test_only_errors_reject() -> None:

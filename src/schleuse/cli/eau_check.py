@@ -15,6 +15,7 @@ from cyclopts import Parameter
 from schleuse.cli.fhir import folder
 from schleuse.eau.checks import Checked, Checker, FileKind, default_rules
 from schleuse.eau.findings import Verdict
+from schleuse.eau.german import in_german
 from schleuse.eau.rules import invariant_text
 from schleuse.eau.sources import Fallback
 from schleuse.errors import MalformedError
@@ -137,7 +138,9 @@ def _message(finding: Finding, language: Language) -> str:
 
 
 def _localized(finding: Finding, language: Language) -> Finding:
-    """With the rule's text in that language, where the rule is ours."""
+    """With the rule's text in that language, where the rule is ours, and with the reason of what cannot be read."""
+    if language == "de" and finding.key in ("file", "p7s"):
+        return replace(finding, found=_SYSTEM.get(finding.found) or in_german(finding.found))
     text = invariant_text(finding.key, language)
     return replace(finding, human=text) if text and (language == "en" or not finding.human) else finding
 
@@ -167,6 +170,12 @@ def _as_json(name: str, checked: Checked, language: Language) -> str:
     )
 
 
+#: What the operating system says most of files.
+_SYSTEM = {
+    "No such file or directory": "nicht vorhanden",
+    "Permission denied": "nicht zum Lesen freigegeben",
+    "cannot be read": "nicht lesbar",
+}
 _KINDS = {FileKind.EAU: "eAU", FileKind.STORNO: "Storno", FileKind.FEHLER: "Fehlernachricht"}
 _VERDICTS: dict[Language, dict[Verdict, str]] = {
     "de": {Verdict.VALID: "gültig", Verdict.INVALID: "ungültig", Verdict.UNREADABLE: "nicht lesbar"},

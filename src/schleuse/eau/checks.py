@@ -8,14 +8,14 @@ the same engine and give the same verdict. The tree is parsed once and handed on
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from enum import StrEnum
 from pathlib import Path
 
 from schleuse.eau import charset
 from schleuse.eau.findings import Verdict
-from schleuse.eau.rules import ROOTS
+from schleuse.eau.rules import ROOTS, list_title
 from schleuse.eau.sources import Choice, Fallback, Official, Own, Rules, RulesMissingError, default_rules
 from schleuse.eau.windows import WINDOWS, Window
 from schleuse.fhir import Finding, Node, RuleSet, Severity, parse
@@ -141,11 +141,12 @@ class Checker:
 
     def _findings(self, node: Node, choice: Choice, warnings: bool) -> list[Finding]:
         try:
-            return self._rule_set(choice.rules, choice.key).check(node, warnings=warnings)
+            found = self._rule_set(choice.rules, choice.key).check(node, warnings=warnings)
         except RulesMissingError:
             if choice.in_window:
                 raise
             return []  # out of every window it is invalid, whatever rules of long ago would add
+        return [_with_list_name(finding) for finding in found] if choice.rules == "own" else found
 
     def _rule_set(self, rules: Rules, key: str) -> RuleSet:
         found = self._compiled.get((rules, key))
@@ -163,6 +164,12 @@ def _issued(node: Node) -> date | None:
             except ValueError:
                 return None
     return None
+
+
+def _with_list_name(finding: Finding) -> Finding:
+    """The name of a list of ours, whose URL means nothing to anybody else."""
+    title = list_title(finding.expected) if finding.key == "binding" else None
+    return finding if title is None else replace(finding, expected=f"a code of the list „{title}“")
 
 
 def _window_finding(version: str) -> Finding:

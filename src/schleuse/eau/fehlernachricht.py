@@ -18,6 +18,7 @@ from xml.sax.saxutils import quoteattr
 
 from schleuse.eau.codes import CODE_SYSTEM
 from schleuse.eau.findings import Detail
+from schleuse.eau.german import in_german
 from schleuse.eau.outcome import Faulty, Reference
 from schleuse.errors import MalformedError
 from schleuse.identifiers import IK
@@ -218,7 +219,8 @@ def _attribute(value: str) -> str:
 
 
 def _detail(detail: Detail) -> str:
-    return _plain(f"- {detail.path}: {detail.rule}" + (f": {detail.text}" if detail.text else ""))
+    text = f": {in_german(detail.text)}" if detail.text else ""
+    return _plain(f"- {detail.path}: {in_german(detail.rule)}{text}")
 
 
 def _plain(text: str) -> str:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Literal
 
+from schleuse.fhir.german import BASE_INVARIANTS, PHRASES
+
 Language = Literal["de", "en"]
 
 
@@ -37,7 +39,8 @@ class Finding:
     def message(self, language: Language = "de") -> str:
         """One sentence for people: path, rule key, found, expected."""
         words = _WORDS[language]
-        said = self.human or words.rules.get(self.key, "")
+        base = BASE_INVARIANTS.get(self.key) if language == "de" else None
+        said = words.rules.get(self.key) or base or self.human
         parts = [f"{words.severity[self.severity]} {self.path} [{self.key}]"]
         if said:
             parts.append(f": {said.rstrip('.')}")
@@ -68,10 +71,14 @@ _WORDS: Final[dict[Language, _Words]] = {
         expected="expected:",
         rules={
             "binding": "the code is not in the value set",
+            "charset.bom": "the file starts with a BOM",
+            "charset.bytes": "the file is not in UTF-8",
+            "charset.declared": "the file declares another character set",
             "cardinality.max": "there are too many",
             "cardinality.min": "something that is required is missing",
             "code.display": "the display text is not that of the code system",
             "code.unknown": "the code system does not have this code",
+            "date.window": "the date of issue is outside the validity of this version",
             "element.empty": "the element is empty",
             "element.order": "the element stands in the wrong place",
             "element.unknown": "the element is not known here",
@@ -93,6 +100,7 @@ _WORDS: Final[dict[Language, _Words]] = {
             "slice.closed": "the element is none of those that are allowed here",
             "type": "the resource is of another type",
             "type.value": "the value is not one of this type",
+            "xml": "the XML cannot be read",
             "xml.attribute": "the element has an attribute that is not allowed, or an empty one",
             "xml.order": "repetitions of an element do not stand together",
             "xml.text": "there is text between the elements",
@@ -103,11 +111,15 @@ _WORDS: Final[dict[Language, _Words]] = {
         found="gefunden:",
         expected="erwartet:",
         rules={
-            "binding": "der Code gehört nicht zum ValueSet",
+            "binding": "der Code gehört nicht zur Wertliste",
+            "charset.bom": "die Datei beginnt mit einem BOM",
+            "charset.bytes": "die Datei ist nicht in UTF-8",
+            "charset.declared": "die Datei gibt einen anderen Zeichensatz an",
             "cardinality.max": "das Element kommt zu oft vor",
             "cardinality.min": "eine Pflichtangabe fehlt",
             "code.display": "der Anzeigetext ist nicht der des Codesystems",
             "code.unknown": "das Codesystem kennt diesen Code nicht",
+            "date.window": "das Ausstellungsdatum liegt außerhalb der Gültigkeit dieser Version",
             "element.empty": "das Element ist leer",
             "element.order": "das Element steht an der falschen Stelle",
             "element.unknown": "das Element ist hier nicht bekannt",
@@ -129,6 +141,7 @@ _WORDS: Final[dict[Language, _Words]] = {
             "slice.closed": "das Element ist keines der hier erlaubten",
             "type": "die Ressource ist von einem anderen Typ",
             "type.value": "der Wert hat nicht die Form dieses Typs",
+            "xml": "das XML ist nicht lesbar",
             "xml.attribute": "das Element hat ein unerlaubtes oder ein leeres Attribut",
             "xml.order": "Wiederholungen eines Elements stehen nicht beieinander",
             "xml.text": "zwischen den Elementen steht Text",
@@ -136,30 +149,6 @@ _WORDS: Final[dict[Language, _Words]] = {
     ),
 }
 
-#: What `found` and `expected` say in words, for German readers.
-_GERMAN: Final = {
-    "a code of its code system": "ein Code des Codesystems",
-    "a profile that these rules know": "ein Profil, das diese Regeln kennen",
-    "a resource of this Bundle": "eine Ressource dieses Bundles",
-    "a value or content": "ein Wert oder Inhalt",
-    "an extension that is defined": "eine definierte Extension",
-    "an extension that is defined for this place": "eine für diese Stelle definierte Extension",
-    "both": "beides",
-    "either extension or value[x]": "entweder extension oder value[x]",
-    "elements in the order of the definition": "Elemente in der Reihenfolge der Definition",
-    "modifierExtension for modifiers, extension for all others": "modifierExtension nur für Modifier",
-    "neither": "keines von beiden",
-    "no text between elements": "kein Text zwischen Elementen",
-    "only elements of the definition": "nur Elemente der Definition",
-    "only the attributes value, id and url, never empty": "nur die Attribute value, id und url, nie leer",
-    "only the markup that a Narrative allows": "nur in Narrative erlaubte Auszeichnungen",
-    "repetitions of an element next to each other": "Wiederholungen eines Elements beieinander",
-    "the display text of the code system": "der Anzeigetext des Codesystems",
-    "the type of the resource referred to": "der Typ der Zielressource",
-}
-
 
 def _in(language: Language, text: str) -> str:
-    if language == "en":
-        return text
-    return _GERMAN.get(text, text.replace(" characters", " Zeichen").replace("one of: ", "eines von: "))
+    return text if language == "en" else PHRASES.translate(text)

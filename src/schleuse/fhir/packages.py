@@ -32,7 +32,6 @@ __all__ = [
     "installed",
     "load",
     "missing",
-    "missing",
     "profiles_of",
     "read_registry",
 ]
@@ -126,18 +125,6 @@ def load(target_dir: Path, list_name: str) -> Definitions:
     return Definitions(
         lambda: _resources(target_dir, names), ignored_code_systems=registry.ignored_code_systems, digest=digest
     )
-
-
-def missing(target_dir: Path, wanted: DependencyList) -> list[str]:
-    """What a list needs and the folder lacks; empty if the list is complete."""
-    have = installed(target_dir)
-    lacking = [name for name in wanted.packages if name not in have]
-    return lacking if _base(target_dir, have) else [*lacking, "the base R4 definitions"]
-
-
-def _base(target_dir: Path, have: Iterable[str]) -> list[str]:
-    """The installed packages that hold the base R4 definitions."""
-    return [name for name in have if (target_dir / "packages" / f"{name}.base").exists()]
 
 
 def missing(target_dir: Path, wanted: DependencyList) -> list[str]:

@@ -14,6 +14,6 @@ verdict (tests/eau/corpus.py).
 
 from schleuse.eau.rules.edition import EDITIONS, Edition
 from schleuse.eau.rules.profiles import ROOTS, definitions
-from schleuse.eau.rules.texts import invariant_text
+from schleuse.eau.rules.texts import invariant_text, list_title
 
-__all__ = ["EDITIONS", "ROOTS", "Edition", "definitions", "invariant_text"]
+__all__ = ["EDITIONS", "ROOTS", "Edition", "definitions", "invariant_text", "list_title"]

@@ -35,9 +35,10 @@ class Invariant:
 
 @dataclass(frozen=True, slots=True)
 class CodeList:
-    """Permitted codes: (system, codes) pairs. name becomes the last part of the ValueSet's URL."""
+    """Permitted codes: (system, codes) pairs. name becomes the last part of the ValueSet's URL; title is German."""
 
     name: str
+    title: str
     content: tuple[tuple[str, tuple[str, ...]], ...]
 
 

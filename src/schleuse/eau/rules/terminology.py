@@ -24,42 +24,61 @@ KBV_TYPES = f"{KBV_CS}/KBV_CS_Base_identifier_type"
 ICD_SYSTEM = f"{DE_CS}/bfarm/icd-10-gm"
 
 
-def _list(name: str, system: str, codes: str) -> CodeList:
-    return CodeList(name, ((system, tuple(codes.split())),))
+def _list(name: str, title: str, system: str, codes: str) -> CodeList:
+    return CodeList(name, title, ((system, tuple(codes.split())),))
 
 
-AU_TYPE = _list("au-type", AU_TYPE_SYSTEM, "ERST FOLGE ERST_END FOLGE_END")
+AU_TYPE = _list("au-type", "Art der Bescheinigung", AU_TYPE_SYSTEM, "ERST FOLGE ERST_END FOLGE_END")
 #: 4 (Berufskrankheit) is in the code system, not in the list of the eAU.
-CAUSE = _list("ursache", f"{KBV_CS}/KBV_CS_FOR_Ursache_Type", "1 2 3")
+CAUSE = _list("ursache", "Ursache", f"{KBV_CS}/KBV_CS_FOR_Ursache_Type", "1 2 3")
 STEPS = _list(
     "weitere-schritte",
+    "Weitere Schritte",
     f"{KBV_CS}/KBV_CS_EAU_WeitereSchritte_Type",
     "d_arzt reha wiedereingliederung sonstige stationaere_heilbehandlung",
 )
-QUALIFICATION = _list("qualification", QUALIFICATION_SYSTEM, "00 01 02 03 04")
-LEGAL_BASIS = _list("statuskennzeichen", f"{SFHIR}_KBV_STATUSKENNZEICHEN", "00 01 04 07 10 11 14 17")
-PERSONENGRUPPE = _list("personengruppe", f"{SFHIR}_KBV_PERSONENGRUPPE", "00 04 06 07 08 09")
-VERSICHERTENSTATUS = _list("versichertenstatus", f"{SFHIR}_KBV_VERSICHERTENSTATUS", "1 3 5")
+QUALIFICATION = _list("qualification", "Qualifikation", QUALIFICATION_SYSTEM, "00 01 02 03 04")
+LEGAL_BASIS = _list(
+    "statuskennzeichen",
+    "Rechtsgrundlage (Statuskennzeichen)",
+    f"{SFHIR}_KBV_STATUSKENNZEICHEN",
+    "00 01 04 07 10 11 14 17",
+)
+PERSONENGRUPPE = _list("personengruppe", "Besondere Personengruppe", f"{SFHIR}_KBV_PERSONENGRUPPE", "00 04 06 07 08 09")
+VERSICHERTENSTATUS = _list("versichertenstatus", "Versichertenart", f"{SFHIR}_KBV_VERSICHERTENSTATUS", "1 3 5")
 WOP = _list(
     "wop",
+    "Wohnortprinzip (WOP)",
     f"{SFHIR}_ITA_WOP",
     "00 01 02 03 17 20 38 46 47 48 49 50 51 52 55 60 61 62 71 72 73 78 83 88 93 98",
 )
-CERTAINTY = _list("diagnosesicherheit", f"{SFHIR}_ICD_DIAGNOSESICHERHEIT", "A G V Z")
-SIDE = _list("seitenlokalisation", f"{SFHIR}_ICD_SEITENLOKALISATION", "R L B")
-CLINICAL_STATUS = _list("clinical-status", CLINICAL_SYSTEM, "active recurrence relapse inactive remission resolved")
+CERTAINTY = _list("diagnosesicherheit", "Diagnosesicherheit", f"{SFHIR}_ICD_DIAGNOSESICHERHEIT", "A G V Z")
+SIDE = _list("seitenlokalisation", "Seitenlokalisation", f"{SFHIR}_ICD_SEITENLOKALISATION", "R L B")
+CLINICAL_STATUS = _list(
+    "clinical-status", "Klinischer Status", CLINICAL_SYSTEM, "active recurrence relapse inactive remission resolved"
+)
 VERIFICATION_STATUS = _list(
     "verification-status",
+    "Bestätigungsstatus",
     VERIFICATION_SYSTEM,
     "unconfirmed provisional differential confirmed refuted entered-in-error",
 )
-IDENTIFIER_USE = _list("identifier-use", "http://hl7.org/fhir/identifier-use", "usual official temp secondary old")
+IDENTIFIER_USE = _list(
+    "identifier-use",
+    "Verwendung des Identifiers",
+    "http://hl7.org/fhir/identifier-use",
+    "usual official temp secondary old",
+)
 NARRATIVE_STATUS = _list(
-    "narrative-status", "http://hl7.org/fhir/narrative-status", "generated extensions additional empty"
+    "narrative-status",
+    "Status der Textdarstellung",
+    "http://hl7.org/fhir/narrative-status",
+    "generated extensions additional empty",
 )
 #: GKV to SEL stand in the German base list, the other two in one of the KBV.
 PAYOR = CodeList(
     "kostentraeger",
+    "Art des Kostenträgers",
     (
         (f"{DE_CS}/versicherungsart-de-basis", ("GKV", "PKV", "BG", "SEL")),
         (f"{KBV_CS}/KBV_CS_FOR_Payor_Type_KBV", ("SKT", "UK")),
@@ -67,12 +86,14 @@ PAYOR = CodeList(
 )
 ERROR = _list(
     "fehlercode",
+    "Fehlercodes der Krankenkassen",
     f"{SFHIR}_EAU_AU_ERROR_KASSE",
     "100 101 102 103 104 105 201 202 203 204 301 303 304 305 307 309 310 311 313 314",
 )
 #: OperationOutcome.issue.code; the profile fixes the severity only (eau.md § 12 wants "processing").
 ISSUE_TYPE = _list(
     "issue-type",
+    "Art des Problems",
     "http://hl7.org/fhir/issue-type",
     "invalid structure required value invariant security login unknown expired forbidden suppressed processing"
     " not-supported duplicate multiple-matches not-found deleted too-long code-invalid extension too-costly"
@@ -89,7 +110,7 @@ _COUNTRY_CODES = (
     " TJ OTI TG TOK TON TT CHD CZ TN TR TUR TUC TUV EAU UA H ROU USB VAN V YV UAE USA GB VN WF CX EH RCA CY"
 )
 #: DEÜV Anlage 8, Länderkennzeichen.
-COUNTRY = _list("laenderkennzeichen", f"{DE_CS}/deuev/anlage-8-laenderkennzeichen", _COUNTRY_CODES)
+COUNTRY = _list("laenderkennzeichen", "Länderkennzeichen", f"{DE_CS}/deuev/anlage-8-laenderkennzeichen", _COUNTRY_CODES)
 
 _DMP_SINGLE = tuple(f"{number:02d}" for number in range(12))
 #: 12 (Adipositas) and the combinations 30 to 58 came with V1.06, in force since 2024-10-01.
@@ -97,7 +118,7 @@ _DMP = {"1.05": _DMP_SINGLE, "1.06": (*_DMP_SINGLE, "12", *(str(number) for numb
 
 
 def dmp(edition: Edition) -> CodeList:
-    return CodeList("dmp", ((f"{SFHIR}_KBV_DMP", _DMP[edition.dmp]),))
+    return CodeList("dmp", "DMP-Kennzeichnung", ((f"{SFHIR}_KBV_DMP", _DMP[edition.dmp]),))
 
 
 #: Code systems whose members are few and known, beside those that the lists above make complete.

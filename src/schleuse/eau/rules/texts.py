@@ -7,6 +7,7 @@ from functools import cache
 from typing import Literal
 
 from schleuse.eau.rules.edition import EDITIONS
+from schleuse.eau.rules.expand import VALUE_SETS, code_lists
 from schleuse.eau.rules.notation import Invariant, Profile, Rule
 from schleuse.eau.rules.profiles import tables
 
@@ -34,3 +35,15 @@ def invariant_text(key: str, language: Literal["de", "en"] = "de") -> str | None
     """One sentence for people, None for a key that is not an invariant of ours."""
     found = _texts().get(key)
     return None if found is None else found[language == "en"]
+
+
+@cache
+def _titles() -> dict[str, str]:
+    return {
+        f"{VALUE_SETS}/{each.name}": each.title for edition in EDITIONS for each in code_lists(tables(edition)).values()
+    }
+
+
+def list_title(url: str) -> str | None:
+    """German name of one of our value lists; None for a URL that is none of ours, and so means something to others."""
+    return _titles().get(url)
