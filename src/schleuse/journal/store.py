@@ -94,6 +94,7 @@ class Journal:
         on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
+        self._now_us = settings.now_us
         self._disk = disk
         self._files = files
         self._wal = wal
@@ -130,7 +131,9 @@ class Journal:
         JournalFullError, QuarantinedError, LevelTimeoutError. After a cancellation the entry may be durable: repeat
         it with the same bytes.
         """
-        log = self._writable(origin)
+        if self._refusal is not None:  # said before anything about logs: a journal in QUARANTINE may know none
+            raise self._refusal
+        log = self.log(origin)
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.submit(log, entry, _FUTURES, future)
         index = await future
@@ -155,8 +158,9 @@ class Journal:
         self._check_room(len(entries))
         many = _Many(len(entries))
         for place, entry in enumerate(entries):
-            if not self._is_repeat(log, entry, many, place):
-                self._put(log, entry, many, place)
+            key = log.key + entry[16:32]
+            if not self._is_repeat(log, key, entry, many, place):
+                self._put(log, key, entry, many, place)
         indexes = await many.future
         if level > Level.DURABLE:
             await self.publisher.wait(log, max(indexes) + 1, level)
@@ -171,10 +175,12 @@ class Journal:
         """Let `sink` be told when the entry is durable. Raises at once what `append` raises."""
         if self._refusal is not None:
             raise self._refusal
-        if not self._is_repeat(log, entry, sink, token):
-            admit(entry, self._settings.now_us())
-            self._check_room(1)
-            self._put(log, entry, sink, token)
+        key = log.key + entry[16:32]
+        if not self._is_repeat(log, key, entry, sink, token):
+            admit(entry, self._now_us())
+            if self._full is not None or self._count >= MAX_PENDING or self._bytes >= MAX_PENDING_BYTES:
+                self._check_room(1)
+            self._put(log, key, entry, sink, token)
 
     def _writable(self, origin: str) -> Log:
         if self._refusal is not None:  # said before anything about logs: a journal in QUARANTINE may know none
@@ -189,8 +195,8 @@ class Journal:
         if self._count + count > MAX_PENDING or self._bytes >= MAX_PENDING_BYTES:
             raise JournalBusyError(f"{self._count} entries wait for the disk; try the same event again in a second")
 
-    def _put(self, log: Log, entry: bytes, sink: Sink, token: Any) -> None:
-        self._recent.add(log.key + entry[16:32], log.next)
+    def _put(self, log: Log, key: bytes, entry: bytes, sink: Sink, token: Any) -> None:
+        self._recent.add(key, log.next)
         log.next += 1
         if not log.pending:
             self._active.append(log)
@@ -353,9 +359,9 @@ class Journal:
         for _, done_control in controls:
             done_control()
 
-    def _is_repeat(self, log: Log, entry: bytes, sink: Sink, token: Any) -> bool:
+    def _is_repeat(self, log: Log, key: bytes, entry: bytes, sink: Sink, token: Any) -> bool:
         """The same event again (§ 4): the earlier index for the same bytes, but not before that is durable."""
-        index = self._recent.get(log.key + entry[16:32])
+        index = self._recent.get(key)
         if index is None:
             return False
         if self._entry(log, index) != entry:
@@ -537,6 +543,7 @@ class Journal:
         if self._refusal is None:
             await self.save()
         self._refuse(self._refusal or JournalUnavailableError("the journal is closed"))
+        self._executor.shutdown(wait=True)
         self._wal.close()
         self._files.close()
 
