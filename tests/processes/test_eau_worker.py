@@ -12,6 +12,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from structlog.testing import capture_logs
 
 from schleuse.config import Config, read_config
 from schleuse.database import sqlite_url
@@ -254,6 +255,32 @@ def test_a_dokumenten_id_that_cannot_be_kept_is_shown_to_people(
     assert leases.states == {1: State.QUARANTINED, 2: State.QUARANTINED}
     assert leases.reasons == {1: "id_unkeepable", 2: "id_unkeepable"}
     assert store.letters.waiting() == 0
+
+
+@pytest.mark.parametrize("storno_first", [False, True])
+def test_a_storno_of_another_practice_is_told_without_naming_anybody(
+    run: Run, sender: Sender, store: EauStore, storno_first: bool
+) -> None:
+    eau = sender.document()
+    foreign = Generator(Random(9), NOW).storno(replace(sender.document(2), document_id=eau.document_id))
+    order = [foreign, eau] if storno_first else [eau, foreign]
+    with capture_logs() as log:
+        run(*(sender.workshop.wire(sender.workshop.inner(one, sender.workshop.payload(one))) for one in order))
+    told = [line for line in log if line["event"] == "eau.storno_of_other_practice"]
+    numbers = {"storno": 1 + order.index(foreign), "eau": 1 + order.index(eau)}
+    assert told == [{"event": "eau.storno_of_other_practice", "log_level": "warning", **numbers}]
+
+
+def test_mails_that_wait_are_told_once_a_batch_with_the_number_of_each_reason(
+    run: Run, sender: Sender, home: Path
+) -> None:
+    (home / "directory.json").write_text("not a directory")
+    with capture_logs() as log:
+        leases = run(sender.mail(1), sender.mail(2), sender.faulty("schema", 3), sender.faulty("schema", 4))
+    held = sum(state is State.HELD for state in leases.states.values())
+    (line,) = [line for line in log if line["event"] in ("eau.waits", "eau.decided")]
+    assert (line["mails"], line["reasons"]) == (held, {"directory": held})
+    assert held == 2
 
 
 def a_dsn(status_lines: bytes) -> bytes:

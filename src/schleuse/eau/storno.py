@@ -44,7 +44,7 @@ def settle_storno(
         case DocumentState.CANCELLED:
             return DeliveredAgain(target, Again.ALREADY_CANCELLED, facts)
         case _:
-            foreign = _other(practice, target.practice)
+            foreign = other_practice(practice, target.practice)
             if foreign and policy.foreign_storno is ForeignStorno.QUARANTINE:
                 return Quarantined(Quarantine.FOREIGN_STORNO)
             return StornoFiled(facts, target, foreign)
@@ -67,12 +67,12 @@ def cancelling(practice: bytes | None, stornos: Sequence[Known], policy: Policy)
             storno
             for storno in stornos
             if storno.state is DocumentState.PENDING
-            and not (policy.foreign_storno is ForeignStorno.QUARANTINE and _other(practice, storno.practice))
+            and not (policy.foreign_storno is ForeignStorno.QUARANTINE and other_practice(practice, storno.practice))
         ),
         None,
     )
 
 
-def _other(one: bytes | None, other: bytes | None) -> bool:
+def other_practice(one: bytes | None, other: bytes | None) -> bool:
     """Two practices that are known to differ; an unknown one accuses nobody."""
     return one is not None and other is not None and one != other

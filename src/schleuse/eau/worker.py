@@ -7,6 +7,7 @@ never answers it (HD-01).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -29,15 +30,18 @@ from schleuse.eau.intake import Examined, Mailbox, Tools, examine
 from schleuse.eau.outcome import (
     DeliveredAgain,
     Faulty,
+    Filed,
     Memory,
     Outcome,
     Policy,
     Quarantine,
     Quarantined,
+    StornoFiled,
     StornoPending,
     Wait,
 )
 from schleuse.eau.store import Arrival, EauStore, Filing, Letter, Recorded, Sealed, context
+from schleuse.eau.storno import other_practice
 from schleuse.errors import UnavailableError
 from schleuse.holding.states import State
 from schleuse.identifiers import IK
@@ -198,7 +202,9 @@ class Worker:
             log.error("eau.mistake", delivery=case.arrival.delivery, error=type(error).__name__)
             outcome, letter = Wait(Trouble.INTERNAL), None
         recorded = filing.keep(case.arrival, outcome, sealed=_kept(outcome, case.sealed), letter=letter)
-        if recorded.state is not State.DELIVERED:  # the ordinary case is counted, not told one by one
+        _tell_foreign_storno(case.arrival, outcome)
+        # The ordinary case is counted, not told one by one; those that wait are told once a batch.
+        if recorded.state not in (State.DELIVERED, State.HELD):
             log.info("eau.decided", delivery=recorded.delivery, state=recorded.state.value, reason=recorded.reason)
         return recorded
 
@@ -245,11 +251,13 @@ class Worker:
             lost = self.leases.finish(done, self.settings.owner, now)
             if lost:
                 log.warning("eau.leases_lost", deliveries=len(lost))
-        for one in recorded:
-            if one.state is State.HELD:
-                log.warning("eau.waits", delivery=one.delivery, reason=one.reason)
-                not_before = wait_until(mails[one.delivery].accepted_at, now)
-                self.leases.put_back([one.delivery], self.settings.owner, not_before)
+        held = [one for one in recorded if one.state is State.HELD]
+        if held:  # one line a batch: an outage of ours makes all mails wait, again and again
+            reasons = Counter(one.reason for one in held)
+            log.warning("eau.waits", mails=len(held), reasons=dict(reasons), first=held[0].delivery)
+        for one in held:
+            not_before = wait_until(mails[one.delivery].accepted_at, now)
+            self.leases.put_back([one.delivery], self.settings.owner, not_before)
 
     def _directory(self) -> Directory | None:
         try:
@@ -257,6 +265,17 @@ class Worker:
         except UnavailableError as error:
             log.error("eau.directory_unavailable", reason=str(error))
             return None
+
+
+def _tell_foreign_storno(arrival: Arrival, outcome: Outcome) -> None:
+    """The profile does not forbid it, and somebody may want to ask both practices (eau.md § 11)."""
+    match outcome:
+        case StornoFiled(_, target, True):
+            log.warning("eau.storno_of_other_practice", storno=arrival.delivery, eau=target.delivery)
+        case Filed(cancelled_by=storno) if storno and other_practice(arrival.practice, storno.practice):
+            log.warning("eau.storno_of_other_practice", storno=storno.delivery, eau=arrival.delivery)
+        case _:
+            pass
 
 
 def _letter_or_none(made: Letter | Outcome) -> Letter | None:
