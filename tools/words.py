@@ -175,6 +175,8 @@ METRICS: Mapping[str, str] = {
     "schleuse_kim_deliveries": "HELD of an insurer grows, or anything is QUARANTINED",
     "schleuse_eau_mails": "QUARANTINED grows; RETURNED grows faster than DELIVERED: a software update at practices, or"
     " a fault of ours",
+    "schleuse_eau_fehlernachrichten_late": "it is not 0: practices do not know that their documents were refused",
+    "schleuse_eau_stornos_overdue": "it grows: ask the practice which eAU it means; the Dokumenten-ID of the Storno names none that came",
     "schleuse_eau_fehlernachrichten_waiting": "it does not go back to 0 within minutes: the `kim` role or the directory is off",
 }
 

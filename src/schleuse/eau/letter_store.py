@@ -88,8 +88,10 @@ class LetterStore:
                 .values(next_at=next_at, attempts=LETTER.c.attempts + 1)
             )
 
-    def waiting(self) -> int:
-        """How many letters are not sent yet."""
+    def waiting(self, before: datetime | None = None) -> int:
+        """How many letters are not sent yet; before: of those that were recorded before that time."""
         query = sa.select(sa.func.count()).select_from(LETTER).where(sa.text("sent_at IS NULL"))
+        if before is not None:
+            query = query.where(LETTER.c.created_at < before)
         with transaction(reading(self._engine)) as connection:
             return connection.execute(query).scalar_one()

@@ -10,8 +10,10 @@ import asyncio
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from schleuse.clock import utc_now
+from schleuse.clock import Now, utc_now
 from schleuse.config import Config, host_and_port
 from schleuse.eau.checks import Checker
 from schleuse.eau.feed import Confirm, FeedClient, confirm_acknowledged, create_app
@@ -49,6 +51,10 @@ log = structlog.get_logger()
 
 IDLE_SECONDS = 0.1
 TROUBLE_SECONDS = 2.0
+#: An error answer is due as fast as possible (eau.md § 13.1).
+LETTER_LATE = timedelta(hours=1)
+#: Mails overtake each other by minutes; a Storno that waits longer than this names an eAU that will not come.
+STORNO_OVERDUE = timedelta(days=1)
 
 
 def main(config: Config) -> None:
@@ -178,7 +184,7 @@ async def _desk(config: Config) -> None:
         leases = open_leases(config.kim_database, config.kim.spool)
         stack.callback(leases.close)
         vault = open_vault(config)
-        registry.register(_Figures(store, [IK(insurer.ik) for insurer in config.insurers]))
+        registry.register(Figures(store, [IK(insurer.ik) for insurer in config.insurers]))
         await stack.enter_async_context(serving(_feed_server(config, store, vault, leases)))
         await stack.enter_async_context(observed("eau", config.eau.metrics, registry, lambda: True))
         outbox = Outbox(store.letters, finisher(config, vault), Submitter(config).submit, utc_now)
@@ -273,12 +279,13 @@ def _token_hash(path: Path) -> bytes:
         raise UnavailableError(f"the token hash file {path.name} cannot be read as hexadecimal SHA-256") from cause
 
 
-class _Figures(Collector):
+class Figures(Collector):
     """Counted when somebody looks."""
 
-    def __init__(self, store: EauStore, iks: list[IK]) -> None:
+    def __init__(self, store: EauStore, iks: list[IK], now: Now = utc_now) -> None:
         self._store = store
         self._iks = iks
+        self._now = now
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         mails = GaugeMetricFamily("schleuse_eau_mails", "Decided mails by insurer and state", labels=["ik", "state"])
@@ -289,3 +296,15 @@ class _Figures(Collector):
         yield GaugeMetricFamily(
             "schleuse_eau_fehlernachrichten_waiting", "Fehlernachrichten not sent yet", self._store.letters.waiting()
         )
+        yield GaugeMetricFamily(
+            "schleuse_eau_fehlernachrichten_late",
+            "Fehlernachrichten not sent within an hour",
+            self._store.letters.waiting(self._now() - LETTER_LATE),
+        )
+        overdue = Counter(str(storno.ik) for storno in self._store.overdue_stornos(self._now() - STORNO_OVERDUE))
+        stornos = GaugeMetricFamily(
+            "schleuse_eau_stornos_overdue", "Storno that wait for their eAU since more than a day", labels=["ik"]
+        )
+        for ik in self._iks:
+            stornos.add_metric([str(ik)], overdue[str(ik)])
+        yield stornos
