@@ -40,6 +40,7 @@ from schleuse.journal.recovery import open_journal
 from schleuse.journal.server import Peers, listen
 from schleuse.journal.store import WAL_FOLDER, Journal, Settings
 from schleuse.journal.wal import START, Walk
+from schleuse.processes.journal import collect_seldom
 
 RESULTS = Path(__file__).parent / "results"
 LOGS = 95
@@ -165,6 +166,8 @@ async def in_process(folder: Path, appenders: int, logs: int, seconds: float, di
 
 
 def serve(folder: Path, ready: multiprocessing.synchronize.Event, stop: multiprocessing.synchronize.Event) -> None:
+    collect_seldom()
+
     async def run() -> None:
         journal = await opened(folder, 1)
         uid = frozenset({os.getuid()})
@@ -310,6 +313,7 @@ def _p50(call: Callable[[], object], count: int = 2000) -> float:
 
 
 def main() -> None:
+    collect_seldom()
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--rounds", type=int, default=3)
