@@ -26,7 +26,6 @@ def test_a_printed_address_names_nobody() -> None:
     [
         ("a@b.kim.telematik", Environment.PRODUCTION),
         ("a@b.kim.telematik-test", Environment.TEST),
-        ("a@b.kim.telematik-test", Environment.TEST),
         (" a@B.KIM.TELEMATIK\t", Environment.PRODUCTION),
         ("x" * 64 + "@" + "y" * 189 + ".kim.telematik", Environment.PRODUCTION),
     ],
@@ -38,7 +37,6 @@ def test_addresses_of_the_environment_are_accepted(text: str, environment: Envir
 @pytest.mark.parametrize(
     ("text", "environment"),
     [
-        ("a@b.kim.telematik", Environment.TEST),
         ("a@b.kim.telematik", Environment.TEST),
         ("a@b.kim.telematik-test", Environment.PRODUCTION),
     ],
