@@ -134,6 +134,8 @@ class _Session:
             return True
         lines = []
         while (line := await self._reader.readline()) != b".\r\n":
+            if not line:
+                return False  # the client went without an end of the content
             lines.append(line[1:] if line.startswith(b".") else line)
         if self._server.hold is not None:
             await self._server.hold.wait()

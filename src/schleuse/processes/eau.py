@@ -154,7 +154,7 @@ def _work(config: Config, checker: Checker, owner: str) -> None:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     watch = ParentWatch()
-    leases = open_leases(config.kim_database, config.kim.spool)
+    leases = open_leases(config.kim_database, config.kim.spool, timedelta(days=config.kim.retention_days))
     store = open_store(config.eau_database)
     worker = make_worker(config, checker, owner, leases, store, open_vault(config))
     begun = False
@@ -181,7 +181,7 @@ async def _desk(config: Config) -> None:
     async with AsyncExitStack() as stack:
         store = open_store(config.eau_database)
         stack.callback(store.close)
-        leases = open_leases(config.kim_database, config.kim.spool)
+        leases = open_leases(config.kim_database, config.kim.spool, timedelta(days=config.kim.retention_days))
         stack.callback(leases.close)
         vault = open_vault(config)
         registry.register(Figures(store, [IK(insurer.ik) for insurer in config.insurers]))
