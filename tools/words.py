@@ -216,6 +216,7 @@ EVENTS: Mapping[str, str] = {
 #: Names of log events that are made at run time, by the expression that makes them.
 MADE_NAMES: Mapping[str, list[str]] = {
     "f'{name}.waiting'": ["publish.waiting", "confirm.waiting"],
+    "f'journal.{event}'": ["journal.witness-silent", "journal.history-lost", "journal.refused-as-inconsistent"],
     "later.trouble.value": [name for name in EVENTS if name in (
         "outbound.unreachable", "outbound.tls_not_verified", "outbound.tls_not_offered", "outbound.login_refused",
         "outbound.session_refused", "outbound.bad_setting", "outbound.no_route",
@@ -223,6 +224,14 @@ MADE_NAMES: Mapping[str, list[str]] = {
 }  # fmt: skip
 
 LOG: Mapping[str, str] = {
+    "journal.history-lost": "a witness knows a larger log than we have: history was lost, the journal has stopped",
+    "journal.quarantine": "what is on the disk of the journal contradicts itself; nothing is written until people decide",
+    "journal.ready": "the journal takes entries",
+    "journal.refused-as-inconsistent": "a witness refused a checkpoint as inconsistent and keeps evidence",
+    "journal.stopped": "the journal ended; nothing is released until it is back",
+    "journal.witness-silent": "a witness did not answer or refused; entries go on",
+    "eau.rules-fallback": "an official list of packages is not complete; our own rules judge its documents",
+    "eau.rules-missing": "official rules are asked for and none are installed; mails wait",
     "child.ended": "a process of the `eau` role died; it is started again",
     "child.failed": "why it died, with a traceback",
     "confirm.waiting": "acknowledgements could not be told to the mail store; tried again",
