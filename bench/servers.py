@@ -74,12 +74,10 @@ def serve(kind: str, folder: Path, plain: int, tls: int) -> None:
     from schleuse.database import sqlite_url
     from schleuse.kim.store import Settings as StoreSettings
     from schleuse.kim.store import open_mail_store
-    from schleuse.processes.kim import SWITCH_SECONDS
 
     if kind == "session":
         _listen(_KeepNothing(), folder, plain, tls)
         return
-    sys.setswitchinterval(SWITCH_SECONDS)
     settings = StoreSettings(url=sqlite_url(folder / "kim.db"), spool=folder / "spool", host="bench.test")
     with open_mail_store(settings, lambda address: address.lower()) as store:
         _listen(store, folder, plain, tls)

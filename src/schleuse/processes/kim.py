@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import sys
 from collections import Counter as TallyCounter
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, suppress
@@ -52,13 +51,10 @@ QUEUE_POLL = timedelta(seconds=1)
 PURGE_EVERY = timedelta(hours=1)
 #: A stopping role ends its sessions within this time; the supervisor gives it 8 s in all.
 DRAIN_SECONDS = 2.0
-#: How long routing may keep the interpreter from the threads that answer and flush; Python's own 5 ms is ten flushes.
-SWITCH_SECONDS = 0.0005
 
 
 def main(config: Config) -> None:
     """Run until stopped."""
-    sys.setswitchinterval(SWITCH_SECONDS)
     uvloop.run(run(config))
 
 

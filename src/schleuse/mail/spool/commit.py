@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from schleuse.errors import Error, UnavailableError
 from schleuse.mail.contracts import Done, Mail
@@ -46,14 +46,6 @@ class Keep(Protocol):
         ...
 
 
-class _Waiting(NamedTuple):
-    """A mail on its way to the disk. envelope: None: the commit thread seals it."""
-
-    mail: Mail
-    done: Done
-    envelope: Envelope | None
-
-
 class GroupCommit:
     """One thread that flushes. Thread-safe."""
 
@@ -69,8 +61,7 @@ class GroupCommit:
         self._keep = keep
         self._step = step
         self._wake = threading.Condition()
-        self._waiting: list[_Waiting] = []
-        self._idle = False
+        self._waiting: list[tuple[Mail, Done]] = []
         self._bytes = 0
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="mail-commit", daemon=True)
@@ -78,13 +69,10 @@ class GroupCommit:
 
     def accept(self, mail: Mail, done: Done) -> None:
         """Called from any thread; done comes from the commit thread, or at once when nothing can be taken."""
-        # While that thread sleeps, sealing here is quicker by a tenth of a millisecond: the mail is in this core's
-        # cache, and the interpreter does not change hands for it. Else that thread seals what waited for its flush.
-        envelope = seal(mail) if self._idle else None
         with self._wake:
             refusal = self._refusal(len(mail.content))
             if refusal is None:
-                self._waiting.append(_Waiting(mail, done, envelope))
+                self._waiting.append((mail, done))
                 self._bytes += len(mail.content)
                 self._wake.notify()
         if refusal is not None:
@@ -109,35 +97,33 @@ class GroupCommit:
         while batch := self._next():
             self._flush(batch)
 
-    def _next(self) -> list[_Waiting]:
+    def _next(self) -> list[tuple[Mail, Done]]:
         """The next batch; empty when closed and all is flushed."""
         with self._wake:
-            self._idle = True
             while not self._waiting and not self._closing:
                 self._wake.wait()
-            self._idle = False
             size = count = 0
-            for one in self._waiting:
-                size += len(one.mail.content)
+            for mail, _ in self._waiting:
+                size += len(mail.content)
                 if count and (size > MAX_BATCH_BYTES or count == MAX_BATCH):
                     break
                 count += 1
             batch, self._waiting = self._waiting[:count], self._waiting[count:]
-            self._bytes -= sum(len(one.mail.content) for one in batch)
+            self._bytes -= sum(len(mail.content) for mail, _ in batch)
             return batch
 
-    def _flush(self, batch: list[_Waiting]) -> None:
+    def _flush(self, batch: list[tuple[Mail, Done]]) -> None:
         answer: Error | None = None
         try:
             self._step("accept.before")
-            self._keep([(one.envelope or seal(one.mail), one.mail.content) for one in batch])
+            self._keep([(seal(mail), mail.content) for mail, _ in batch])
             self._step("accept.durable")
         except Error as error:
             answer = error
         except Exception as cause:  # the thread must go on: a batch that we cannot keep is the sender's to repeat
             answer = IntakeFailedError(f"the mail could not be kept ({type(cause).__name__})")
-        for one in batch:
-            _tell(one.done, answer)
+        for _, done in batch:
+            _tell(done, answer)
         self._step("accept.told")
 
 
