@@ -163,4 +163,7 @@ def test_nothing_acknowledged_is_lost_and_nothing_is_there_twice(site: Site) -> 
     assert len(told.acknowledged) == ROUNDS * MAILS
     assert told.finished
     assert told.sent
-    assert len(all_steps(site)) > ROUNDS or told.died_at >= {"accept.durable", "route.before-commit", "eau.filed"}
+    if len(all_steps(site)) <= ROUNDS:
+        # Which of the routing steps a run comes to depends on when its mails were gathered.
+        assert told.died_at >= {"accept.durable", "eau.filed"}
+        assert any(step.startswith("route.") for step in told.died_at)
