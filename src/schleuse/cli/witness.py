@@ -1,0 +1,212 @@
+"""`schleuse witness run|status|sign|evidence`: what an insurer runs by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+from rich.console import Console
+from rich.table import Table
+
+from schleuse.cli.up import german
+from schleuse.clock import utc_now
+from schleuse.errors import ConflictError
+from schleuse.witness.alarm import Alarm, Finding
+from schleuse.witness.config import WitnessConfig, read_witness_config
+from schleuse.witness.decision import Conflict
+from schleuse.witness.keys import open_memory
+from schleuse.witness.monitor_store import MonitorStore
+from schleuse.witness.paper import read_sheet
+from schleuse.witness.rules import reconcile
+from schleuse.witness.service import Cosigned, Witness
+
+app = App(name="witness", help="At an insurer: cosign the journal, watch it, keep evidence.")
+
+ALARMED = 75  #: as for a conflict: what the log says contradicts what it said
+
+ConfigFile = Annotated[Path, Parameter(name="--config", help="The witness's file, or the folder of witness.toml")]
+Json = Annotated[bool, Parameter(name="--json", negative="", help="One JSON object")]
+
+
+class NotCosignedError(ConflictError):
+    """The checkpoint on the sheet does not continue what this witness has cosigned."""
+
+    code = "cli.not-cosigned"
+
+
+@app.command
+def run(*, config: ConfigFile) -> None:
+    """Cosign and watch until stopped; needs no other part of Schleuse. Makes key and database at its first start."""
+    from schleuse.processes import witness
+    from schleuse.processes.life import keep_private, only_instance
+    from schleuse.processes.observe import configure_log
+
+    settings = read_witness_config(config)
+    keep_private()
+    with only_instance(settings.home, "witness"):
+        configure_log("witness")
+        asyncio.run(witness.run(settings))
+
+
+@app.command
+def status(*, config: ConfigFile, json_output: Json = False) -> None:
+    """Show the witness's keys, what it cosigned last, evidence and alarms. Exit code 75: there are some."""
+    found = _status(read_witness_config(config))
+    if json_output:
+        print(json.dumps(found))
+    else:
+        _print_status(found)
+    if found["evidence"] or any(log["alarms"] for log in found["logs"]):
+        sys.exit(ALARMED)
+
+
+@app.command
+def sign(sheet: Path, *, config: ConfigFile) -> None:
+    """Cosign a checkpoint that came on paper, by mail or on a stick; the lines to send back go to stdout.
+
+    Parameters
+    ----------
+    sheet
+        The text from the log: old size, proof, empty line, checkpoint.
+    """
+    settings = read_witness_config(config)
+    request = read_sheet(sheet.read_bytes())
+    store, cosigners = open_memory(settings)
+    try:
+        answer = Witness(settings.trusted, cosigners, store, utc_now, _warn).add_checkpoint(request)
+    finally:
+        store.close()
+    match answer:
+        case Cosigned(lines=lines):
+            sys.stdout.buffer.write("".join(map(str, lines)).encode())
+        case Conflict(size):
+            raise NotCosignedError(f"the sheet begins at size {request.old}, this witness is at size {size}")
+        case _:
+            raise NotCosignedError(answer.reason)
+
+
+@app.command(name="evidence")
+def evidence_command(folder: Path, *, config: ConfigFile) -> None:
+    """Write all evidence of misbehaviour into files that `journal verify` and anybody else can read.
+
+    Parameters
+    ----------
+    folder
+        Gets a folder for each piece: ours.checkpoint, theirs.checkpoint, request.txt, about.json.
+    """
+    store, _ = open_memory(read_witness_config(config))
+    try:
+        pieces = store.evidence()
+    finally:
+        store.close()
+    for number, piece in enumerate(pieces, 1):
+        place = folder / f"{number:06}-{piece.finding.value}"
+        place.mkdir(parents=True, exist_ok=True)
+        about = {"origin": piece.origin, "finding": piece.finding.value, "reason": piece.reason, "kept": piece.kept_s}
+        (place / "about.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        (place / "theirs.checkpoint").write_bytes(piece.theirs)
+        (place / "request.txt").write_bytes(piece.request)
+        if piece.ours is not None:
+            (place / "ours.checkpoint").write_bytes(piece.ours)
+        print(place)
+
+
+@app.command(name="reconcile")
+def reconcile_command(
+    origin: str,
+    *,
+    config: ConfigFile,
+    vault: Annotated[int, Parameter(help="Releases that the vault counted in this shard")],
+    hsm: Annotated[int | None, Parameter(help="Unwraps that the HSM's own audit counted")] = None,
+) -> None:
+    """Compare the log's entries with the counters of vault and HSM. Exit code 75: something left no entry.
+
+    Parameters
+    ----------
+    origin
+        Name of the log.
+    """
+    logs = {log["origin"]: log for log in _status(read_witness_config(config))["logs"]}
+    if origin not in logs:
+        raise NotCosignedError(f"this witness watches no log {origin}")
+    counts = logs[origin]["counts"]
+    alarms = reconcile(origin, counts, vault=vault, hsm=hsm)
+    for name, count in sorted(counts.items()):
+        print(f"{count:>10} {name}")
+    for alarm in alarms:
+        _warn(alarm)
+    if alarms:
+        sys.exit(ALARMED)
+
+
+def _warn(alarm: Alarm) -> None:
+    print(f"{alarm.finding.value}: {alarm.text}", file=sys.stderr)
+
+
+def _status(config: WitnessConfig) -> dict[str, Any]:
+    store, cosigners = open_memory(config)
+    try:
+        logs = []
+        for section in config.logs:
+            last = store.last(section.origin)
+            alarms, counts, read = _monitored(section.monitor.database if section.monitor else None, section.origin)
+            logs.append(
+                {
+                    "origin": section.origin,
+                    "size": last.checkpoint.size if last else 0,
+                    "root": last.checkpoint.root.hex() if last else None,
+                    "time": last.time_s if last else None,
+                    "read": read,
+                    "counts": counts,
+                    "alarms": alarms,
+                }
+            )
+        evidence = [{"origin": one.origin, "finding": one.finding, "reason": one.reason} for one in store.evidence()]
+        return {"keys": [cosigner.key.vkey for cosigner in cosigners], "logs": logs, "evidence": evidence}
+    finally:
+        store.close()
+
+
+def _monitored(database: Path | None, origin: str) -> tuple[dict[str, int], dict[str, int], int | None]:
+    if database is None or not database.exists():
+        return {}, {}, None
+    store = MonitorStore(database, origin)
+    try:
+        return dict(store.alarms()), dict(store.memory().counts), store.position().read
+    finally:
+        store.close()
+
+
+def _print_status(found: dict[str, Any]) -> None:
+    console, de = Console(), german()
+    for key in found["keys"]:
+        console.print(key, soft_wrap=True, highlight=False)
+    table = Table(
+        "Journal" if de else "log",
+        "Einträge" if de else "entries",
+        "bezeugt am" if de else "cosigned at",
+        "gelesen" if de else "read",
+        box=None,
+        pad_edge=False,
+    )
+    for log in found["logs"]:
+        read = "–" if log["read"] is None else str(log["read"])
+        table.add_row(log["origin"], str(log["size"]), _time(log["time"]), read)
+    console.print(table)
+    for log in found["logs"]:
+        for finding, count in sorted(log["alarms"].items()):
+            console.print(f"[red]✗[/] {log['origin']}: {finding} {count}", soft_wrap=True)
+    for one in found["evidence"]:
+        word = "bewiesen" if one["finding"] == Finding.FORK else "unbewiesen"
+        if not de:
+            word = "proven" if one["finding"] == Finding.FORK else "not proven"
+        console.print(f"[red]✗[/] {one['reason']} ({word})", soft_wrap=True)
+
+
+def _time(time_s: int | None) -> str:
+    return "–" if time_s is None else datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
