@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -257,7 +258,7 @@ def test_whatever_a_log_asks_all_that_was_cosigned_is_one_history(
         if isinstance(answer, Cosign):
             last = Remembered(request.checkpoint, answer.time_s, request.note)
             cosigned.append((entries, size))
-    for (one, small), (two, large) in zip(cosigned, cosigned[1:], strict=False):
+    for (one, small), (two, large) in pairwise(cosigned):
         assert small <= large
         assert one[:small] == two[:small]
 

@@ -1,0 +1,256 @@
+"""What an insurer is told about its own log, and that it is told once (journal.md § 16)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from tests.journal.samples import AN_ENTRY, LOG, ORIGIN, T0, WA, WB, policy
+from tests.witness.parties import URL, Clock, FakeLog
+
+from schleuse.journal.entry import Entry, Kind, Purpose, Result
+from schleuse.journal.note import Note
+from schleuse.journal.policy import Witness
+from schleuse.witness.alarm import Alarm, Finding
+from schleuse.witness.monitor import Monitor
+from schleuse.witness.monitor_store import MonitorStore
+from schleuse.witness.remote import RemoteError, RemoteLog
+from schleuse.witness.rules import Between, Known, Memory, Settings, Watcher, reconcile, releases
+
+CANARY = b"\xca" * 16
+SETTINGS = Settings(frozenset({CANARY}), subjects_per_hour=3, denials_in_series=3)
+
+
+def event(number: int, **changes: object) -> Entry:
+    """A READ at the time of the vectors' cosignatures."""
+    plain = replace(AN_ENTRY, kind=Kind.READ, release_counter=None, subject_key_version=None)
+    return replace(plain, event=UUID(int=number + 1), **changes)  # type: ignore[arg-type]
+
+
+def release(number: int, counter: int) -> Entry:
+    return event(number, kind=Kind.KEY_RELEASED, release_counter=counter, subject_key_version=1)
+
+
+def found(*entries: Entry | bytes, between: Between = Between()) -> list[tuple[Finding, int | None]]:  # noqa: B008
+    known = Known()
+    watcher = Watcher(ORIGIN, SETTINGS, Memory(), known.is_new_event, known.spool)
+    data = [entry if isinstance(entry, bytes) else entry.encode() for entry in entries]
+    return [(alarm.finding, at) for at, one in enumerate(data) for alarm in watcher.look(at, one, between)]
+
+
+def test_ordinary_entries_are_no_finding() -> None:
+    assert found(*(event(n) for n in range(5)), release(9, 1), release(10, 2)) == []
+
+
+def test_a_canary_is_a_finding_unless_its_owner_opens_it() -> None:
+    assert found(event(0, subject=CANARY), event(1, subject=CANARY, purpose=Purpose.CANARY)) == [(Finding.CANARY, 0)]
+    assert CANARY.hex() not in repr(SETTINGS)
+
+
+@pytest.mark.parametrize("kind", [Kind.BREAK_GLASS, Kind.BUDGET_OVERRIDE])
+def test_two_people_are_two_people(kind: Kind) -> None:
+    alone = event(0, kind=kind)
+    twice = event(1, kind=kind, second_actor=AN_ENTRY.actor)
+    both = event(2, kind=kind, second_actor=b"\xee" * 16)
+    assert found(alone, twice, both) == [(Finding.NO_SECOND_ACTOR, 0), (Finding.NO_SECOND_ACTOR, 1)]
+
+
+def test_the_vaults_numbers_have_no_gap_and_no_repetition() -> None:
+    assert found(release(0, 5), release(1, 6), release(2, 8), release(3, 8), release(4, 9)) == [
+        (Finding.COUNTER_GAP, 2),
+        (Finding.COUNTER_GAP, 3),
+    ]
+
+
+def test_entries_that_nobody_can_read_and_events_that_come_twice() -> None:
+    assert found(b"noise", event(1), event(1), event(2, purpose=Purpose.NONE)) == [
+        (Finding.UNKNOWN_ENTRY, 0),
+        (Finding.REPEATED_EVENT, 2),
+        (Finding.NO_PURPOSE, 3),
+    ]
+
+
+def test_refusals_in_a_row_are_one_finding() -> None:
+    denied = [event(n, result=Result.DENIED) for n in range(5)]
+    assert found(*denied) == [(Finding.DENIALS, 2)]
+    assert found(*denied[:2], event(9), *denied[2:4]) == []
+    assert found(event(0, result=Result.DENIED, count=100)) == [(Finding.DENIALS, 0)]
+
+
+def test_too_many_persons_within_an_hour() -> None:
+    persons = [event(n, subject=bytes([n + 1]) * 16) for n in range(5)]
+    assert found(*persons) == [(Finding.OVER_BUDGET, 3)]
+    assert found(*persons[:3], *(replace(one, at=one.at + timedelta(hours=1)) for one in persons[3:])) == []
+
+
+def test_the_spool_loses_nothing_and_opens_nothing_twice() -> None:
+    accepted, opened = (event(n, kind=kind) for n, kind in enumerate((Kind.SPOOL_ACCEPTED, Kind.SPOOL_OPENED)))
+    assert found(accepted, opened, event(2, kind=Kind.SPOOL_DELIVERED)) == []
+    assert found(opened) == [(Finding.SPOOL_GAP, 0)]
+    assert found(accepted, opened, replace(opened, event=UUID(int=99))) == [(Finding.SPOOL_GAP, 2)]
+
+
+def test_times_lie_between_the_cosignatures() -> None:
+    at = int(AN_ENTRY.at.timestamp())
+    assert found(event(0), between=Between(at - 5, at + 5)) == []
+    assert found(event(0), between=Between(None, at - 599)) == []
+    assert found(event(0), between=Between(None, at - 601)) == [(Finding.CLOCK, 0)]
+    assert found(event(0), between=Between(at + 602, at + 700)) == [(Finding.CLOCK, 0)]
+
+
+def test_the_three_counts_of_releases() -> None:
+    counts = {f"{Kind.KEY_RELEASED.name} {Result.GRANTED.name}": 7}
+    assert releases(counts) == 7
+    assert reconcile(ORIGIN, counts, vault=7, hsm=2) == []
+    assert [one.finding for one in reconcile(ORIGIN, counts, vault=8, hsm=9)] == [Finding.COUNTS_DIFFER] * 2
+
+
+class Watch:
+    """A monitor over a log in memory."""
+
+    def __init__(self, folder: Path, ask_peer: Callable[[Witness], Note] | None = None) -> None:
+        self.clock, self.alarms, self.log = Clock(), list[Alarm](), FakeLog()
+        self._folder, self._ask_peer = folder, ask_peer
+        self.count = 0
+        self.start()
+
+    def start(self) -> None:
+        self.store = MonitorStore(self._folder / "monitor.sqlite", ORIGIN)
+        self.monitor = Monitor(
+            ORIGIN,
+            policy("wa"),
+            SETTINGS,
+            RemoteLog(URL, self.log),
+            self.store,
+            self.clock,
+            self.alarms.append,
+            self._ask_peer,
+        )
+
+    def restart(self) -> None:
+        self.store.close()
+        self.start()
+
+    def shows(self, entries: list[bytes], *, cosigned: bool = True) -> None:
+        self.log.now_holds(entries)
+        if cosigned:
+            line = WA.cosign(self.log.checkpoint(len(entries)), int(self.clock().timestamp()))
+            self.log.note = self.log.note.with_lines([line])
+
+    def look(self) -> list[Finding]:
+        self.alarms.clear()
+        self.monitor.look()
+        return [alarm.finding for alarm in self.alarms]
+
+
+@pytest.fixture
+def watch(tmp_path: Path) -> Watch:
+    return Watch(tmp_path)
+
+
+def entries(count: int) -> list[bytes]:
+    return [event(number, subject=b"\xb1" * 16).encode() for number in range(count)]
+
+
+def test_a_log_is_read_once_and_whole_over_a_restart(watch: Watch) -> None:
+    for size in (10, 300, 9000):
+        watch.shows(entries(size))
+        assert watch.look() == []
+        assert watch.store.position().read == size
+        watch.restart()
+    assert watch.store.memory().counts == {"READ GRANTED": 9000}
+    assert watch.look() == []
+
+
+def test_a_finding_names_its_entry_and_is_told_once(watch: Watch) -> None:
+    watch.shows([*entries(300), event(300, subject=CANARY).encode(), *entries(310)[301:]])
+    assert watch.look() == [Finding.CANARY]
+    assert watch.alarms[0].index == 300
+    assert watch.look() == []
+    watch.restart()
+    assert watch.look() == []
+    assert watch.store.alarms() == {"canary": 1}
+
+
+def test_a_finding_that_could_not_be_told_is_told_later(tmp_path: Path) -> None:
+    watch = Watch(tmp_path)
+
+    def dies(_alarm: Alarm) -> None:
+        raise KeyboardInterrupt
+
+    watch.monitor._on_alarm = dies
+    watch.shows([b"noise"])
+    with pytest.raises(KeyboardInterrupt):
+        watch.monitor.look()
+    watch.restart()
+    assert watch.look() == [Finding.UNKNOWN_ENTRY]
+
+
+def test_a_tail_that_is_cut_off_is_noticed(watch: Watch) -> None:
+    """T-09."""
+    watch.shows(entries(1300))
+    watch.look()
+    watch.shows(entries(300))
+    assert watch.look() == [Finding.ROLLBACK]
+    assert watch.look() == []
+
+
+def test_a_history_that_changed_is_noticed(watch: Watch) -> None:
+    watch.shows(entries(300))
+    watch.look()
+    watch.shows([*entries(200), *reversed(entries(400)[200:])])
+    assert watch.look() == [Finding.FORK]
+
+
+def test_an_entry_that_is_not_what_was_signed_is_noticed(watch: Watch) -> None:
+    watch.shows(entries(300))
+    watch.log.entries[7] = event(7777).encode()
+    assert watch.look() == [Finding.FALSE_TILES]
+    assert watch.store.position().read == 0
+
+
+def test_no_quorum_and_no_fresh_cosignature(watch: Watch) -> None:
+    watch.shows(entries(3), cosigned=False)
+    assert watch.look() == [Finding.NO_QUORUM]
+    watch.shows(entries(3))
+    assert watch.look() == []
+    watch.clock.move(15 * 60 + 1)
+    assert watch.look() == [Finding.STALE]
+
+
+def test_a_log_that_does_not_answer_is_an_error_and_loses_nothing(watch: Watch) -> None:
+    watch.shows(entries(3))
+    watch.log.down = True
+    with pytest.raises(RemoteError):
+        watch.look()
+    watch.log.down = False
+    assert watch.look() == []
+    assert watch.store.position().read == 3
+
+
+def test_witnesses_that_saw_something_else_are_noticed(tmp_path: Path) -> None:
+    other = FakeLog()
+    watch = Watch(
+        tmp_path,
+        lambda peer: other.note.with_lines([WA.cosign(other.checkpoint(len(other.entries)), T0)]),
+    )
+    watch.shows(entries(9))
+    for theirs, findings in (
+        (entries(5), []),
+        ([b"another"] * 5, [Finding.FORK]),
+        (entries(9), []),
+        (entries(12), [Finding.PEER_AHEAD]),
+    ):
+        other.now_holds(theirs)
+        assert watch.look() == findings
+
+
+def test_a_peer_that_answers_nonsense_accuses_nobody(tmp_path: Path) -> None:
+    watch = Watch(tmp_path, lambda peer: FakeLog([b"x"]).note.with_lines([WB.cosign(FakeLog([b"x"]).checkpoint(1), 1)]))
+    watch.shows(entries(9))
+    assert watch.look() == []
+    assert LOG.key.name == ORIGIN
