@@ -224,6 +224,12 @@ MADE_NAMES: Mapping[str, list[str]] = {
 }  # fmt: skip
 
 LOG: Mapping[str, str] = {
+    "witness.again": "a log that did not answer answers again",
+    "witness.alarm": "the monitor found something that cannot be; `finding` names it, evidence is kept",
+    "witness.failed": "a request could not be answered for a reason of our own; the log asks again",
+    "witness.mistake": "an unexpected error of ours while looking at one log, with a traceback; the others go on",
+    "witness.ready": "the witness cosigns; with the public keys to give to the log's operator",
+    "witness.waiting": "a log or its checkpoint cannot be had now; tried again",
     "journal.history-lost": "a witness knows a larger log than we have: history was lost, the journal has stopped",
     "journal.quarantine": "what is on the disk of the journal contradicts itself; nothing is written until people decide",
     "journal.ready": "the journal takes entries",
