@@ -20,7 +20,8 @@ from tests.witness.parties import URL, FakeLog, rewritten
 
 from schleuse.config import BadConfigError
 from schleuse.journal.note import parse_note, parse_vkey
-from schleuse.witness.config import WitnessConfig, read_canaries, read_witness_config
+from schleuse.witness.alarm import Finding
+from schleuse.witness.config import LogSection, MonitorSection, WitnessConfig, read_canaries, read_witness_config
 from schleuse.witness.keys import LostError, open_memory
 from schleuse.witness.remote import HttpRemote, NotThereError, RemoteError, RemoteLog
 
@@ -220,3 +221,11 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def test_the_page_for_insurers_has_each_setting_and_each_finding() -> None:
+    page = (ROOT / "docs" / "witness.md").read_text(encoding="utf-8")
+    settings = [name for name in WitnessConfig.model_fields if name not in {"home", "logs"}]
+    settings += [f"logs[].{name}" for name in LogSection.model_fields if name != "monitor"]
+    settings += [f"logs[].monitor.{name}" for name in MonitorSection.model_fields]
+    assert [word for word in (*settings, *Finding) if f"| `{word}` |" not in page] == []
