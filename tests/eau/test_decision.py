@@ -77,6 +77,12 @@ def test_a_sound_storno_without_its_eau_waits_for_it() -> None:
     assert outcome.facts == STORNO_FACTS
 
 
+def test_a_fehlernachricht_as_a_signed_payload_is_for_people_and_never_waits_for_ever() -> None:
+    url = "https://fhir.kbv.de/StructureDefinition/KBV_PR_EAU_health_insurance_Practitioner"
+    stray = replace(AN_EAU, profile=Profile(url, "1.2"), facts=None)
+    assert judge(stray, POLICY) == Quarantined(Quarantine.STRAY_FEHLERNACHRICHT)
+
+
 @pytest.mark.parametrize("mail", sorted(IN_BAND))
 def test_mail_about_mail_is_noted_and_never_answered(mail: MailKind) -> None:
     outcome = decide(Findings(AN_EAU.sent_at, mail=mail), NOTHING, POLICY)

@@ -145,6 +145,8 @@ def _integrity_fault(found: Findings, policy: Policy) -> Fault | None:
 def _sound(found: Findings) -> Sound | Quarantined | Wait:
     if found.unkeepable_id:
         return Quarantined(Quarantine.ID_UNKEEPABLE)
+    if found.facts is None and found.profile is not None and found.profile.kind is None:
+        return Quarantined(Quarantine.STRAY_FEHLERNACHRICHT)  # the only other profile that our rules call valid
     # Valid without facts is a mistake of ours, and ours alone.
     return Sound(found.facts) if found.facts else Wait(Trouble.INTERNAL)
 

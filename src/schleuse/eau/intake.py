@@ -252,7 +252,8 @@ def _document(examined: Examined, xml: bytes, tools: Tools) -> Examined:
         return replace(examined, findings=found)
     with tools.stage("facts"):
         found = replace(found, profile=read_profile(checked.node), document_id=read_document_id(checked.node))
-        if found.verdict is Verdict.VALID:
+        # A valid document of another profile (a Fehlernachricht) has no facts; the decision knows it by its profile.
+        if found.verdict is Verdict.VALID and found.profile is not None and found.profile.kind is not None:
             try:
                 facts = read_facts(checked.node)
             except BadDocumentIdError as error:

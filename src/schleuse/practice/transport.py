@@ -105,9 +105,13 @@ def mailbox(server: Server) -> Iterator[poplib.POP3_SSL]:
     host, port = host_and_port(server.pop3)
     try:
         client = poplib.POP3_SSL(host, port, context=_trust(server.ca), timeout=TIMEOUT_SECONDS)
+    except (poplib.error_proto, OSError) as cause:
+        raise MailServerError(f"no session with the mailbox at {server.pop3}: {cause}") from cause
+    try:
         client.user(server.user)
         client.pass_(server.password)
     except (poplib.error_proto, OSError) as cause:
+        client.close()
         raise MailServerError(f"no session with the mailbox at {server.pop3}: {cause}") from cause
     try:
         yield client
