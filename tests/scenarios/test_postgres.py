@@ -9,6 +9,9 @@ from tests.postgres import fresh_database
 from tests.scenarios.platform import platform, until
 from tests.scenarios.test_crash import everything_is_there_once, load
 
+# poplib leaves its socket to the garbage collector when a server dies before its greeting.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+
 from schleuse.eau.worker import STEPS
 
 
