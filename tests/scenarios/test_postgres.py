@@ -9,10 +9,10 @@ from tests.postgres import fresh_database
 from tests.scenarios.platform import platform, until
 from tests.scenarios.test_crash import everything_is_there_once, load
 
+from schleuse.eau.worker import STEPS
+
 # poplib leaves its socket to the garbage collector when a server dies before its greeting.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-
-from schleuse.eau.worker import STEPS
 
 
 @pytest.mark.postgres
