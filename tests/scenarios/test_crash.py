@@ -20,9 +20,6 @@ from schleuse.eau.worker import STEPS
 from schleuse.practice.ledger import Progress
 from schleuse.practice.outbox import Prepared
 
-# poplib leaves its socket to the garbage collector when a server dies before its greeting.
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-
 #: Small batches, so that many of them are open to be killed.
 SMALL_BATCHES = {"[eau]": "[eau]\nbatch = 3"}
 

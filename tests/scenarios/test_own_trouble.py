@@ -12,9 +12,6 @@ from tests.scenarios.platform import Platform, platform, until
 from schleuse.holding.states import State
 from schleuse.kim.store import open_leases
 
-# poplib leaves its socket to the garbage collector when a server dies before its greeting.
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-
 
 def of_insurer(one: Platform, state: State) -> int:
     account = one.config.insurers[0].address

@@ -11,9 +11,6 @@ from tests.scenarios.test_crash import everything_is_there_once, load
 
 from schleuse.eau.worker import STEPS
 
-# poplib leaves its socket to the garbage collector when a server dies before its greeting.
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-
 
 @pytest.mark.postgres
 @pytest.mark.slow

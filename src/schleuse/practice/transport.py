@@ -99,12 +99,24 @@ async def submission(server: Server) -> AsyncIterator[Submission]:
             client.close()
 
 
+class _Mailbox(poplib.POP3_SSL):
+    """Closes its socket when the server goes before its greeting; poplib leaves it to the garbage collector."""
+
+    def _getresp(self) -> bytes:
+        try:
+            return super()._getresp()  # type: ignore[misc,no-any-return]
+        except (poplib.error_proto, OSError):
+            if not hasattr(self, "welcome"):
+                self.close()
+            raise
+
+
 @contextmanager
 def mailbox(server: Server) -> Iterator[poplib.POP3_SSL]:
     """Log in to the mailbox; deletions take effect when the block is left in order. Raises MailServerError."""
     host, port = host_and_port(server.pop3)
     try:
-        client = poplib.POP3_SSL(host, port, context=_trust(server.ca), timeout=TIMEOUT_SECONDS)
+        client = _Mailbox(host, port, context=_trust(server.ca), timeout=TIMEOUT_SECONDS)
     except (poplib.error_proto, OSError) as cause:
         raise MailServerError(f"no session with the mailbox at {server.pop3}: {cause}") from cause
     try:
