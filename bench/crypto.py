@@ -32,7 +32,7 @@ from schleuse.mail.smime.signed import parse_signed
 from schleuse.mail.smime.signing import Encoding
 from schleuse.mail.smime.trust import TrustStore
 from schleuse.vault import WrappedKey
-from schleuse.vault.local import unwrap_with
+from schleuse.vault.private_keys import unwrap_with
 
 NOW = datetime(2026, 3, 2, 10, 30, tzinfo=UTC)
 DOCUMENT = b"<entry><resource>" + bytes(range(32, 127)) * 265

@@ -50,7 +50,7 @@ def _ik(value: str) -> str:
 
 def _under_home(value: Path, info: ValidationInfo) -> Path:
     home: Path | None = (info.context or {}).get("home")
-    return home / value.expanduser() if home else value
+    return home / Path(os.path.expandvars(value)).expanduser() if home else value
 
 
 def _host_name(value: str) -> str:
@@ -143,22 +143,89 @@ class EauSection(_Section):
     accept_if_payload_signature_valid: bool = False
 
 
+class JournalSection(_Section):
+    """The only writer of the access journals (journal.md)."""
+
+    http: Listen = "127.0.0.1:9480"
+    metrics: Listen = "127.0.0.1:9103"
+    writers: tuple[str, ...] = ()  # names of the users whose processes may append; none: our own
+    vaults: tuple[str, ...] = ()  # of the vault, the only one that gets key shares; none: our own
+    publish_seconds: float = Field(1.0, gt=0, le=60)
+    shares_per_hour: int = Field(2_000_000, gt=0)  # of each insurer (journal.md § 14.4)
+    spare_segments: int = Field(3, gt=0, le=64)  # of 64 MiB
+    retention_years: int = Field(3, ge=3, le=30)  # § 309 SGB V; journal.md § 17
+
+
+class HSM(_Section):
+    """A PKCS#11 token that holds the key encryption key (extra `hsm`). key: its label."""
+
+    module: File
+    token: str
+    pin_file: File
+    key: str = "schleuse-kek"
+
+
+class Budget(_Section):
+    """How much may be opened in an hour (journal.md § 14.4). role: who asks: "eau" or "insurer"; ik: None for all."""
+
+    role: Literal["eau", "insurer"]
+    ik: IKText | None = None
+    releases_per_hour: int = Field(gt=0)
+    subjects_per_hour: int = Field(gt=0)
+
+
+class VaultClient(_Section):
+    """A user of this machine whose processes may use the vault in a role."""
+
+    user: str
+    role: Literal["eau"]
+
+
+class VaultSection(_Section):
+    """The only holder of keys.
+
+    unlock_file: 32 random octets, or of any length with unlock = "passphrase"; $CREDENTIALS_DIRECTORY and other
+    variables are put in. erase_key_files: the insurers' key files are erased once the vault has taken them over.
+    """
+
+    database: str | None = None
+    folder: File = Field(Path("vault"), validate_default=True)
+    unlock: Literal["key", "passphrase"] = "key"
+    unlock_file: File = Field(Path("vault/unlock.key"), validate_default=True)
+    hsm: HSM | None = None
+    clients: tuple[VaultClient, ...] = ()  # none: our own user, as "eau"
+    metrics: Listen = "127.0.0.1:9104"
+    erase_key_files: bool = False
+    budgets: tuple[Budget, ...] = ()
+    releases_per_hour: int = Field(2_000_000, gt=0)  # of the whole platform
+
+
+class Operator(_Section):
+    """A person who may give orders. public_key: Ed25519, PEM."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+    public_key: File
+
+
 class FeedClient(_Section):
-    """A system of an insurer that may read the insurer's feed. token_hash_file: hex SHA-256 of its bearer token."""
+    """A system of an insurer that may read the insurer's feed. public_key: Ed25519 in PEM, of its tokens."""
 
     name: str
-    token_hash_file: File
+    public_key: File
 
 
 class Insurer(_Section):
-    """One Krankenkasse. encryption: certificate and key files of C.HCI.ENC, newest first."""
+    """One Krankenkasse.
+
+    encryption: certificate and key files of C.HCI.ENC, newest first. The vault takes the keys over at its start;
+    after that their files may be gone.
+    """
 
     ik: IKText
     name: str
     address: str
     encryption: tuple[tuple[File, File], ...]
     signature: tuple[File, File]
-    store_key: File
     password_file: File  # for submitting Fehlernachrichten to the kim role
     feed_clients: tuple[FeedClient, ...] = ()
 
@@ -180,6 +247,10 @@ class Config(_Section):
     product: str = "Schleuse;0.1.0"
     kim: KimSection
     eau: EauSection
+    journal: JournalSection = JournalSection()
+    vault: VaultSection = Field(default_factory=dict, validate_default=True)  # type: ignore[assignment]
+    operators: tuple[Operator, ...] = ()
+    witnesses: tuple[File, ...] = ()  # folders of witnesses that `schleuse up` runs as well, such as a demo's
     insurers: tuple[Insurer, ...] = ()
     accounts: tuple[Account, ...] = ()
 
@@ -192,6 +263,21 @@ class Config(_Section):
     def eau_database(self) -> str:
         """URL of the eAU store."""
         return self.eau.database or _embedded(self.home / "eau.sqlite")
+
+    @property
+    def vault_database(self) -> str:
+        """URL of the vault's store."""
+        return self.vault.database or _embedded(self.home / "vault.sqlite")
+
+    @property
+    def journal_socket(self) -> Path:
+        """Where roles append to the journal."""
+        return self.home / "run" / "journal.sock"
+
+    @property
+    def vault_socket(self) -> Path:
+        """Where roles ask the vault."""
+        return self.home / "run" / "vault.sock"
 
 
 def _embedded(path: Path) -> str:
@@ -238,7 +324,8 @@ def _is_open_relay(kim: object) -> bool:
 
 def _listens(table: Mapping[str, Any]) -> Iterator[str]:
     """Where the roles of this file listen, defaults included; port 0 is any free one."""
-    for name, section in (("kim", KimSection), ("eau", EauSection)):
+    sections = (("kim", KimSection), ("eau", EauSection), ("journal", JournalSection), ("vault", VaultSection))
+    for name, section in sections:
         given = table.get(name)
         given = given if isinstance(given, dict) else {}
         for key in _LISTENS[name]:
@@ -250,6 +337,8 @@ def _listens(table: Mapping[str, Any]) -> Iterator[str]:
 _LISTENS = {
     "kim": ("smtp_tls", "smtp_starttls", "smtp_relay", "pop3_tls", "metrics"),
     "eau": ("feed", "metrics"),
+    "journal": ("http", "metrics"),
+    "vault": ("metrics",),
 }
 
 
@@ -299,8 +388,15 @@ def missing_files(config: Config) -> list[str]:
     return [
         f"{name}: the file {path} is not there or cannot be read"
         for name, path in _paths(config, "")
-        if name.rsplit(".", 1)[-1] not in {"home", "spool", "packages", "directory"} and not os.access(path, os.R_OK)
+        if name.rsplit(".", 1)[-1] not in _MADE_BY_ROLES
+        and not _VAULTS_OWN.fullmatch(name)
+        and not os.access(path, os.R_OK)
     ]
+
+
+_MADE_BY_ROLES = {"home", "spool", "packages", "directory", "folder", "unlock_file"}
+#: Private keys that the vault may have taken over already; whether it has, it says itself.
+_VAULTS_OWN = re.compile(r"insurers\[\d+\]\.(?:encryption\[\d+\]|signature)\[1\]")
 
 
 def _paths(value: object, name: str) -> Iterator[tuple[str, Path]]:

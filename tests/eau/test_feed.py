@@ -27,7 +27,8 @@ from schleuse.eau.store import EauStore, Sealed, context
 from schleuse.eau.tables import CONTENT
 from schleuse.errors import ConflictError, CorruptError, Error, MalformedError, RefusedError, UnavailableError
 from schleuse.identifiers import IK
-from schleuse.vault import InsurerKeyFiles, LocalVault, Signer, key_signer
+from schleuse.vault import Signer
+from schleuse.vault.private_keys import key_signer
 
 TOKEN, OTHER_TOKEN, SECOND_TOKEN = "token-of-one", "token-of-another", "second-token-of-one"
 

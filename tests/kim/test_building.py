@@ -18,7 +18,7 @@ from schleuse.mail.head import Head, parse, split
 from schleuse.mail.parts import decode_base64
 from schleuse.mail.smime.envelope import parse_envelope
 from schleuse.mail.smime.signing import Encoding
-from schleuse.vault.keys import UnsupportedWrapError
+from schleuse.vault.contracts import UnsupportedWrapError
 
 SENDER = (PRACTICE, practice(kind="enc").certificate_der)
 

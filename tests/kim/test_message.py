@@ -18,7 +18,7 @@ from schleuse.mail.smime import ber
 from schleuse.mail.smime.recipients import issuer_and_serial
 from schleuse.mail.smime.trust import TrustStore
 from schleuse.vault import KeyMissingError, WrappedKey
-from schleuse.vault.keys import UnwrapFailedError
+from schleuse.vault.contracts import UnwrapFailedError
 
 VALID = Layers()
 I = IntegrityCheckResult  # noqa: E741

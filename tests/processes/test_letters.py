@@ -20,8 +20,8 @@ from schleuse.processes.eau import open_vault
 from schleuse.processes.home import NewHome, NewInsurer, NewPractice, create_home
 from schleuse.processes.letters import finisher
 from schleuse.vault import WrappedKey
-from schleuse.vault.keys import UnsupportedWrapError
-from schleuse.vault.local import unwrap_with
+from schleuse.vault.contracts import UnsupportedWrapError
+from schleuse.vault.private_keys import unwrap_with
 
 NOW = datetime.now(UTC)
 INSURER = IK("109900011")

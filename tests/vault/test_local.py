@@ -14,9 +14,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
 from schleuse.errors import UnavailableError
 from schleuse.identifiers import IK
-from schleuse.vault import InsurerKeyFiles, KeyMissingError, LocalVault, WrappedKey
-from schleuse.vault.keys import SealBrokenError, UnsupportedWrapError, UnwrapFailedError
-from schleuse.vault.local import OAEP_SHA256_ALGORITHM, PSS_SHA256_ALGORITHM, issuer_and_serial
+from schleuse.vault import KeyMissingError, WrappedKey
+from schleuse.vault.algorithms import OAEP_SHA256_ALGORITHM, PSS_SHA256_ALGORITHM
+from schleuse.vault.contracts import SealBrokenError, UnsupportedWrapError, UnwrapFailedError
+from schleuse.vault.private_keys import issuer_and_serial
 
 KASSE = IK("109000001")
 OTHER = IK("109000002")

@@ -20,8 +20,8 @@ from schleuse.errors import MalformedError, UnavailableError
 from schleuse.kim.message import OpenedMail, open_kim_mail
 from schleuse.kim.results import DecryptionResult, IntegrityCheckResult
 from schleuse.mail.smime.trust import TrustStore
-from schleuse.vault import KeyMissingError, WrappedKey, open_private_key
-from schleuse.vault.local import PrivateKey, unwrap_with
+from schleuse.vault import KeyMissingError, WrappedKey
+from schleuse.vault.private_keys import PrivateKey, open_private_key, unwrap_with
 
 INTACT, NOT_INTACT, NOT_OPENED = 0, 1, 2
 

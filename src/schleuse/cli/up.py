@@ -9,7 +9,7 @@ import sys
 import urllib.request
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, assert_never
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -19,10 +19,10 @@ from schleuse.config import FILE_NAME, Config, default_home, read_config
 from schleuse.errors import ConflictError
 from schleuse.processes.life import keep_private, only_instance
 from schleuse.processes.observe import configure_log
-from schleuse.processes.supervisor import Role, Supervisor, role_command
+from schleuse.processes.supervisor import Role, Supervisor, role_command, witness_command
 
 Home = Annotated[Path | None, Parameter(help="Folder of configuration and data [default: the user's data folder]")]
-ROLES = ("kim", "eau")
+ROLES = ("journal", "vault", "kim", "eau")
 
 
 class NoHomeError(ConflictError):
@@ -31,16 +31,24 @@ class NoHomeError(ConflictError):
     code = "cli.no-home"
 
 
-def run(role: Literal["kim", "eau"], *, home: Home = None) -> None:
+def run(role: Literal["journal", "vault", "kim", "eau"], *, home: Home = None) -> None:
     """Run one role in the foreground; systemd and `schleuse up` start it like this."""
     keep_private()
     folder = home or default_home()
     config = read_config(folder)
     configure_log(role)
-    if role == "kim":
-        from schleuse.processes.kim import main
-    else:
-        from schleuse.processes.eau import main
+    # Named one by one: an import brings a role's libraries, and no role needs another's.
+    match role:
+        case "journal":
+            from schleuse.processes.journal import main
+        case "vault":
+            from schleuse.processes.vault import main
+        case "kim":
+            from schleuse.processes.kim import main
+        case "eau":
+            from schleuse.processes.eau import main
+        case _:
+            assert_never(role)
     with only_instance(config.home, role):
         main(config)
 
@@ -73,6 +81,14 @@ def up(*, demo: bool = False, home: Home = None) -> None:
 
 async def _up(config: Config, console: Console) -> None:
     roles = [Role(name, role_command(name, config.home), config.home / "log" / f"{name}.log") for name in ROLES]
+    roles += [
+        Role(
+            f"witness {folder.parent.name}",
+            witness_command(folder),
+            config.home / "log" / f"witness-{folder.parent.name}.log",
+        )
+        for folder in config.witnesses
+    ]
     supervisor = Supervisor(roles, os.environ, lambda line: console.print(f"[yellow]![/] {line}"))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -86,7 +102,12 @@ async def _up(config: Config, console: Console) -> None:
 
 
 async def _announce(config: Config, console: Console) -> None:
-    ports = {"kim": config.kim.metrics, "eau": config.eau.metrics}
+    ports = {
+        "journal": config.journal.metrics,
+        "vault": config.vault.metrics,
+        "kim": config.kim.metrics,
+        "eau": config.eau.metrics,
+    }
     with _Steps(console) as steps:
         for role, listen in ports.items():
             steps.next(role)

@@ -40,7 +40,7 @@ from schleuse.errors import Error, MalformedError
 from schleuse.identifiers import IK
 from schleuse.mail.smime.signed import parse_signed
 from schleuse.vault import Vault
-from schleuse.vault.keys import SealBrokenError
+from schleuse.vault.contracts import SealBrokenError
 
 MAX_LIMIT = 1000
 XML, P7S = "application/fhir+xml", "application/pkcs7-mime"

@@ -24,7 +24,7 @@ from schleuse.mail.smime.judge import Judged, Verdict, judge_signed
 from schleuse.mail.smime.recipients import issuer_and_serial, same_pairs, same_recipients
 from schleuse.mail.smime.trust import SignerCertificate, TrustStore
 from schleuse.vault import WrappedKey
-from schleuse.vault.keys import UnsupportedWrapError
+from schleuse.vault.contracts import UnsupportedWrapError
 
 __all__ = ["OpenedMail", "build_kim_mail", "open_kim_mail"]
 

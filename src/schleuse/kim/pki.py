@@ -23,7 +23,8 @@ from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from schleuse.errors import MalformedError, UnavailableError
-from schleuse.vault import Signer, key_signer, open_private_key
+from schleuse.vault import Signer
+from schleuse.vault.private_keys import key_signer, open_private_key
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 Algorithm = Literal["rsa", "p256", "brainpool"]

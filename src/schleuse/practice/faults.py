@@ -21,7 +21,8 @@ from schleuse.mail.smime.envelope import build_envelope
 from schleuse.practice.documents import Document
 from schleuse.practice.identity import Identity
 from schleuse.practice.mailing import Addressee, client_mail, kim_mail, signed_payload
-from schleuse.vault import Signer, key_signer
+from schleuse.vault import Signer
+from schleuse.vault.private_keys import key_signer
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from schleuse.config import Config
 from schleuse.errors import RefusedError
-from schleuse.vault import Signer, WrappedKey, key_signer, open_private_key
-from schleuse.vault.local import PrivateKey, unwrap_with
+from schleuse.vault import Signer, WrappedKey
+from schleuse.vault.private_keys import PrivateKey, key_signer, open_private_key, unwrap_with
 
 
 class NoSuchPracticeError(RefusedError):

@@ -45,7 +45,7 @@ from schleuse.processes.life import until_stopped
 from schleuse.processes.observe import observed, serving
 from schleuse.processes.prefork import Master, ParentWatch
 from schleuse.processes.supervisor import pause_after
-from schleuse.vault import InsurerKeyFiles, LocalVault, Vault
+from schleuse.vault import Vault
 
 log = structlog.get_logger()
 

@@ -21,8 +21,8 @@ from schleuse.mail.smime.trust import TrustStore
 from schleuse.mail.tls_pipe import tls_context
 from schleuse.processes.eau import feed_clients, open_vault
 from schleuse.processes.kim import load_accounts, outbound_routes
-from schleuse.vault.keys import KeyMissingError
-from schleuse.vault.local import load_pair
+from schleuse.vault.contracts import KeyMissingError
+from schleuse.vault.private_keys import load_pair
 
 
 def rehearse(config: Config) -> list[str]:

@@ -140,3 +140,8 @@ def _signal_group(process: Process, number: signal.Signals) -> None:
 def role_command(name: str, home: Path) -> list[str]:
     """The command line of one role, run by this interpreter."""
     return [sys.executable, "-m", "schleuse", "run", name, "--home", str(home)]
+
+
+def witness_command(folder: Path) -> list[str]:
+    """The command line of a witness that runs beside the platform, as in the demo; a real one runs at its insurer."""
+    return [sys.executable, "-m", "schleuse", "witness", "run", "--config", str(folder)]

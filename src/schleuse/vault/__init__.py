@@ -1,20 +1,27 @@
-"""Keys, and nothing else: the seam behind which the vault role of design.md § 2 will stand.
+"""The one door: the only holder of keys, behind an entry in the insurer's journal (design.md § 2, journal.md § 14).
 
-Who talks to it: `eau` (opens mail, seals documents, signs Fehlernachrichten) and `kim open` on the command line.
-Today the keys are sealed files of the same host, read by the process that uses them (decision 0003); callers
-hold a `Vault`, never a private key.
+Roles hold a `Vault` (contracts.py), in life the client of the vault's socket. The order is always the same: who asks,
+may he, the entry is durable, then the key.
 """
 
-from schleuse.vault.keys import KeyMissingError, Signer, Vault, WrappedKey
-from schleuse.vault.local import InsurerKeyFiles, LocalVault, key_signer, open_private_key
+from schleuse.vault.contracts import (
+    Document,
+    KeyMissingError,
+    Named,
+    Pseudonyms,
+    SealedMail,
+    Signer,
+    Vault,
+    WrappedKey,
+)
 
 __all__ = [
-    "InsurerKeyFiles",
+    "Document",
     "KeyMissingError",
-    "LocalVault",
+    "Named",
+    "Pseudonyms",
+    "SealedMail",
     "Signer",
     "Vault",
     "WrappedKey",
-    "key_signer",
-    "open_private_key",
 ]

@@ -9,7 +9,7 @@ from functools import cache
 from schleuse.kim.pki import INSURER_OID, PRACTICE_OID, Algorithm, DevelopmentCA, Identity, Kind
 from schleuse.mail.smime.trust import TrustStore
 from schleuse.vault import WrappedKey
-from schleuse.vault.local import unwrap_with
+from schleuse.vault.private_keys import unwrap_with
 
 NOW = datetime(2026, 3, 2, 10, 30, tzinfo=UTC)
 INSURER = "eau@kasse.kim.telematik-test"

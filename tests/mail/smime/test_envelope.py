@@ -22,7 +22,7 @@ from schleuse.mail.smime.envelope import (
 )
 from schleuse.mail.smime.recipients import issuer_and_serial
 from schleuse.vault import KeyMissingError, WrappedKey
-from schleuse.vault.keys import UnsupportedWrapError, UnwrapFailedError
+from schleuse.vault.contracts import UnsupportedWrapError, UnwrapFailedError
 
 CONTENT = b"Content-Type: text/plain\r\n\r\n" + bytes(range(256)) * 100
 RECIPIENTS = [(INSURER, insurer().certificate_der), (PRACTICE, practice(kind="enc").certificate_der)]

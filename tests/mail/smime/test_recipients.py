@@ -12,7 +12,7 @@ from schleuse.mail.smime.recipients import (
     same_pairs,
     same_recipients,
 )
-from schleuse.vault.local import issuer_and_serial as by_the_vault
+from schleuse.vault.private_keys import issuer_and_serial as by_the_vault
 
 ONE = RecipientEmail(INSURER, issuer_and_serial(insurer().certificate_der))
 OTHER = RecipientEmail(PRACTICE, issuer_and_serial(practice(kind="enc").certificate_der))

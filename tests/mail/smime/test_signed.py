@@ -31,7 +31,7 @@ from schleuse.mail.smime.signed import (
 )
 from schleuse.mail.smime.signing import Encoding, build_signed
 from schleuse.vault import Signer
-from schleuse.vault.local import ECDSA_SHA256_ALGORITHM, PSS_SHA256_ALGORITHM
+from schleuse.vault.algorithms import ECDSA_SHA256_ALGORITHM, PSS_SHA256_ALGORITHM
 
 CONTENT = b"<Bundle/>" * 400
 PAIR = RecipientEmail(INSURER, issuer_and_serial(insurer().certificate_der))

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
 from schleuse.errors import MalformedError
 from schleuse.mail.smime import ber
-from schleuse.vault.local import ECDSA_SHA256_ALGORITHM, PSS_SHA256_ALGORITHM
+from schleuse.vault.algorithms import ECDSA_SHA256_ALGORITHM, PSS_SHA256_ALGORITHM
 
 PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
 DigestName = Literal["sha256", "sha384", "sha512"]

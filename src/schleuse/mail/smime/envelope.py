@@ -26,8 +26,8 @@ from schleuse.mail.smime.recipients import (
     recipient_emails_attribute,
 )
 from schleuse.vault import WrappedKey
-from schleuse.vault.keys import UnsupportedWrapError, UnwrapFailedError
-from schleuse.vault.local import OAEP_SHA256_ALGORITHM
+from schleuse.vault.algorithms import OAEP_SHA256_ALGORITHM
+from schleuse.vault.contracts import UnsupportedWrapError, UnwrapFailedError
 
 AUTH_ENVELOPED_DATA = ber.oid("1.2.840.113549.1.9.16.1.23")
 ENVELOPED_DATA = ber.oid("1.2.840.113549.1.7.3")

@@ -1,0 +1,216 @@
+"""What a role may ask of the vault, and how it is told no (journal.md § 14).
+
+Every method that yields plaintext or a key has its entry durable in the insurer's journal before it returns (RP-01,
+promise 2), in batches: one entry for each object, one round trip for the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from schleuse.errors import CorruptError, Error, MalformedError, RefusedError, UnavailableError
+from schleuse.identifiers import IK
+
+
+class VaultUnavailableError(UnavailableError):
+    """The vault does not answer, or its journal cannot write: nothing is opened, and the work waits (RP-01)."""
+
+    code = "vault.unavailable"
+
+
+class KeyMissingError(UnavailableError):
+    """A key that should be here cannot be used: our own trouble, never the sender's (HD-01)."""
+
+    code = "vault.key-missing"
+
+
+class OverBudgetError(UnavailableError):
+    """More would be opened than the budget of this actor, insurer or platform allows in an hour (§ 14.4).
+
+    It helps to wait; an override needs two persons.
+    """
+
+    code = "vault.over-budget"
+
+
+class NotAllowedError(RefusedError):
+    """The vault does not know this caller, or he may not do this; its operator can change the configuration."""
+
+    code = "vault.not-allowed"
+
+
+class BadTokenError(RefusedError):
+    """The token does not show who asks: signature, audience, age or purpose are wrong. The caller makes a new one."""
+
+    code = "vault.bad-token"
+
+
+class ErasedError(RefusedError):
+    """The person's key was destroyed: this content can never be opened again (G6)."""
+
+    code = "vault.erased"
+
+
+class UnwrapFailedError(MalformedError):
+    """The wrapped key does not open with the right private key: the sender built it wrongly."""
+
+    code = "vault.unwrap-failed"
+
+
+class UnsupportedWrapError(MalformedError):
+    """The key transport is one that we do not support yet, such as TI ECIES (kim.md § 7.4)."""
+
+    code = "vault.unsupported-wrap"
+
+
+class BadRequestError(MalformedError):
+    """Not a request of the vault's protocol; the caller's program can change it."""
+
+    code = "vault.bad-request"
+
+
+class SealBrokenError(CorruptError):
+    """A container does not open under its key and context: it is damaged or belongs elsewhere."""
+
+    code = "vault.seal-broken"
+
+
+class CounterAheadError(CorruptError):
+    """The vault has counted more releases than the journal has entries: the journal lost some. Nothing is opened."""
+
+    code = "vault.counter-ahead"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class WrappedKey:
+    """One KeyTransRecipientInfo of an envelope (RFC 5652 § 6.2.1).
+
+    recipient: DER of IssuerAndSerialNumber. algorithm: DER of the key encryption AlgorithmIdentifier.
+    """
+
+    recipient: bytes
+    algorithm: bytes
+    encrypted_key: bytes
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class SealedMail:
+    """A KIM mail whose content key is wanted.
+
+    delivery: its id in the mail store, as the caller says; it goes into the detail record. What the entry commits to
+    is the wrapped key itself, so that a caller cannot have one mail opened and name another.
+    """
+
+    delivery: int
+    wrapped: WrappedKey
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Named:
+    """What a document says about whom, in the plain: its insured person, its practice, its content beside the id.
+
+    Octets of `eau.document.Facts`, or None where a document does not say.
+    """
+
+    person: bytes
+    content: bytes
+    practice: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pseudonyms:
+    """What the eAU store may keep of `Named`.
+
+    subject: 16 octets, random, assigned to the person within the insurer; the journal's entries have it too.
+    content: 32 octets, equal for equal contents of one person; meaningless once the person is erased (G6).
+    practice: 32 octets, keyed, equal for equal practices of one insurer.
+    """
+
+    subject: bytes
+    content: bytes
+    practice: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Document:
+    """A document to be sealed under its person's key.
+
+    subject: of `Pseudonyms`. context: what the container is bound to (insurer, Dokumenten-ID, form); whoever fetches
+    it must say the same. name: Dokumenten-ID for the detail record, readable by the insurer only.
+    """
+
+    subject: bytes
+    context: bytes
+    name: str
+    plaintext: bytes
+
+
+class Signer(Protocol):
+    """A signature key with its certificate."""
+
+    @property
+    def certificate(self) -> bytes:
+        """DER of the X.509 certificate."""
+        ...
+
+    def sign(self, data: bytes) -> tuple[bytes, bytes]:
+        """(DER of the signature AlgorithmIdentifier, signature) over data with SHA-256.
+
+        RSA signs RSASSA-PSS with MGF1-SHA-256 and salt 32, EC signs ecdsa-with-SHA256 (kim.md § 7.1).
+        """
+        ...
+
+
+class Vault(Protocol):
+    """What roles hold instead of keys; a batch is of one insurer.
+
+    Every method raises VaultUnavailableError, KeyMissingError, OverBudgetError (all UnavailableError: the work waits)
+    and NotAllowedError.
+    """
+
+    def certificates(self, ik: IK) -> tuple[bytes, ...]:
+        """DER of the insurer's encryption certificates (C.HCI.ENC), newest first. Opens nothing, leaves no entry."""
+        ...
+
+    def open_mails(self, ik: IK, mails: Sequence[SealedMail]) -> Sequence[bytes | Error]:
+        """The content key of each mail: entry KEY_RELEASED, purpose EAU_INTAKE.
+
+        In place of a key: UnwrapFailedError, UnsupportedWrapError, KeyMissingError (no key for that recipient).
+        """
+        ...
+
+    def pseudonyms(self, ik: IK, named: Sequence[Named]) -> Sequence[Pseudonyms]:
+        """Assigned when first asked for. Opens nothing, leaves no entry."""
+        ...
+
+    def file(self, ik: IK, documents: Sequence[Document]) -> Sequence[bytes]:
+        """A container VE1 for each: entries KEY_CREATED (a new version of the person's key) and WRITE.
+
+        Filing never releases an older version, so whoever can file can read nothing. Raises ErasedError for a subject
+        that does not exist (any more).
+        """
+        ...
+
+    def fetch(self, ik: IK, token: str, context: bytes, container: bytes) -> bytes:
+        """A filed document for the insurer's system that signed the token: entry KEY_RELEASED, purpose EAU_DELIVERY.
+
+        Raises BadTokenError, ErasedError, SealBrokenError. A refusal leaves an entry, too.
+        """
+        ...
+
+    def seal_letter(self, ik: IK, context: bytes, draft: bytes) -> bytes:
+        """A container of the insurer's own for a Fehlernachricht: entries KEY_CREATED and WRITE, FEHLERNACHRICHT."""
+        ...
+
+    def open_letter(self, ik: IK, context: bytes, container: bytes) -> bytes:
+        """The draft again: entry KEY_RELEASED, purpose FEHLERNACHRICHT. Raises SealBrokenError."""
+        ...
+
+    def signer(self, ik: IK) -> Signer:
+        """The insurer's KIM signature identity (C.HCI.OSIG).
+
+        Each signature is an entry KEY_RELEASED, purpose FEHLERNACHRICHT.
+        """
+        ...
