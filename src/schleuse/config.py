@@ -247,8 +247,8 @@ class Config(_Section):
     product: str = "Schleuse;0.1.0"
     kim: KimSection
     eau: EauSection
-    journal: JournalSection = JournalSection()
-    vault: VaultSection = Field(default_factory=dict, validate_default=True)  # type: ignore[assignment]
+    journal: JournalSection = Field(default_factory=dict, validate_default=True)
+    vault: VaultSection = Field(default_factory=dict, validate_default=True)
     operators: tuple[Operator, ...] = ()
     witnesses: tuple[File, ...] = ()  # folders of witnesses that `schleuse up` runs as well, such as a demo's
     insurers: tuple[Insurer, ...] = ()
