@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -15,12 +17,16 @@ from rich.table import Table
 
 from schleuse.cli.up import german
 from schleuse.clock import utc_now
-from schleuse.config import default_home, read_config
+from schleuse.config import Config, default_home, read_config
 from schleuse.errors import ConflictError
 from schleuse.holding.reconcile import Reconciliation
 from schleuse.holding.states import State
-from schleuse.kim.store import open_leases
+from schleuse.journal.client import JournalClient
+from schleuse.journal.entry import Kind, Purpose, Result
+from schleuse.journal.opening import Json
+from schleuse.kim.store import Waiting, open_leases
 from schleuse.processes.conservation import check_conservation
+from schleuse.processes.trail import OUTSIDE, PLATFORM, Act, open_trail
 
 app = App(name="hold", help="What is held, and that nothing is missing.")
 
@@ -46,7 +52,7 @@ _SHOWN = (
 
 
 Home = Annotated[Path | None, Parameter(help="Folder of configuration and data [default: the user's data folder]")]
-Json = Annotated[bool, Parameter(name="--json", help="One JSON object a line")]
+AsJson = Annotated[bool, Parameter(name="--json", help="One JSON object a line")]
 
 
 @app.command(name="list")
@@ -55,7 +61,7 @@ def list_held(
     state: Annotated[list[Literal["QUARANTINED", "HELD", "RELEASING"]] | None, Parameter(negative=())] = None,
     limit: int = 100,
     home: Home = None,
-    json_output: Json = False,
+    json_output: AsJson = False,
 ) -> None:
     """Show deliveries that wait for people or for a worker, oldest first.
 
@@ -104,9 +110,22 @@ def reconsider(
         for id in ids:
             print(f"{id}  {known[id].reason or ''}  QUARANTINED -> HELD")
         if yes:
+            _tell(config, [known[id] for id in ids])
             print(leases.reconsider(list(ids), utc_now()))
         else:
             print("--yes führt es aus" if german() else "--yes does it")
+
+
+def _tell(config: Config, given_back: Sequence[Waiting]) -> None:
+    """One entry in the log of each insurer concerned, recorded before it is done."""
+    insurers = {insurer.address.lower(): insurer.ik for insurer in config.insurers}
+    by_tenant: dict[str, list[Json]] = {}
+    for one in given_back:
+        by_tenant.setdefault(insurers.get(one.account, PLATFORM), []).append(one.id)
+    trail = open_trail(config, OUTSIDE, JournalClient(config.journal_socket))
+    for tenant, ids in by_tenant.items():
+        detail: dict[str, Json] = {"act": "reconsider", "deliveries": ids, "user": getpass.getuser()}
+        trail.tell(Act(tenant, Kind.ADMINISTRATION, Result.GRANTED, Purpose.CLEARING, detail=detail, count=len(ids)))
 
 
 @app.command

@@ -22,6 +22,8 @@ from schleuse.config import Config, host_and_port
 from schleuse.config import Route as RouteSection
 from schleuse.errors import Error, UnavailableError
 from schleuse.identifiers import IK
+from schleuse.journal.client import JournalClient
+from schleuse.journal.entry import Kind, Purpose, Result
 from schleuse.kim.accounts import Account, Accounts, mailbox_user
 from schleuse.kim.policy import RelayPolicy, SubmissionPolicy
 from schleuse.kim.store import MailStore, Settings, open_mail_store
@@ -39,9 +41,12 @@ from schleuse.mail.spool import Disk, OsDisk
 from schleuse.mail.spool.writer import default_reserve
 from schleuse.mail.tls_pipe import tls_context
 from schleuse.processes.injection import injected_disk, injected_steps
+from schleuse.processes.kim_trail import ToldLogins, acceptances
 from schleuse.processes.life import until_stopped
 from schleuse.processes.observe import observed
 from schleuse.processes.reports import send_reports
+from schleuse.processes.trail import OUTSIDE, PLATFORM, Act, open_trail
+from schleuse.vault.denials import Denials
 
 log = structlog.get_logger()
 
@@ -49,6 +54,7 @@ IDLE_SECONDS = 0.2
 TROUBLE_SECONDS = 2.0
 QUEUE_POLL = timedelta(seconds=1)
 PURGE_EVERY = timedelta(hours=1)
+COALESCED_EVERY = timedelta(minutes=1)
 #: A stopping role ends its sessions within this time; the supervisor gives it 8 s in all.
 DRAIN_SECONDS = 2.0
 
@@ -75,8 +81,14 @@ async def run(config: Config) -> None:
         stack.callback(store.close)
         registry.register(Deliveries(store, accounts))
         registry.register(Room(config.kim.spool, OsDisk()))
-        logins = Passwords(_find(accounts), now=utc_now, memory_key=os.urandom(32))
-        stack.callback(logins.close)
+        passwords_ = Passwords(_find(accounts), now=utc_now, memory_key=os.urandom(32))
+        stack.callback(passwords_.close)
+        journal = JournalClient(config.journal_socket)
+        stack.push_async_callback(journal.close)
+        trail = open_trail(config, "kim", journal, derived=acceptances(store, _insurer_of(accounts), utc_now))
+        outside = open_trail(config, OUTSIDE, journal)
+        trail.tell(Act(PLATFORM, Kind.ADMINISTRATION, Result.GRANTED, Purpose.OPERATION, detail={"act": "start"}))
+        logins = ToldLogins(passwords_, accounts, trail, Denials(), utc_now)
         tls = tls_context(kim.tls.certificate, kim.tls.key)
         suffix = config.environment.suffix
         routes = outbound_routes(config)
@@ -135,7 +147,13 @@ async def run(config: Config) -> None:
         )
         await stack.enter_async_context(observed("kim", kim.metrics, registry, lambda: readiness(config, store)))
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(_reports(store)), group.create_task(_purge(store))]
+            tasks = [
+                group.create_task(_reports(store)),
+                group.create_task(_purge(store)),
+                group.create_task(trail.run()),
+                group.create_task(outside.run()),
+                group.create_task(_coalesced(logins)),
+            ]
             await until_stopped()
             for task in tasks:
                 task.cancel()
@@ -301,6 +319,20 @@ async def _reports(store: MailStore) -> None:
             continue
         if not sent:
             await asyncio.sleep(IDLE_SECONDS)
+
+
+async def _coalesced(logins: ToldLogins) -> None:
+    while True:
+        await asyncio.sleep(COALESCED_EVERY.total_seconds())
+        logins.tell_coalesced()
+
+
+def _insurer_of(accounts: Accounts) -> Callable[[str], IK | None]:
+    def insurer_of(name: str) -> IK | None:
+        account = accounts.get(name)
+        return account.insurer if account else None
+
+    return insurer_of
 
 
 async def _purge(store: MailStore) -> None:

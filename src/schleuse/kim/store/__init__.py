@@ -14,6 +14,7 @@ from schleuse.kim.store.audit import read_books, read_deliveries
 from schleuse.kim.store.delivery import (
     DAMAGED,
     OUTBOUND,
+    Acceptance,
     Claimed,
     LeaseLostError,
     MaildropLockedError,
@@ -28,6 +29,7 @@ from schleuse.kim.store.store import AccountOf, MailStore, open_mail_store, rebu
 __all__ = [
     "DAMAGED",
     "OUTBOUND",
+    "Acceptance",
     "AccountOf",
     "Claimed",
     "IndexMissingError",

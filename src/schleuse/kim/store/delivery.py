@@ -103,6 +103,16 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
+class Acceptance:
+    """A delivery into a mailbox, as the journal is told. digest: as in `Claimed`, None if unknown."""
+
+    id: int
+    account: str
+    digest: bytes | None
+    accepted_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of a claimed delivery: DELIVERED, DUPLICATE_LINKED, QUARANTINED or RETURNED, and why."""
 

@@ -57,6 +57,7 @@ class Placed:
     twin: bytes | None
     linked_to: int | None
     displaces: int | None
+    digest: bytes | None
     length: int
     size: int
     accepted_us: int
@@ -131,6 +132,7 @@ def _place_one(arrived: Arrived, envelope: Envelope, index: int, known: Knowledg
         twin=None if linked else key,
         linked_to=first.id if linked and first else None,
         displaces=first.id if first and not linked else None,
+        digest=envelope.digest,
         length=arrived.length,
         size=envelope.size,
         accepted_us=accepted_us,
@@ -186,6 +188,7 @@ def _damaged(arrived: Arrived, now_us: int) -> Placed:
         twin=None,
         linked_to=None,
         displaces=None,
+        digest=None,
         length=arrived.length,
         size=0,
         accepted_us=now_us,

@@ -121,6 +121,7 @@ def _row(one: Placed, is_displaced: bool, retention_us: int) -> dict[str, object
         "state": one.state.value,
         "twin": None if is_displaced else one.twin,
         "linked_to": one.linked_to,
+        "digest": one.digest,
         "length": one.length,
         "size": one.size,
         "accepted_us": one.accepted_us,

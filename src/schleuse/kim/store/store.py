@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 
+import sqlalchemy as sa
 import structlog
 
 from schleuse.clock import Now, utc_now
@@ -14,7 +15,7 @@ from schleuse.holding.reconcile import Books
 from schleuse.holding.states import State
 from schleuse.kim.store.audit import audit, count_states
 from schleuse.kim.store.bodies import read_cursor
-from schleuse.kim.store.delivery import MAX_RECIPIENTS, PendingReport, TooManyRecipientsError
+from schleuse.kim.store.delivery import MAX_RECIPIENTS, Acceptance, PendingReport, TooManyRecipientsError, from_us
 from schleuse.kim.store.leases import Leases
 from schleuse.kim.store.maildrop import Mailbox
 from schleuse.kim.store.outbound import Outbound
@@ -24,6 +25,7 @@ from schleuse.kim.store.rebuild import rebuild
 from schleuse.kim.store.reports import Reports
 from schleuse.kim.store.retention import expired, purge_bodies, remove_segments
 from schleuse.kim.store.router import BATCH, Router
+from schleuse.kim.store.tables import DELIVERY
 from schleuse.mail.contracts import Done, Mail
 from schleuse.mail.spool import Disk, Envelope, GroupCommit, OsDisk
 
@@ -102,6 +104,22 @@ class MailStore:
     def reconsider(self, ids: Sequence[int], now: datetime) -> int:
         """QUARANTINED -> HELD, by the decision of people. Returns how many moved."""
         return self.leases.reconsider(ids, now)
+
+    def acceptances(self, after: int, limit: int) -> list[Acceptance]:
+        """Deliveries into mailboxes with greater ids than `after`, in acceptance order. Raises UnavailableError.
+
+        One router places all mails, so ids come in order and nothing is ever put below one that was returned.
+        """
+        columns = DELIVERY.c
+        query = (
+            sa.select(columns.id, columns.account, columns.digest, columns.accepted_us)
+            .where(columns.id > after, columns.account.is_not(None))
+            .order_by(columns.id)
+            .limit(limit)
+        )
+        with self._parts.backing.reading() as connection:
+            rows = connection.execute(query).all()
+        return [Acceptance(row.id, row.account, row.digest, from_us(row.accepted_us)) for row in rows]
 
     def ask(self) -> None:
         """Raises UnavailableError when the database does not answer."""

@@ -8,6 +8,7 @@ METADATA = sa.MetaData()
 
 #: One row for each recipient of each accepted mail. id: see `delivery.delivery_id`. account: None for the
 #: outbound queue. twin: key of the same mail to the same recipient (`placement.twin_key`), on the first of them only.
+#: digest: of the mail (`Envelope.digest`), None if its record was damaged or older than this column.
 #: expires_us: None while the retention clock is paused (HD-24), else when the body may be erased.
 DELIVERY = sa.Table(
     "kim_delivery",
@@ -17,6 +18,7 @@ DELIVERY = sa.Table(
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("twin", sa.LargeBinary),
     sa.Column("linked_to", sa.BigInteger),
+    sa.Column("digest", sa.LargeBinary),
     sa.Column("length", sa.BigInteger, nullable=False),
     sa.Column("size", sa.BigInteger, nullable=False),
     sa.Column("accepted_us", sa.BigInteger, nullable=False),
