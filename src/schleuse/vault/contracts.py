@@ -137,14 +137,20 @@ class Pseudonyms:
 class Document:
     """A document to be sealed under its person's key.
 
-    subject: of `Pseudonyms`. context: what the container is bound to (insurer, Dokumenten-ID, form); whoever fetches
-    it must say the same. name: Dokumenten-ID for the detail record, readable by the insurer only.
+    subject: of `Pseudonyms`. name: Dokumenten-ID; form: "xml" or "p7s". The container is bound to insurer, name and
+    form; whoever fetches it must say the same.
     """
 
     subject: bytes
-    context: bytes
     name: str
+    form: str
     plaintext: bytes
+
+
+def feed_paths(ik: IK, name: str) -> tuple[str, ...]:
+    """Paths under which the feed serves a document, of which a token names one: the vault judges it by itself."""
+    prefix = f"/v1/{ik}/eau/"
+    return prefix + name, prefix + name.removeprefix("urn:uuid:")
 
 
 class Signer(Protocol):
@@ -193,18 +199,23 @@ class Vault(Protocol):
         """
         ...
 
-    def fetch(self, ik: IK, token: str, context: bytes, container: bytes) -> bytes:
+    def fetch(self, ik: IK, token: str, name: str, form: str, container: bytes) -> bytes:
         """A filed document for the insurer's system that signed the token: entry KEY_RELEASED, purpose EAU_DELIVERY.
+
+        The token must be for GET and one of `feed_paths`.
 
         Raises BadTokenError, ErasedError, SealBrokenError. A refusal leaves an entry, too.
         """
         ...
 
-    def seal_letter(self, ik: IK, context: bytes, draft: bytes) -> bytes:
-        """A container of the insurer's own for a Fehlernachricht: entries KEY_CREATED and WRITE, FEHLERNACHRICHT."""
+    def seal_letter(self, ik: IK, name: str, draft: bytes) -> bytes:
+        """A container of the insurer's own for a Fehlernachricht. name: its Message-ID.
+
+        Entries KEY_CREATED and WRITE, purpose FEHLERNACHRICHT.
+        """
         ...
 
-    def open_letter(self, ik: IK, context: bytes, container: bytes) -> bytes:
+    def open_letter(self, ik: IK, name: str, container: bytes) -> bytes:
         """The draft again: entry KEY_RELEASED, purpose FEHLERNACHRICHT. Raises SealBrokenError."""
         ...
 

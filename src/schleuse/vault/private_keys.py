@@ -93,7 +93,8 @@ def _read(path: Path) -> bytes:
         raise KeyMissingError(f"the key file {path.name} cannot be read ({cause.strerror})") from cause
 
 
-def _certificate(path: Path) -> bytes:
+def read_certificate(path: Path) -> bytes:
+    """DER of a certificate in PEM. Raises KeyMissingError."""
     try:
         return x509.load_pem_x509_certificate(_read(path)).public_bytes(serialization.Encoding.DER)
     except ValueError as cause:
@@ -105,9 +106,18 @@ def load_pair(certificate: Path, key: Path) -> tuple[bytes, PrivateKey]:
 
     A key of another certificate would open nothing, and every sender would be told that his encryption is wrong.
     """
-    der, private = _certificate(certificate), open_private_key(_read(key))
+    der, private = read_certificate(certificate), open_private_key(_read(key))
     if x509.load_der_x509_certificate(der).public_key() != private.public_key():
         raise KeyMissingError(
             f"the key file {key.name} is not that of the certificate {certificate.name}; its operator must replace it"
         )
     return der, private
+
+
+def checked_key(certificate: bytes, key: object) -> PrivateKey:
+    """The key, if it is the certificate's (DER) and of a kind that we use. Raises KeyMissingError."""
+    if not isinstance(key, (rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey)):
+        raise KeyMissingError("a private key is neither RSA nor EC")
+    if x509.load_der_x509_certificate(certificate).public_key() != key.public_key():
+        raise KeyMissingError("a private key is not that of its certificate; its operator must replace it")
+    return key

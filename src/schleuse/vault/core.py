@@ -1,0 +1,322 @@
+"""What every operation of the vault goes through: the log of the insurer, the budget, the entries (journal.md § 14.2).
+
+The order is fixed and stands in one place, `release`: may he, is there budget, the entries are durable, and only then do
+their shares come back to whoever unwraps keys with them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Protocol
+
+import structlog
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from schleuse.clock import Now
+from schleuse.errors import Error
+from schleuse.identifiers import IK
+from schleuse.journal.contracts import Level
+from schleuse.journal.entry import NOBODY, Kind, Purpose, Result
+from schleuse.journal.opening import Json, canonical_json, detail_commitment, object_commitment
+from schleuse.vault.budgets import Budgets, Limits
+from schleuse.vault.contracts import OverBudgetError, VaultUnavailableError
+from schleuse.vault.denials import Denials
+from schleuse.vault.history import History
+from schleuse.vault.keyring import Keyring, TenantKeys
+from schleuse.vault.leaves import Events, leaf, to_us
+from schleuse.vault.ledger import Appends, Ledger
+from schleuse.vault.store import SealedOpening, VaultStore
+
+log = structlog.get_logger()
+
+BUDGET_WINDOW = timedelta(hours=1)
+
+
+class ReadsHistory(Protocol):
+    """The part of `history.HistoryReader` that is needed."""
+
+    def read(self, origin: str, size: int, since: datetime) -> History:
+        """See `HistoryReader.read`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who acts at an insurer. kind: "eau" or "insurer", whose limits count. name: for the detail record."""
+
+    kind: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Wanted:
+    """One thing to be released. name, version: of the object, for its commitment."""
+
+    subject: bytes
+    key_version: int
+    name: str
+    version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What the journal gave for an entry: S_journal, and where the entry stands."""
+
+    event: bytes
+    index: int
+    share: bytes
+
+
+@dataclass(slots=True)
+class Figures:
+    """Counted since the start. releases: by (IK, purpose); denied: by IK."""
+
+    releases: Counter[tuple[str, str]] = field(default_factory=Counter)
+    denied: Counter[str] = field(default_factory=Counter)
+
+
+class Core:
+    """All state that the operations share. limits: of an actor of this kind at an insurer; platform: of all together."""
+
+    def __init__(
+        self,
+        *,
+        journal: Appends,
+        history: ReadsHistory,
+        store: VaultStore,
+        keyring: Keyring,
+        limits: Callable[[str, IK], Limits],
+        platform: Limits,
+        origin_of: Callable[[IK, int], str],
+        now: Now,
+    ) -> None:
+        self.store = store
+        self.keyring = keyring
+        self.now = now
+        self.events = Events()
+        self.figures = Figures()
+        self._journal = journal
+        self._history = history
+        self._limits_of = limits
+        self._limits: dict[str, Limits] = {"platform": platform}
+        self._budgets = Budgets(self._limits.get)
+        self._origin_of = origin_of
+        self._denials = Denials()
+        self._denied: dict[str, tuple[IK, Actor, Purpose]] = {}
+        self._ledgers: dict[str, Ledger] = {}
+        self._starting: dict[str, asyncio.Lock] = {}
+        self._actors: dict[tuple[IK, str], bytes] = {}
+
+    async def ledger(self, ik: IK) -> Ledger:
+        """The insurer's log of this year, its counter read back. Raises VaultUnavailableError, CounterAheadError."""
+        origin = self._origin_of(ik, self.now().year)
+        known = self._ledgers.get(origin)
+        if known is not None:
+            return known
+        async with self._starting.setdefault(origin, asyncio.Lock()):
+            if origin not in self._ledgers:
+                self._ledgers[origin] = await self._start(ik, origin)
+        return self._ledgers[origin]
+
+    def ledgers(self) -> Mapping[str, Ledger]:
+        """Those in use, by origin."""
+        return self._ledgers
+
+    async def tenant(self, ik: IK) -> TenantKeys:
+        """The insurer's keys that open no content."""
+        return await asyncio.to_thread(self.keyring.tenant, ik)
+
+    async def actor(self, ik: IK, name: str) -> bytes:
+        """The pseudonym of an actor."""
+        known = self._actors.get((ik, name))
+        if known is None:
+            known = await asyncio.to_thread(self.store.actor, ik, name, secrets.token_bytes(16))
+            self._actors[ik, name] = known
+        return known
+
+    async def release(
+        self, ik: IK, actor: Actor, purpose: Purpose, wanted: Sequence[Wanted], detail: dict[str, Json]
+    ) -> list[Share]:
+        """One entry KEY_RELEASED for each; returns when all are durable, and so is what makes them readable.
+
+        Raises OverBudgetError (which leaves an entry, too), VaultUnavailableError, CounterAheadError.
+        """
+        pseudonym = await self.actor(ik, actor.name)
+        ledger = await self._settled(ik)
+        buckets = _buckets(ik, pseudonym)
+        self._limits.setdefault(buckets[0], self._limits_of(actor.kind, ik))
+        exhausted = self._budgets.take(buckets, [one.subject for one in wanted], self.now())
+        if exhausted is not None:
+            await self.deny(ik, actor, purpose, subject=wanted[0].subject, version=wanted[0].key_version)
+            raise OverBudgetError(
+                f"{len(wanted)} releases would exceed the hourly budget {exhausted.partition(' ')[0]} of {ik}"
+            )
+        salt, record = secrets.token_bytes(16), canonical_json({**detail, "role": actor.name})
+        at_us = to_us(self.now())
+        events = [self.events.next(at_us) for _ in wanted]
+        opening = {
+            "salt": salt.hex(),
+            "detail": record.decode(),
+            "events": [event.hex() for event in events],
+            "objects": [[one.name, one.version] for one in wanted],
+        }
+        sealed = _seal(await self.tenant(ik), events[0], opening)
+        commitment = detail_commitment(salt, record)
+
+        def make(counter: int) -> tuple[list[bytes], int]:
+            entries = [
+                leaf(
+                    Kind.KEY_RELEASED,
+                    Result.GRANTED,
+                    purpose,
+                    at_us,
+                    event,
+                    actor=pseudonym,
+                    subject=one.subject,
+                    object_=object_commitment(salt, one.name, one.version),
+                    detail=commitment,
+                    counter=counter + number,
+                    version=one.key_version,
+                )
+                for number, (event, one) in enumerate(zip(events, wanted, strict=True))
+            ]
+            return entries, len(entries)
+
+        # Both durable before anything is opened; neither waits for the other.
+        kept = asyncio.create_task(
+            asyncio.to_thread(self.store.add_openings, ik, [SealedOpening(events[0], events[-1], sealed)])
+        )
+        try:
+            receipts = await ledger.write(make)
+        finally:
+            await asyncio.wait([kept])
+        kept.result()
+        self.figures.releases[str(ik), purpose.name] += len(wanted)
+        return [
+            Share(event, receipt.index, receipt.share or b"") for event, receipt in zip(events, receipts, strict=True)
+        ]
+
+    async def write(
+        self, ik: IK, make: Callable[[], Sequence[bytes]], level: Level = Level.DURABLE
+    ) -> list[tuple[int, bytes]]:
+        """Entries that release nothing; (index, share) of each."""
+        ledger = await self._settled(ik)
+        receipts = await ledger.write(lambda _counter: (make(), 0), level)
+        return [(receipt.index, receipt.share or b"") for receipt in receipts]
+
+    async def deny(
+        self,
+        ik: IK,
+        actor: Actor,
+        purpose: Purpose,
+        *,
+        subject: bytes = NOBODY,
+        version: int = 0,
+        result: Result = Result.DENIED,
+        kind: Kind = Kind.KEY_RELEASED,
+    ) -> None:
+        """An entry for an attempt that was not granted; coalesced when one actor makes too many."""
+        self.figures.denied[str(ik)] += 1
+        self._denied[f"{ik} {actor.name}"] = (ik, actor, purpose)
+        if not self._denials.told(f"{ik} {actor.name}", self.now()):
+            return
+        pseudonym = await self.actor(ik, actor.name)
+        at_us = to_us(self.now())
+        event = self.events.next(at_us)
+        entry = leaf(kind, result, purpose, at_us, event, actor=pseudonym, subject=subject, version=version)
+        await self.write(ik, lambda: [entry])
+
+    async def tell_coalesced(self) -> None:
+        """One entry for the refusals of an actor that got none of their own. Call it once a minute."""
+        for key, count in self._denials.due(self.now()):
+            ik, actor, purpose = self._denied[key]
+            at_us = to_us(self.now())
+            entry = leaf(
+                Kind.KEY_RELEASED,
+                Result.DENIED,
+                purpose,
+                at_us,
+                self.events.next(at_us),
+                actor=await self.actor(ik, actor.name),
+                count=count,
+                version=0,
+            )
+            await self.write(ik, lambda entry=entry: [entry])  # type: ignore[misc]
+
+    async def recall(self, ik: IK, event: bytes) -> dict[str, Json] | None:
+        """The opening of an entry that names no insured person, for who may see it. None: the vault has none."""
+        row = await asyncio.to_thread(self.store.opening, ik, event)
+        if row is None or row.subject is not None:
+            return None
+        opening = open_opening(await self.tenant(ik), row)
+        return opening if event.hex() in opening["events"] else None  # type: ignore[operator]
+
+    def note_counters(self) -> None:
+        """Remember how far the logs had come, independently of the journal (§ 14.5). Blocks; call it each second."""
+        counters = {
+            origin: (ledger.counter, ledger.top) for origin, ledger in self._ledgers.items() if not ledger.in_doubt
+        }
+        if counters:
+            self.store.note_counters(counters)
+
+    async def _settled(self, ik: IK) -> Ledger:
+        """The ledger, with nothing left in doubt that cannot be sent again."""
+        ledger = await self.ledger(ik)
+        if ledger.in_doubt and ledger.may_resume:
+            async with self._starting[ledger.origin]:
+                if ledger.in_doubt and ledger.may_resume:
+                    size, history = await self._read_back(ledger.origin)
+                    ledger.resume(history.counter)
+                    ledger.top = max(ledger.top, size)
+                    log.warning("vault.settled", origin=ledger.origin, counter=history.counter)
+        return ledger
+
+    async def _start(self, ik: IK, origin: str) -> Ledger:
+        size, history = await self._read_back(origin)
+        ledger = Ledger(self._journal, origin, self.now, counter=history.counter, top=size)
+        counter, top = (await asyncio.to_thread(self.store.counters)).get(origin, (0, 0))
+        if counter > history.counter or top > size:
+            raise ledger.lost(
+                f"the vault has counted {counter} releases in {top} entries, the journal has {history.counter} in {size}"
+            )
+        for release in history.releases:
+            self._budgets.replay(_buckets(ik, release.actor), release.subject, release.at)
+        at_us = to_us(self.now())
+        event = self.events.next(at_us)
+        report = leaf(Kind.ADMINISTRATION, Result.GRANTED, Purpose.OPERATION, at_us, event, counter=history.counter)
+        await ledger.write(lambda _counter: ([report], 0))
+        log.info("vault.log-ready", origin=origin, counter=history.counter, replayed=len(history.releases))
+        return ledger
+
+    async def _read_back(self, origin: str) -> tuple[int, History]:
+        """Size and history of the log, from an entry of our own on: whatever was durable before is in it."""
+        at_us = to_us(self.now())
+        marker = leaf(Kind.ADMINISTRATION, Result.GRANTED, Purpose.OPERATION, at_us, self.events.next(at_us))
+        try:
+            (receipt,) = await self._journal.append_all(origin, [marker])
+        except Error as error:
+            raise VaultUnavailableError(f"the journal does not take entries ({error.code}: {error})") from error
+        since = self.now() - BUDGET_WINDOW
+        return receipt.index + 1, await asyncio.to_thread(self._history.read, origin, receipt.index + 1, since)
+
+
+def open_opening(keys: TenantKeys, row: SealedOpening) -> dict[str, Json]:
+    """What an opening sealed under the insurer's own key says."""
+    found: dict[str, Json] = json.loads(AESGCM(keys.opening).decrypt(row.sealed[:12], row.sealed[12:], row.first))
+    return found
+
+
+def _seal(keys: TenantKeys, first: bytes, opening: Mapping[str, object]) -> bytes:
+    nonce = secrets.token_bytes(12)
+    data = json.dumps(opening, ensure_ascii=False, separators=(",", ":")).encode()
+    return nonce + AESGCM(keys.opening).encrypt(nonce, data, first)
+
+
+def _buckets(ik: IK, actor: bytes) -> list[str]:
+    return [f"actor {ik} {actor.hex()}", f"insurer {ik}", "platform"]

@@ -1,0 +1,125 @@
+"""Keys in memory: subject keys for a minute after their entry, identities with them, insurers' own keys (§ 14.3).
+
+A hit spares the unwrapping, never the entry: callers come here with the share of an entry that is durable.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.serialization import load_der_private_key
+
+from schleuse.identifiers import IK
+from schleuse.vault.contracts import ErasedError, KeyMissingError
+from schleuse.vault.kek import Kek
+from schleuse.vault.private_keys import PrivateKey, checked_key
+from schleuse.vault.sk1 import derive, open_sk1
+from schleuse.vault.store import Identity, VaultStore
+from schleuse.vault.ve1 import open_container, parse_header
+
+REMEMBER_S = 60.0
+REMEMBER_SUBJECTS = 1000
+_NONCE = 12
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class TenantKeys:
+    """An insurer's keys that open no content: for lookups, pseudonyms and openings that name no person."""
+
+    lookup: bytes
+    pseudonym: bytes
+    opening: bytes
+
+    def look_up(self, kind: bytes, value: bytes) -> bytes:
+        """What a person or identity is looked up by, 32 bytes."""
+        return hmac.digest(self.lookup, kind + b"\0" + value, "sha256")
+
+    def content(self, nonce: bytes, value: bytes) -> bytes:
+        """Digest of a content within one person; nonce: of the person's row, gone with it."""
+        return hmac.digest(hmac.digest(self.pseudonym, b"content\0" + nonce, "sha256"), value, "sha256")
+
+    def practice(self, value: bytes) -> bytes:
+        """Pseudonym of a practice, 32 bytes."""
+        return hmac.digest(self.pseudonym, b"practice\0" + value, "sha256")
+
+
+@dataclass(slots=True, repr=False)
+class _Remembered:
+    until: float
+    sk: bytes
+    identity: PrivateKey | None = field(default=None)
+
+
+class Keyring:
+    """monotonic: seconds, for forgetting."""
+
+    def __init__(self, store: VaultStore, kek: Kek, monotonic: Callable[[], float]) -> None:
+        self._store = store
+        self.kek = kek
+        self._monotonic = monotonic
+        self._subjects: OrderedDict[tuple[bytes, int], _Remembered] = OrderedDict()
+        self._tenants: dict[IK, TenantKeys] = {}
+        self.hits = 0
+        self.misses = 0
+
+    def subject_key(self, subject: bytes, version: int, share: bytes) -> bytes:
+        """SK, for an entry that earned this share. Raises ErasedError, SealBrokenError, KeyMissingError."""
+        return self._remembered(subject, version, share).sk
+
+    def identity_key(self, identity: Identity, share: bytes) -> PrivateKey:
+        """The private key of an identity, for an entry about its subject that earned this share."""
+        header = parse_header(identity.container)
+        known = self._remembered(header.subject, header.key_version, share)
+        if known.identity is None:
+            key = load_der_private_key(open_container(known.sk, identity.container), None)
+            known.identity = checked_key(identity.certificate, key)
+        return known.identity
+
+    def forget(self) -> None:
+        """Everything whose minute is over; called each second, so that nothing stays because nobody asks."""
+        now = self._monotonic()
+        for key in [key for key, one in self._subjects.items() if one.until <= now]:
+            del self._subjects[key]
+
+    def drop(self) -> None:
+        """Everything that opens content, at once."""
+        self._subjects.clear()
+
+    def tenant(self, ik: IK) -> TenantKeys:
+        """Raises UnavailableError, SealBrokenError."""
+        keys = self._tenants.get(ik)
+        if keys is None:
+            aad = b"schleuse tenant key " + ik.value.encode()
+            nonce = os.urandom(_NONCE)
+            record = self._store.tenant_key(ik, nonce + self.kek.wrap(nonce, os.urandom(32), aad))
+            root = self.kek.unwrap(record[:_NONCE], record[_NONCE:], aad)
+            keys = self._tenants[ik] = TenantKeys(*(_part(root, use) for use in (b"lookup", b"pseudonym", b"opening")))
+        return keys
+
+    def _remembered(self, subject: bytes, version: int, share: bytes) -> _Remembered:
+        now = self._monotonic()
+        known = self._subjects.get((subject, version))
+        if known is not None and known.until > now:
+            self.hits += 1
+            return known
+        self.misses += 1
+        record = self._store.key(subject, version)
+        if record is None:
+            raise ErasedError("the key of this content was destroyed; nobody can open it any more")
+        if len(share) != 32:
+            raise KeyMissingError("the journal gave no share of the key; its configuration must name the vault's user")
+        sk = derive(open_sk1(self.kek, record, subject, version), share, subject, version)
+        known = self._subjects[subject, version] = _Remembered(now + REMEMBER_S, sk)
+        if len(self._subjects) > REMEMBER_SUBJECTS:
+            self._subjects.popitem(last=False)
+        return known
+
+
+def _part(root: bytes, use: bytes) -> bytes:
+    return HKDF(hashes.SHA256(), 32, None, b"schleuse vault " + use).derive(root)

@@ -1,0 +1,62 @@
+"""Making the vault's entries, many at a time (journal.md § 4)."""
+
+from __future__ import annotations
+
+import secrets
+import struct
+from datetime import UTC, datetime, timedelta
+
+from schleuse.journal.entry import MAGIC, NOBODY, NOTHING, ExtensionType, Kind, Purpose, Result
+
+_FIXED = struct.Struct(">4sBBHQ16s16s16s32s32s")
+_COUNT = struct.Struct(">BHI")
+_COUNTER = struct.Struct(">BHQ")
+_VERSION = struct.Struct(">BHI")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def leaf(
+    kind: Kind,
+    result: Result,
+    purpose: Purpose,
+    at_us: int,
+    event: bytes,
+    *,
+    actor: bytes = NOBODY,
+    subject: bytes = NOBODY,
+    object_: bytes = NOTHING,
+    detail: bytes = NOTHING,
+    count: int | None = None,
+    counter: int | None = None,
+    version: int | None = None,
+) -> bytes:
+    """The same bytes as `journal.entry.Entry.encode`, without its checks: a batch makes hundreds."""
+    data = _FIXED.pack(MAGIC, kind, result, purpose, at_us, event, actor, subject, object_, detail)
+    if count is not None:
+        data += _COUNT.pack(ExtensionType.COUNT, 4, count)
+    if counter is not None:
+        data += _COUNTER.pack(ExtensionType.RELEASE_COUNTER, 8, counter)
+    if version is not None:
+        data += _VERSION.pack(ExtensionType.SUBJECT_KEY_VERSION, 4, version)
+    return data
+
+
+def to_us(moment: datetime) -> int:
+    """Microseconds since 1970."""
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+class Events:
+    """UUIDv7 (RFC 9562 § 5.7) that only grow, so that a batch's events are a range."""
+
+    def __init__(self) -> None:
+        self._last = 0
+
+    def next(self, at_us: int) -> bytes:
+        """16 bytes."""
+        fresh = (at_us // 1000) << 74 | secrets.randbits(74)
+        # 48 bits of time and 74 of chance, counted up where the clock stands still or goes back.
+        value = fresh if fresh > self._last else self._last + 1 + secrets.randbits(32)
+        self._last = value
+        time_, high, low = value >> 74, value >> 62 & 0xFFF, value & (1 << 62) - 1
+        return (time_ << 80 | 0x7 << 76 | high << 64 | 0x2 << 62 | low).to_bytes(16)

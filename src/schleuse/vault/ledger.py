@@ -1,0 +1,119 @@
+"""The vault's side of one log: numbers without gaps, entries in doubt, and a journal that must not shrink (§ 14.5)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from schleuse.clock import Now
+from schleuse.errors import Error
+from schleuse.journal.contracts import Level, LevelTimeoutError, Receipt
+from schleuse.vault.contracts import CounterAheadError, VaultUnavailableError
+
+#: The journal takes no entry that is older than 120 s, so an entry in doubt for longer is there or never will be.
+RESEND_WITHIN = timedelta(seconds=90)
+SETTLED_AFTER = timedelta(seconds=130)
+
+
+class Appends(Protocol):
+    """The part of `journal.client.JournalClient` that the vault needs."""
+
+    async def append_all(
+        self, origin: str, entries: Sequence[bytes], level: Level = Level.DURABLE
+    ) -> Sequence[Receipt]:
+        """See `JournalClient.append_all`."""
+        ...
+
+
+class UnsettledError(VaultUnavailableError):
+    """Whether earlier entries are in the journal is not known; they must be read back first (`Ledger.resume`)."""
+
+    code = "vault.unsettled"
+
+
+class Ledger:
+    """Writes to one log. counter: the last release number; top: a size that the log has reached.
+
+    Numbers are given when the entries are made. If the journal does not confirm a batch, its bytes are kept and sent
+    again before anything else, because a number must be neither lost nor used twice.
+    """
+
+    def __init__(self, journal: Appends, origin: str, now: Now, *, counter: int = 0, top: int = 0) -> None:
+        self.origin = origin
+        self.counter = counter
+        self.top = top
+        self._journal = journal
+        self._now = now
+        self._doubt: list[tuple[datetime, Sequence[bytes]]] = []
+        self._settling = asyncio.Lock()
+        self._lost: CounterAheadError | None = None
+
+    @property
+    def in_doubt(self) -> int:
+        """Entries whose fate is not known."""
+        return sum(len(entries) for _, entries in self._doubt)
+
+    async def write(
+        self, make: Callable[[int], tuple[Sequence[bytes], int]], level: Level = Level.DURABLE
+    ) -> Sequence[Receipt]:
+        """make: next release number -> entries, and how many numbers they use. Returns when all are at the level.
+
+        Raises VaultUnavailableError (nothing may be opened), CounterAheadError.
+        """
+        await self._settle()
+        entries, numbers = make(self.counter + 1)
+        self.counter += numbers
+        return await self._send(entries, level)
+
+    def resume(self, counter: int) -> None:
+        """After `UnsettledError`: the journal's own last number, read when everything in doubt is too old to arrive."""
+        self._doubt.clear()
+        self.counter = counter
+
+    @property
+    def may_resume(self) -> bool:
+        """Whether everything in doubt is too old to arrive any more."""
+        return all(self._now() - since > SETTLED_AFTER for since, _ in self._doubt)
+
+    def lost(self, found: str) -> CounterAheadError:
+        """Nothing is released from this log any more; only people can say what happened."""
+        self._lost = CounterAheadError(f"{self.origin}: {found}; nothing is opened until its operator has looked")
+        return self._lost
+
+    async def _settle(self) -> None:
+        if self._lost is not None:
+            raise self._lost
+        if not self._doubt:
+            return
+        async with self._settling:
+            while self._doubt:
+                since, entries = self._doubt[0]
+                if self._now() - since > RESEND_WITHIN:
+                    raise UnsettledError(f"{len(entries)} entries of {self.origin} are in doubt; they are read back")
+                try:
+                    await self._journal.append_all(self.origin, entries)
+                except Error as error:
+                    raise _unavailable(error) from error
+                self._doubt.pop(0)
+
+    async def _send(self, entries: Sequence[bytes], level: Level) -> Sequence[Receipt]:
+        top, since = self.top, self._now()
+        try:
+            receipts = await self._journal.append_all(self.origin, entries, level)
+        except LevelTimeoutError as error:  # durable, and still nothing may be opened
+            raise _unavailable(error) from error
+        except BaseException as error:
+            self._doubt.append((since, entries))
+            if isinstance(error, Error):
+                raise _unavailable(error) from error
+            raise
+        if any(receipt.index < top for receipt in receipts):
+            raise self.lost(f"a new entry got an index below {top}, so the journal has lost entries")
+        self.top = max(self.top, *(receipt.index + 1 for receipt in receipts))
+        return receipts
+
+
+def _unavailable(error: Error) -> VaultUnavailableError:
+    return VaultUnavailableError(f"the journal did not take the entry, so nothing is opened ({error.code}: {error})")
