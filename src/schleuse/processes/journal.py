@@ -142,7 +142,7 @@ def now_us() -> int:
     return time.time_ns() // 1000
 
 
-def origin_of(host: str, insurer: IK, year: int) -> str:
+def origin_of(host: str, insurer: IK | str, year: int) -> str:
     """`journal.<host>/<tenant>/<shard>` (§ 7); the shard is a calendar year (§ 17)."""
     return f"journal.{host}/{insurer}/{year}"
 
@@ -150,13 +150,31 @@ def origin_of(host: str, insurer: IK, year: int) -> str:
 def log_config(role: JournalRole, insurer: IK, now: datetime) -> LogConfig:
     """The insurer's log of this year, its key and policy made if they do not exist. Raises KeyMissingError."""
     origin = origin_of(role.host, insurer, now.year)
-    key = _secret(role.folder / "keys" / f"log-{insurer}-{now.year}", new=not _has_log(role.folder, origin))
-    signer = LogSigner(origin, Ed25519PrivateKey.from_private_bytes(key))
-    policy = role.folder / "policies" / f"{insurer}-{now.year}"
+    signer = log_signer(role.folder, origin, new=not _has_log(role.folder, origin))
+    policy = policy_file(role.folder, origin)
     if not policy.exists():
         policy.parent.mkdir(parents=True, exist_ok=True)
         replace(OsDisk(), policy, f"log {signer.key.vkey}\nquorum none\n".encode())
     return LogConfig(origin, signer, parse_policy(policy.read_bytes()))
+
+
+def log_signer(folder: Path, origin: str, *, new: bool = True) -> LogSigner:
+    """The signing key of a log under `<home>/journal`, made if it does not exist and may be new; a home makes it too.
+
+    Raises KeyMissingError.
+    """
+    key = _secret(folder / "keys" / f"log-{_file_name(origin)}", new=new)
+    return LogSigner(origin, Ed25519PrivateKey.from_private_bytes(key))
+
+
+def policy_file(folder: Path, origin: str) -> Path:
+    """Where the policy of a log under `<home>/journal` is."""
+    return folder / "policies" / _file_name(origin)
+
+
+def _file_name(origin: str) -> str:
+    _, tenant, shard = origin.rsplit("/", 2)
+    return f"{tenant}-{shard}"
 
 
 def _has_log(folder: Path, origin: str) -> bool:
