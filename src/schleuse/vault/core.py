@@ -82,7 +82,10 @@ class Figures:
 
 
 class Core:
-    """All state that the operations share. limits: of an actor of this kind at an insurer; platform: of all together."""
+    """All state that the operations share.
+
+    limits: of an actor of this kind at an insurer; platform: of all together.
+    """
 
     def __init__(
         self,
@@ -283,7 +286,7 @@ class Core:
         counter, top = (await asyncio.to_thread(self.store.counters)).get(origin, (0, 0))
         if counter > history.counter or top > size:
             raise ledger.lost(
-                f"the vault has counted {counter} releases in {top} entries, the journal has {history.counter} in {size}"
+                f"the vault counted {counter} releases in {top} entries, the journal has {history.counter} in {size}"
             )
         for release in history.releases:
             self._budgets.replay(_buckets(ik, release.actor), release.subject, release.at)
