@@ -304,7 +304,7 @@ class VaultService:
             object_version=1,
             plaintext=der,
         )
-        record = seal_sk1(self._core.keyring.kek, subject.pseudonym, version, s_vault, secrets.token_bytes(12))
+        record = seal_sk1(self._core.keyring.kek, subject.pseudonym, version, s_vault)
         identity = Identity(ik, kind, fingerprint, certificate, container)
         await asyncio.to_thread(self._core.store.add_keys, ik, [(subject.pseudonym, version, record)], [], identity)
         self._identities.pop(ik, None)
@@ -426,12 +426,11 @@ class VaultService:
                     object_version=now_us,
                     plaintext=document.plaintext,
                 )
-            nonce = secrets.token_bytes(12)
             keys.append(
                 (
                     one.subject,
                     one.version,
-                    seal_sk1(self._core.keyring.kek, one.subject, one.version, one.s_vault, nonce),
+                    seal_sk1(self._core.keyring.kek, one.subject, one.version, one.s_vault),
                 )
             )
             openings.append(_opening(ik, one, sk, salt, record, now_us))
