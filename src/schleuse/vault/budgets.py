@@ -1,128 +1,173 @@
 """How much may be opened in an hour: releases and distinct subjects, for each of several buckets (journal.md § 14.4).
 
-A window of sixty whole minutes slides over the entries' own times, so that reading the journal back gives exactly what
-was counted when it was written, and restoring a database cannot refill a bucket.
+A window of whole minutes slides over the times that stand in the entries. What is counted is a function of the set of
+releases alone, in whatever order they come; so reading the journal back gives exactly what was counted when it was
+written, and restoring a database cannot refill a bucket. A bucket that refills by and by could not promise this: what
+is in it depends on the order and on when it began.
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from schleuse.config import Budget
 from schleuse.identifiers import IK
 
-WINDOW_MINUTES = 60
+#: The minute that runs and the sixty before it, so that no sixty minutes have more than the limit.
+WINDOW_MINUTES = 61
+#: How far back a rebuild must read.
+MEMORY = timedelta(minutes=WINDOW_MINUTES)
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Of one bucket."""
+    """Of one bucket. With as many subjects as releases the subjects need not be counted, and are not."""
 
     releases_per_hour: int
     subjects_per_hour: int
 
 
-#: Used where the configuration says nothing. `eau`: the backlog of an insurer's whole day at once; its mails are
-#: opened under one subject, the insurer's own identity. `insurer`: what its system may fetch.
+#: Used where the configuration says nothing. `eau`: the backlog of an insurer's whole day at once; mails, letters and
+#: signatures have subjects of the insurer's own, which are few. `insurer`: what one system of it may fetch.
 DEFAULTS = {
-    "eau": Limits(400_000, 100_000),
-    "insurer": Limits(200_000, 200_000),
+    "eau": Limits(400_000, 1_000),
+    "insurer": Limits(100_000, 100_000),
 }
 
 
 def limits_of(budgets: Iterable[Budget], role: str, ik: IK) -> Limits:
-    """What the configuration grants a role at an insurer: its own line, else that for all, else the default."""
+    """What the configuration grants an actor of a role at an insurer: its line, else that for all, else the default."""
     found = {one.ik: Limits(one.releases_per_hour, one.subjects_per_hour) for one in budgets if one.role == role}
     return found.get(ik.value) or found.get(None) or DEFAULTS[role]
 
 
+def tenant_limits(budgets: Sequence[Budget], ik: IK) -> Limits:
+    """Of all actors of an insurer together: as if it had one of each role."""
+    each = [limits_of(budgets, role, ik) for role in DEFAULTS]
+    return Limits(sum(one.releases_per_hour for one in each), sum(one.subjects_per_hour for one in each))
+
+
+def platform_limits(releases_per_hour: int) -> Limits:
+    """Of all insurers together. releases_per_hour: `config.VaultSection.releases_per_hour`."""
+    return Limits(releases_per_hour, releases_per_hour)
+
+
 @dataclass(slots=True)
 class _Minute:
-    number: int
+    """releases: in this minute. latest: subjects that were released in it and not again later."""
+
     releases: int = 0
-    subjects: set[bytes] = field(default_factory=set)
+    latest: set[bytes] = field(default_factory=set)
 
 
 @dataclass(slots=True)
 class _Window:
-    """The last hour of one bucket."""
+    """What one bucket remembers: at most WINDOW_MINUTES minutes, and each subject once."""
 
-    minutes: deque[_Minute] = field(default_factory=deque)
+    newest: int
     releases: int = 0
-    subjects: Counter[bytes] = field(default_factory=Counter)
+    minutes: dict[int, _Minute] = field(default_factory=dict)
+    subjects: dict[bytes, int] = field(default_factory=dict)
 
-    def expire(self, minute: int) -> None:
-        while self.minutes and self.minutes[0].number <= minute - WINDOW_MINUTES:
-            old = self.minutes.popleft()
-            self.releases -= old.releases
-            for subject in old.subjects:
-                self.subjects[subject] -= 1
-                if not self.subjects[subject]:
-                    del self.subjects[subject]
+    def move_to(self, minute: int) -> None:
+        """Forget what is too old. minute: later than any before."""
+        self.newest = minute
+        for old in [number for number in self.minutes if number <= minute - WINDOW_MINUTES]:
+            gone = self.minutes.pop(old)
+            self.releases -= gone.releases
+            for subject in gone.latest:
+                del self.subjects[subject]
 
-    def add(self, minute: int, subject: bytes) -> None:
-        if not self.minutes or self.minutes[-1].number < minute:
-            self.minutes.append(_Minute(minute))
-        now = self.minutes[-1]  # an entry a little older than the newest counts with it
-        now.releases += 1
-        self.releases += 1
-        if subject not in now.subjects:
-            now.subjects.add(subject)
-            self.subjects[subject] += 1
+    def add(self, number: int, releases: int, subjects: Iterable[bytes]) -> None:
+        if number <= self.newest - WINDOW_MINUTES:
+            return
+        minute = self.minutes.setdefault(number, _Minute())
+        minute.releases += releases
+        self.releases += releases
+        for subject in subjects:
+            before = self.subjects.get(subject, -1)
+            if before < number:
+                if before >= 0:
+                    self.minutes[before].latest.discard(subject)
+                self.subjects[subject] = number
+                minute.latest.add(subject)
+
+    def exceeds(self, limits: Limits, releases: int, subjects: Iterable[bytes]) -> bool:
+        """Whether so much more would be too much."""
+        if self.releases + releases > limits.releases_per_hour:
+            return True
+        if not _counts_subjects(limits):
+            return False
+        new = sum(1 for subject in subjects if subject not in self.subjects)
+        return new > 0 and len(self.subjects) + new > limits.subjects_per_hour
 
 
 class Budgets:
-    """All buckets. limits: of a bucket's name, None for one without limit."""
+    """All buckets. limits: of a bucket's name, None while it has none; asked anew each time.
+
+    Constant time a release and bucket. A bucket keeps 61 numbers, and its subjects (some 200 bytes each) unless its
+    limits make them needless; limits bound them, so a bucket without any must not be common.
+    """
 
     def __init__(self, limits: Callable[[str], Limits | None]) -> None:
         self._limits = limits
         self._windows: dict[str, _Window] = {}
+        self._swept = 0
 
     def take(self, buckets: Sequence[str], subjects: Sequence[bytes], now: datetime) -> str | None:
-        """One release of each subject, counted in all buckets; or the name of an exhausted one, and nothing counted."""
-        minute = _minute(now)
-        new = set(subjects)
+        """One release of each subject, counted in all buckets; or the name of an exhausted one, and nothing counted.
+
+        subjects: one for each release, repeated where a subject is released twice. now: what the entries will say.
+        """
+        minute, distinct = _minute(now), set(subjects)
         for bucket in buckets:
-            limits = self._limits(bucket)
-            window = self._window(bucket)
-            window.expire(minute)
-            if limits is None:
-                continue
-            known = sum(1 for subject in new if subject in window.subjects)
-            if (
-                window.releases + len(subjects) > limits.releases_per_hour
-                or len(window.subjects) + len(new) - known > limits.subjects_per_hour
-            ):
+            window, limits = self._window(bucket, minute), self._limits(bucket)
+            if limits is not None and window.exceeds(limits, len(subjects), distinct):
                 return bucket
         for bucket in buckets:
-            self._count(bucket, subjects, minute)
+            self._count(bucket, minute, len(subjects), distinct)
         return None
 
     def replay(self, buckets: Sequence[str], subject: bytes, at: datetime) -> None:
-        """Count a release that the journal has, whatever the limits. In the order of the journal."""
+        """Count a release that the journal has, whatever the limits. at: as its entry says."""
+        minute = _minute(at)
         for bucket in buckets:
-            self._window(bucket).expire(_minute(at))
-            self._count(bucket, [subject], _minute(at))
+            self._window(bucket, minute)
+            self._count(bucket, minute, 1, (subject,))
 
     def left(self, bucket: str, now: datetime) -> Limits | None:
-        """What may still be released in this hour; None without limit."""
+        """What may still be released now, not below zero; None without limit."""
         limits = self._limits(bucket)
         if limits is None:
             return None
-        window = self._window(bucket)
-        window.expire(_minute(now))
-        return Limits(limits.releases_per_hour - window.releases, limits.subjects_per_hour - len(window.subjects))
+        window = self._window(bucket, _minute(now))
+        releases = max(0, limits.releases_per_hour - window.releases)
+        if not _counts_subjects(limits):
+            return Limits(releases, releases)
+        return Limits(releases, max(0, limits.subjects_per_hour - len(window.subjects)))
 
-    def _window(self, bucket: str) -> _Window:
-        return self._windows.setdefault(bucket, _Window())
+    def _count(self, bucket: str, minute: int, releases: int, subjects: Iterable[bytes]) -> None:
+        limits = self._limits(bucket)
+        counted = limits is None or _counts_subjects(limits)
+        self._windows[bucket].add(minute, releases, subjects if counted else ())
 
-    def _count(self, bucket: str, subjects: Sequence[bytes], minute: int) -> None:
-        window = self._window(bucket)
-        for subject in subjects:
-            window.add(minute, subject)
+    def _window(self, bucket: str, minute: int) -> _Window:
+        if minute > self._swept:  # once a minute, for all; a clock that goes back moves no window back
+            self._swept = minute
+            for name in list(self._windows):
+                self._windows[name].move_to(minute)
+                if not self._windows[name].minutes:
+                    del self._windows[name]
+        window = self._windows.get(bucket)
+        if window is None:
+            window = self._windows[bucket] = _Window(self._swept)
+        return window
+
+
+def _counts_subjects(limits: Limits) -> bool:
+    return limits.subjects_per_hour < limits.releases_per_hour
 
 
 def _minute(moment: datetime) -> int:
