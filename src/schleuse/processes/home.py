@@ -5,23 +5,30 @@ Everything a home needs is a file under it (0600 where secret), so a home can be
 
 from __future__ import annotations
 
-import hashlib
+import json
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from schleuse.config import FILE_NAME
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from schleuse.config import FILE_NAME, JournalSection
 from schleuse.environment import Environment
 from schleuse.errors import ConflictError
 from schleuse.identifiers import IK
 from schleuse.kim.directory import INSURER_ENTRY_TYPE, Entry, write_directory
 from schleuse.kim.pki import INSURER_OID, PRACTICE_OID, Algorithm, DevelopmentCA, write_private
 from schleuse.mail.passwords import hash_password
+from schleuse.processes.home_witnesses import NewWitness, create_witnesses
 
 PRACTICE_ENTRY_TYPE = 3  #: any type but 5; the practice's is not evaluated here (kim.md § 16.1)
 Step = Callable[[str], object]
+OPERATORS = ("betrieb-1", "betrieb-2")  #: two, because some orders need two persons
+#: Port of the first witness, counted from the first port or, without one, this.
+FIRST_WITNESS, FIRST_WITNESS_PORT = 9, 9490
 
 
 class HomeExistsError(ConflictError):
@@ -97,6 +104,10 @@ def create_home(folder: Path, new: NewHome, now: datetime, step: Step = lambda _
         step(f"practice {practice.name}")
         entries.append(_practice(folder, new.environment, practice, ca, now))
     write_directory(folder / "directory.json", entries)
+    for name in OPERATORS:
+        _key_pair(folder / "operators", name)
+    step("journal keys and witnesses")
+    create_witnesses(folder / "journal", new.hostname, _http(new.first_port), _witnesses(folder, new), now.year)
     step("configuration")
     write_private(folder / FILE_NAME, _configuration(new).encode())
 
@@ -107,11 +118,8 @@ def _insurer(home: Path, environment: Environment, new: NewInsurer, ca: Developm
     encryption = ca.issue_institution(new.name, telematik_id, INSURER_OID, kind="enc", now=now)
     encryption.write(folder, "enc")
     ca.issue_institution(new.name, telematik_id, INSURER_OID, kind="osig", now=now).write(folder, "osig")
-    write_private(folder / "store.key", secrets.token_bytes(32))
     _password(folder)
-    token = secrets.token_urlsafe(32)
-    write_private(folder / "feed.token", token.encode())
-    write_private(folder / "feed.token.sha256", hashlib.sha256(token.encode()).hexdigest().encode())
+    _key_pair(folder, "feed")
     address = new.address(environment)
     return Entry(telematik_id, INSURER_ENTRY_TYPE, (new.ik.value,), (address,), (encryption.certificate_der,))
 
@@ -130,6 +138,38 @@ def _practice(home: Path, environment: Environment, new: NewPractice, ca: Develo
     return Entry(telematik_id, PRACTICE_ENTRY_TYPE, (), (address,), (encryption.certificate_der,))
 
 
+def _witnesses(home: Path, new: NewHome) -> list[NewWitness]:
+    first = FIRST_WITNESS_PORT if new.first_port is None else new.first_port + FIRST_WITNESS
+    return [
+        NewWitness(
+            one.ik.value,
+            one.slug,
+            f"witness.{one.slug}{new.environment.suffix}",
+            home / _witness_folder(one),
+            f"127.0.0.1:{first + 2 * index}",
+            f"127.0.0.1:{first + 2 * index + 1}",
+        )
+        for index, one in enumerate(new.insurers)
+    ]
+
+
+def _witness_folder(new: NewInsurer) -> str:
+    return f"insurers/{new.ik}/witness"
+
+
+def _http(first_port: int | None) -> str:
+    """Where the journal is read; see `_configuration`."""
+    return JournalSection.model_validate({}).http if first_port is None else f"127.0.0.1:{first_port + 6}"
+
+
+def _key_pair(folder: Path, name: str) -> None:
+    """`NAME.key` and `NAME.pub.pem`, Ed25519 in PEM: who signs with it shows the vault who he is."""
+    key = Ed25519PrivateKey.generate()
+    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    write_private(folder / f"{name}.key", key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    write_private(folder / f"{name}.pub.pem", public)
+
+
 def _password(folder: Path) -> None:
     password = secrets.token_urlsafe(18)
     write_private(folder / "password", password.encode())
@@ -142,6 +182,8 @@ def _configuration(new: NewHome) -> str:
             "# Schleuse. Paths are relative to the folder of this file; `schleuse check-config` reports all mistakes.",
             f'environment = "{new.environment.value}"   # "production" or "test": address suffix and prefix letter',
             f'hostname = "{new.hostname}"',
+            "# Witnesses run at their insurers; these run here, so that this machine shows all of it.",
+            f"witnesses = {json.dumps([_witness_folder(one) for one in new.insurers])}",
             "",
             "[kim]",
             'tls = { certificate = "pki/tls.pem", key = "pki/tls.key" }',
@@ -153,6 +195,15 @@ def _configuration(new: NewHome) -> str:
             'submit_ca = "pki/ca.pem"',
             *_ports(new.first_port, "feed", "metrics", offset=4),
             *([f'submit = "127.0.0.1:{new.first_port}"'] if new.first_port else []),
+            "",
+            "[journal]",
+            *_ports(new.first_port, "http", "metrics", offset=6),
+            "",
+            "[vault]",
+            "# These are keys of a development PKI: the vault takes them over at its start and erases their files.",
+            "erase_key_files = true",
+            *_ports(new.first_port, "metrics", offset=8),
+            *(line for name in OPERATORS for line in _operator_lines(name)),
             *(line for insurer in new.insurers for line in _insurer_lines(new.environment, insurer)),
             *(line for practice in new.practices for line in _practice_lines(new.environment, practice)),
             "",
@@ -176,12 +227,15 @@ def _insurer_lines(environment: Environment, new: NewInsurer) -> list[str]:
         f'address = "{new.address(environment)}"',
         f'encryption = [["{folder}/enc.pem", "{folder}/enc.key"]]',
         f'signature = ["{folder}/osig.pem", "{folder}/osig.key"]',
-        f'store_key = "{folder}/store.key"',
         f'password_file = "{folder}/password"',
-        f'feed_clients = [{{ name = "{new.slug}", token_hash_file = "{folder}/feed.token.sha256" }}]',
+        f'feed_clients = [{{ name = "{new.slug}", public_key = "{folder}/feed.pub.pem" }}]',
         "",
         *_account_lines(new.address(environment), f"insurer:{new.ik}", folder),
     ]
+
+
+def _operator_lines(name: str) -> list[str]:
+    return ["", "[[operators]]", f'name = "{name}"', f'public_key = "operators/{name}.pub.pem"']
 
 
 def _practice_lines(environment: Environment, new: NewPractice) -> list[str]:

@@ -87,6 +87,7 @@ class WitnessConfig(_Section):
     post_quantum_key: File | None = None
     database: File = Field(Path("witness.sqlite"), validate_default=True)
     listen: Listen | None = None
+    metrics: Listen | None = None  # /metrics, /healthz and /readyz; on this machine only
     tls: TLS | None = None
     ca: File | None = None
     logs: tuple[LogSection, ...] = Field(min_length=1)
