@@ -1,15 +1,16 @@
 """The key encryption keys: what wraps every subject key, in memory while the vault runs, sealed on disk (§ 14.1, § 17).
 
-`kek.sealed` has all generations, each sealed under a key from a file (such as a credential of the service manager) or
-from a passphrase through scrypt. Opening one is its own check: a wrong key file is told, and never used.
+`kek.sealed` has all generations, sealed under a key from a file (such as a credential of the service manager) or under
+a passphrase through scrypt (RFC 7914). Opening them is their own check: a wrong key file is told, and never used.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
@@ -19,18 +20,25 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from schleuse.journal.disk import OsDisk, replace
 from schleuse.vault.contracts import KeyMissingError, SealBrokenError
+from schleuse.vault.memory import wipe
+
+Unlock = Literal["key", "passphrase"]
+Random = Callable[[int], bytes]
 
 FILE = "kek.sealed"
-SCRYPT_N = 2**17  #: 128 MiB and about half a second a guess (RFC 7914)
-_MINIMUM_PASSPHRASE = 12
+KEY = 32
+NONCE = 12
+SCRYPT_N, SCRYPT_R, SCRYPT_P = 2**17, 8, 1  #: 128 MiB and about half a second a guess
+_SCRYPT_MOST = 2**20
+_PASSPHRASE_LEAST = 12
 
 
 class Kek(Protocol):
-    """A key encryption key that this process may use, and perhaps cannot see (HSM). id: its generation."""
+    """Key encryption keys that this process may use, and perhaps cannot see (HSM). id: the newest generation."""
 
     @property
     def id(self) -> int:
-        """Which generation."""
+        """The generation that wraps."""
         ...
 
     @property
@@ -39,20 +47,21 @@ class Kek(Protocol):
         ...
 
     def wrap(self, nonce: bytes, plaintext: bytes, aad: bytes) -> bytes:
-        """AES-256-GCM, tag at the end. Raises KeyMissingError."""
+        """AES-256-GCM under the newest generation, tag at the end. nonce: 12 bytes. Raises KeyMissingError."""
         ...
 
-    def unwrap(self, nonce: bytes, ciphertext: bytes, aad: bytes) -> bytes:
-        """Raises SealBrokenError, KeyMissingError."""
+    def unwrap(self, nonce: bytes, ciphertext: bytes, aad: bytes, generation: int | None = None) -> bytes:
+        """The plaintext. generation: None tries all, newest first. Raises SealBrokenError, KeyMissingError."""
         ...
 
 
 class SoftwareKek:
-    """A key in this process's memory."""
+    """Keys in this process's memory. older: earlier generations, which only unwrap."""
 
-    def __init__(self, id: int, key: bytes) -> None:
+    def __init__(self, id: int, key: bytes | bytearray, older: Mapping[int, bytes | bytearray] | None = None) -> None:
         self._id = id
-        self._cipher = AESGCM(key)
+        self._ciphers = {one: AESGCM(other) for one, other in sorted((older or {}).items(), reverse=True)}
+        self._ciphers = {id: AESGCM(key), **self._ciphers}
         self._unwraps = 0
 
     @property
@@ -67,75 +76,199 @@ class SoftwareKek:
 
     def wrap(self, nonce: bytes, plaintext: bytes, aad: bytes) -> bytes:
         """See `Kek`."""
-        return self._cipher.encrypt(nonce, plaintext, aad)
+        return self._ciphers[self._id].encrypt(nonce, plaintext, aad)
 
-    def unwrap(self, nonce: bytes, ciphertext: bytes, aad: bytes) -> bytes:
+    def unwrap(self, nonce: bytes, ciphertext: bytes, aad: bytes, generation: int | None = None) -> bytes:
         """See `Kek`."""
         self._unwraps += 1
-        try:
-            return self._cipher.decrypt(nonce, ciphertext, aad)
-        except InvalidTag as cause:
-            raise SealBrokenError("a wrapped key does not open under this key encryption key") from cause
+        for cipher in self._chosen(generation):
+            try:
+                return cipher.decrypt(nonce, ciphertext, aad)
+            except (InvalidTag, ValueError):  # ValueError: a nonce of the wrong length
+                continue
+        raise SealBrokenError("a wrapped key does not open under this key encryption key")
+
+    def _chosen(self, generation: int | None) -> list[AESGCM]:
+        if generation is None:
+            return list(self._ciphers.values())
+        if generation not in self._ciphers:
+            raise no_generation(generation, self._ciphers)
+        return [self._ciphers[generation]]
 
 
-def open_kek(
-    folder: Path, unlock: Literal["key", "passphrase"], unlock_file: Path, *, must_exist: bool = False
-) -> SoftwareKek:
-    """The newest generation. Without `kek.sealed` the first is made, unless must_exist: then keys would be lost.
+def no_generation(wanted: int, known: Mapping[int, object]) -> KeyMissingError:
+    """The error for a record that is wrapped by a generation that is not here."""
+    return KeyMissingError(
+        f"a key is wrapped by generation {wanted} of the key encryption key, here are {sorted(known)};"
+        " the vault's operator restores it"
+    )
+
+
+def open_kek(folder: Path, unlock: Unlock, unlock_file: Path, *, must_exist: bool = False) -> SoftwareKek:
+    """All generations of `folder`. Without `kek.sealed` the first is made, unless must_exist: all would be lost.
 
     Raises KeyMissingError.
     """
     path = folder / FILE
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not path.exists():
         if must_exist:
-            raise KeyMissingError(f"{path} is not there, and the vault's store is; its operator restores it")
-        _make(path, unlock, unlock_file)
-    try:
-        generations = json.loads(path.read_bytes())["generations"]
-        newest = max(generations, key=lambda one: int(one["id"]))
-    except (OSError, ValueError, KeyError) as cause:
-        raise KeyMissingError(f"{path} cannot be read; its operator restores it") from cause
-    return SoftwareKek(int(newest["id"]), _unsealed(path, newest, unlock, unlock_file))
+            raise KeyMissingError(f"{path} is not there, but keys that it wraps are; the vault's operator restores it")
+        return _made(path, unlock, unlock_file)
+    keys = _opened(path, unlock, unlock_file)
+    return _software(keys)
 
 
-def _make(path: Path, unlock: str, unlock_file: Path) -> None:
+def add_generation(folder: Path, unlock: Unlock, unlock_file: Path) -> int:
+    """A new generation in `kek.sealed`, used from the next start on (§ 17: yearly). Raises KeyMissingError."""
+    path = folder / FILE
+    keys = _opened(path, unlock, unlock_file)
+    newest = max(keys) + 1
+    _write(path, {**keys, newest: os.urandom(KEY)}, unlock, unlock_file)
+    return newest
+
+
+def _made(path: Path, unlock: Unlock, unlock_file: Path) -> SoftwareKek:
+    _folder(path.parent)
     if unlock == "key" and not unlock_file.exists():
-        unlock_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        replace(OsDisk(), unlock_file, os.urandom(32))
-    salt, nonce = os.urandom(16), os.urandom(12)
-    key = os.urandom(32)
-    sealed = AESGCM(_unlocking(unlock, unlock_file, salt)).encrypt(nonce, key, _bound(1, unlock))
-    one = {"id": 1, "unlock": unlock, "salt": salt.hex(), "nonce": nonce.hex(), "sealed": sealed.hex()}
-    replace(OsDisk(), path, json.dumps({"generations": [one]}, indent=1).encode())
+        _folder(unlock_file.parent)
+        _replace(unlock_file, os.urandom(KEY))
+    _write(path, {1: os.urandom(KEY)}, unlock, unlock_file)
+    # What was written is read back: a vault must not wrap its first key under something that cannot be opened again.
+    return _software(_opened(path, unlock, unlock_file))
 
 
-def _unsealed(path: Path, one: dict[str, str], unlock: str, unlock_file: Path) -> bytes:
-    if one["unlock"] != unlock:
-        raise KeyMissingError(f"{path.name} is sealed with unlock = {one['unlock']!r}, configured is {unlock!r}")
-    key = _unlocking(unlock, unlock_file, bytes.fromhex(one["salt"]))
+def _software(keys: Mapping[int, bytearray]) -> SoftwareKek:
+    newest = max(keys)
     try:
-        return AESGCM(key).decrypt(
-            bytes.fromhex(one["nonce"]), bytes.fromhex(one["sealed"]), _bound(int(one["id"]), unlock)
-        )
-    except InvalidTag as cause:
-        raise KeyMissingError(f"{unlock_file.name} does not unlock {path}; its operator has the right one") from cause
+        return SoftwareKek(newest, keys[newest], {id: key for id, key in keys.items() if id != newest})
+    finally:
+        for key in keys.values():
+            wipe(key)
 
 
-def _bound(id: int, unlock: str) -> bytes:
-    return b"schleuse kek %d " % id + unlock.encode()
+def _write(path: Path, keys: Mapping[int, bytes | bytearray], unlock: Unlock, unlock_file: Path) -> None:
+    how: dict[str, Any] = {"with": unlock, "salt": os.urandom(16).hex()}
+    if unlock == "passphrase":
+        how |= {"n": SCRYPT_N, "r": SCRYPT_R, "p": SCRYPT_P}
+    cipher = _unlocking(how, unlock_file)
+    generations = []
+    for id, key in keys.items():
+        nonce = os.urandom(NONCE)
+        sealed = cipher.encrypt(nonce, key, _bound(how, id))
+        generations.append({"id": id, "nonce": nonce.hex(), "sealed": sealed.hex()})
+    _replace(path, json.dumps({"format": 1, "unlock": how, "generations": generations}, indent=1).encode())
 
 
-def _unlocking(unlock: str, unlock_file: Path, salt: bytes) -> bytes:
+def _opened(path: Path, unlock: Unlock, unlock_file: Path) -> dict[int, bytearray]:
     try:
-        secret = unlock_file.read_bytes()
+        how, generations = _parsed(path.read_bytes())
     except OSError as cause:
-        raise KeyMissingError(f"the unlock file {unlock_file} cannot be read ({cause.strerror})") from cause
-    if unlock == "key":
-        if len(secret) != 32:
-            raise KeyMissingError(f"the unlock file {unlock_file.name} has {len(secret)} octets, expected are 32")
-        return HKDF(hashes.SHA256(), 32, salt, b"schleuse kek").derive(secret)
-    secret = secret.strip()
-    if len(secret) < _MINIMUM_PASSPHRASE:
-        raise KeyMissingError(f"the passphrase in {unlock_file.name} has fewer than {_MINIMUM_PASSPHRASE} octets")
-    return Scrypt(salt, 32, SCRYPT_N, 8, 1).derive(secret)
+        raise KeyMissingError(
+            f"{path} cannot be read ({cause.strerror}); the vault's operator can change it"
+        ) from cause
+    except (ValueError, KeyError, TypeError):
+        # No cause: it might quote the file.
+        raise KeyMissingError(f"{path} is damaged; the vault's operator restores it from a backup") from None
+    if how["with"] != unlock:
+        raise KeyMissingError(
+            f"{path} is sealed with unlock = {how['with']!r}, configured is {unlock!r};"
+            " the vault's operator can change the configuration"
+        )
+    cipher = _unlocking(how, unlock_file)
+    keys = {id: bytearray(KEY) for id in generations}
+    for id, (nonce, sealed) in generations.items():
+        try:
+            cipher.decrypt_into(nonce, sealed, _bound(how, id), keys[id])
+        except InvalidTag as cause:
+            raise KeyMissingError(
+                f"{unlock_file} does not unlock {path}, or that is damaged; the vault's operator has the right one"
+            ) from cause
+    return keys
+
+
+def _parsed(content: bytes) -> tuple[dict[str, Any], dict[int, tuple[bytes, bytes]]]:
+    """How it is unlocked, and (nonce, sealed) by generation. Raises ValueError, KeyError, TypeError."""
+    table = json.loads(content)
+    how = table["unlock"]
+    kinds = {"key": {"with", "salt"}, "passphrase": {"with", "salt", "n", "r", "p"}}
+    if table["format"] != 1 or set(how) != kinds[how["with"]] or len(bytes.fromhex(how["salt"])) != 16:
+        raise ValueError("unknown format")
+    if how["with"] == "passphrase" and not _is_affordable(how["n"], how["r"], how["p"]):
+        raise ValueError("unknown parameters of scrypt")
+    generations = {}
+    for one in table["generations"]:
+        id, nonce, sealed = one["id"], bytes.fromhex(one["nonce"]), bytes.fromhex(one["sealed"])
+        if type(id) is not int or not 0 < id < 2**32 or id in generations:
+            raise ValueError("generations are numbers, each once")
+        if len(nonce) != NONCE or len(sealed) != KEY + 16:
+            raise ValueError("a key has 32 bytes")
+        generations[id] = nonce, sealed
+    if not generations:
+        raise ValueError("no generation")
+    return how, generations
+
+
+def _is_affordable(n: object, r: object, p: object) -> bool:
+    """Whether scrypt takes these and a damaged file cannot ask for all memory."""
+    return type(n) is int and 2 <= n <= _SCRYPT_MOST and n & (n - 1) == 0 and (r, p) == (SCRYPT_R, SCRYPT_P)
+
+
+def _bound(how: Mapping[str, Any], id: int) -> bytes:
+    return b"schleuse kek %d " % id + json.dumps(how, sort_keys=True).encode()
+
+
+def _unlocking(how: Mapping[str, Any], unlock_file: Path) -> AESGCM:
+    secret, key, salt = _secret(unlock_file), bytearray(KEY), bytes.fromhex(how["salt"])
+    try:
+        if how["with"] == "key":
+            if len(secret) != KEY:
+                raise KeyMissingError(
+                    f"{unlock_file} has {len(secret)} octets, expected are {KEY}; the vault's operator can change it"
+                )
+            HKDF(hashes.SHA256(), KEY, salt, b"schleuse kek").derive_into(secret, key)
+        else:
+            while secret and secret[-1] in b"\r\n":  # editors end the line
+                secret[-1:] = b""
+            if len(secret) < _PASSPHRASE_LEAST:
+                raise KeyMissingError(
+                    f"the passphrase in {unlock_file} has fewer than {_PASSPHRASE_LEAST} octets;"
+                    " the vault's operator can change it"
+                )
+            Scrypt(salt, KEY, how["n"], how["r"], how["p"]).derive_into(secret, key)
+        return AESGCM(key)
+    finally:
+        wipe(secret)
+        wipe(key)
+
+
+def _secret(file: Path) -> bytearray:
+    try:
+        with file.open("rb", buffering=0) as opened:
+            secret = bytearray(os.fstat(opened.fileno()).st_size)
+            read = opened.readinto(secret)
+    except OSError as cause:
+        raise KeyMissingError(
+            f"the unlock file {file} cannot be read ({cause.strerror}); the vault's operator can change it"
+        ) from cause
+    return secret[:read]
+
+
+def _folder(folder: Path) -> None:
+    if folder.exists():
+        return
+    try:
+        folder.mkdir(mode=0o700, parents=True)
+        OsDisk().sync_directory(folder.parent)
+    except OSError as cause:
+        raise KeyMissingError(
+            f"the folder {folder} cannot be made ({cause.strerror}); the vault's operator can change it"
+        ) from cause
+
+
+def _replace(path: Path, content: bytes) -> None:
+    try:
+        replace(OsDisk(), path, content)  # 0600, synced, whole or not at all
+    except OSError as cause:
+        raise KeyMissingError(
+            f"{path} cannot be written ({cause.strerror}); the vault's operator can change it"
+        ) from cause

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
@@ -10,33 +12,52 @@ from schleuse.vault.kek import Kek
 
 RECORD = 92  #: bytes of a record SK1
 KEY = 32
+NO_SHARE = bytes(KEY)  #: where the halves are not split
 _MAGIC = b"SK1\n"
-_HEADER = 32
-_NONCE = 12
+_HEADER = struct.Struct(">4sB3x16sII")  # magic, alg, subject, version, kek id
+_BODY = _HEADER.size + 12
 
 
 def derive(s_vault: bytes, share: bytes, subject: bytes, version: int) -> bytes:
-    """SK of one subject and version, 32 bytes. share: S_journal, zeros where the halves are not split."""
+    """SK of one subject (16 bytes) and version, 32 bytes. share: S_journal, or `NO_SHARE`."""
+    if (len(s_vault), len(share), len(subject)) != (KEY, KEY, 16):
+        raise ValueError("both halves of a subject key have 32 bytes, its subject has 16")
     return HKDF(hashes.SHA256(), KEY, share, _MAGIC + subject + version.to_bytes(4)).derive(s_vault)
 
 
 def seal_sk1(kek: Kek, subject: bytes, version: int, s_vault: bytes, nonce: bytes) -> bytes:
-    """The record, 92 bytes. nonce: 12 fresh random bytes."""
-    header = _MAGIC + b"\x01\0\0\0" + subject + version.to_bytes(4) + kek.id.to_bytes(4)
+    """The record, 92 bytes, wrapped by the newest generation. nonce: 12 fresh random bytes. Raises KeyMissingError."""
+    if (len(s_vault), len(subject), len(nonce)) != (KEY, 16, 12):
+        raise ValueError("the vault's half of a subject key has 32 bytes, its subject 16, a nonce 12")
+    header = _HEADER.pack(_MAGIC, 1, subject, version, kek.id)
     return header + nonce + kek.wrap(nonce, s_vault, header)
 
 
 def open_sk1(kek: Kek, record: bytes, subject: bytes, version: int) -> bytes:
-    """S_vault. Raises SealBrokenError for any other record than the one of this subject and version."""
-    header = record[:_HEADER]
-    expected = _MAGIC + b"\x01\0\0\0" + subject + version.to_bytes(4)
-    if len(record) != RECORD or header[:28] != expected:
-        raise SealBrokenError("a key record SK1 is not the one of this subject and version")
-    return kek.unwrap(record[_HEADER : _HEADER + _NONCE], record[_HEADER + _NONCE :], header)
+    """S_vault, 32 bytes.
+
+    Raises SealBrokenError for any other record than the one of this subject and version, KeyMissingError.
+    """
+    generation = kek_id(record)
+    header = _HEADER.pack(_MAGIC, 1, subject, version, generation)
+    if record[: _HEADER.size] != header or len(subject) != 16:
+        raise SealBrokenError("a key record SK1 is of another subject or version; the vault's store is damaged")
+    return kek.unwrap(record[_HEADER.size : _BODY], record[_BODY:], header, generation)
+
+
+def rewrap(kek: Kek, record: bytes, nonce: bytes) -> bytes | None:
+    """The same key under the newest generation; None if that wraps it already (§ 17). nonce: 12 fresh random bytes.
+
+    Raises SealBrokenError, KeyMissingError.
+    """
+    if kek_id(record) == kek.id:
+        return None
+    _, _, subject, version, _ = _HEADER.unpack_from(record)
+    return seal_sk1(kek, subject, version, open_sk1(kek, record, subject, version), nonce)
 
 
 def kek_id(record: bytes) -> int:
-    """Which key encryption key wraps the record. Raises SealBrokenError."""
+    """Which generation of the key encryption key wraps the record. Raises SealBrokenError."""
     if len(record) != RECORD or record[:8] != _MAGIC + b"\x01\0\0\0":
-        raise SealBrokenError("these bytes are no key record SK1")
+        raise SealBrokenError("these bytes are no key record SK1; the vault's store is damaged")
     return int.from_bytes(record[28:32])

@@ -11,6 +11,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from schleuse.errors import MalformedError
 from schleuse.vault.contracts import SealBrokenError
+from schleuse.vault.kek import Random
+from schleuse.vault.memory import wipe
 
 MAX_PLAINTEXT = 16 << 20  #: one shot of AES-GCM; larger objects are not ours yet
 OVERHEAD = 124 + 16
@@ -36,21 +38,33 @@ class Header:
 
 
 def seal_container(
-    sk: bytes, *, subject: bytes, key_version: int, object_id: bytes, object_version: int, plaintext: bytes
+    sk: bytes,
+    *,
+    subject: bytes,
+    key_version: int,
+    object_id: bytes,
+    object_version: int,
+    plaintext: bytes,
+    random: Random = os.urandom,
 ) -> bytes:
-    """Raises TooLargeError."""
+    """A container under SK (32 bytes). random: gives the content's key and both nonces. Raises TooLargeError."""
     if len(plaintext) > MAX_PLAINTEXT:
         raise TooLargeError(f"a container holds at most {MAX_PLAINTEXT} bytes, not {len(plaintext)}")
-    nonces = os.urandom(24)
-    bound = _HEADER.pack(_MAGIC, 1, object_id, object_version, subject, key_version)
-    dek = os.urandom(32)
-    head = bound + nonces[:12] + AESGCM(sk).encrypt(nonces[:12], dek, bound) + nonces[12:]
-    return head + AESGCM(dek).encrypt(nonces[12:], plaintext, head)
+    if (len(sk), len(subject), len(object_id)) != (32, 16, 16):
+        raise ValueError("a subject key has 32 bytes, a subject and an object have 16")
+    dek = bytearray(random(32))
+    try:
+        bound = _HEADER.pack(_MAGIC, 1, object_id, object_version, subject, key_version)
+        wrap_nonce, data_nonce = random(12), random(12)
+        head = bound + wrap_nonce + AESGCM(sk).encrypt(wrap_nonce, dek, bound) + data_nonce
+        return head + AESGCM(dek).encrypt(data_nonce, plaintext, head)
+    finally:
+        wipe(dek)
 
 
 def parse_header(container: bytes) -> Header:
     """Raises SealBrokenError for bytes that are no container."""
-    if len(container) < OVERHEAD or container[:8] != _MAGIC + b"\x01\0\0\0":
+    if not OVERHEAD <= len(container) <= OVERHEAD + MAX_PLAINTEXT or container[:8] != _MAGIC + b"\x01\0\0\0":
         raise SealBrokenError("these bytes are no container VE1")
     _, _, object_id, object_version, subject, key_version = _HEADER.unpack_from(container)
     return Header(object_id, object_version, subject, key_version)
@@ -59,8 +73,11 @@ def parse_header(container: bytes) -> Header:
 def open_container(sk: bytes, container: bytes) -> bytes:
     """The content. Raises SealBrokenError."""
     parse_header(container)
+    dek = bytearray(32)
     try:
-        dek = AESGCM(sk).decrypt(container[52:64], container[64:112], container[:_BOUND])
+        AESGCM(sk).decrypt_into(container[52:64], container[64:112], container[:_BOUND], dek)
         return AESGCM(dek).decrypt(container[112:124], container[124:], container[:124])
     except InvalidTag as cause:
         raise SealBrokenError("a container does not open: it is damaged or not of this person's key") from cause
+    finally:
+        wipe(dek)
