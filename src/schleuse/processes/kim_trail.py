@@ -7,11 +7,11 @@ from collections.abc import Callable
 from datetime import datetime
 
 from schleuse.clock import Now
-from schleuse.errors import RefusedError, UnavailableError
+from schleuse.errors import MalformedError, RefusedError, UnavailableError
 from schleuse.identifiers import IK
 from schleuse.journal.entry import NOTHING, Entry, Kind, Purpose, Result
 from schleuse.journal.opening import object_commitment
-from schleuse.kim.accounts import Accounts, mailbox_user
+from schleuse.kim.accounts import Accounts, BadUserNameError, mailbox_user
 from schleuse.kim.store import Acceptance, MailStore
 from schleuse.mail.passwords import Outcome, Passwords, TooManyGuessesError
 from schleuse.processes.trail import AT_ONCE, ON_TIME, PLATFORM, Act, Trail, new_event
@@ -89,7 +89,7 @@ class ToldLogins:
         """As `Passwords.authenticate`."""
         try:
             account = await self._logins.authenticate(user, password, peer)
-        except TooManyGuessesError as error:
+        except (TooManyGuessesError, MalformedError) as error:
             self._tell(user, peer, error)
             raise
         self._tell(user, peer, account if account is not None else RefusedError("wrong"))
@@ -104,10 +104,9 @@ class ToldLogins:
         if isinstance(outcome, str):
             act = Act(self._tenant(outcome), Kind.LOGIN, Result.GRANTED, Purpose.OPERATION, outcome, {"peer": peer})
             self._trail.tell(act)
-        elif isinstance(outcome, RefusedError | TooManyGuessesError):
-            account = self._accounts.get(mailbox_user(user))
+        elif isinstance(outcome, RefusedError | MalformedError | TooManyGuessesError):
             # A name that is no account may be anything, even a password typed into the wrong field.
-            name = account.address if account else "unknown account"
+            name = self._known(user) or "unknown account"
             if self._denials.told(name, self._now()):
                 self._failed(name, peer, None)
 
@@ -116,6 +115,13 @@ class ToldLogins:
             self._tenant(name), Kind.LOGIN_FAILED, Result.DENIED, Purpose.OPERATION, name, {"peer": peer}, count=count
         )
         self._trail.tell(act)
+
+    def _known(self, user: str) -> str | None:
+        try:
+            account = self._accounts.get(mailbox_user(user))
+        except BadUserNameError:
+            return None
+        return account.address if account else None
 
     def _tenant(self, name: str) -> str:
         account = self._accounts.get(name)
