@@ -1,7 +1,8 @@
-"""Who asks, in his own words: a short token signed with his Ed25519 key (journal.md § 14.2 step 1; decision 0017).
+"""Who asks, in his own words: a short token signed with the asker's Ed25519 key (journal.md § 14.2, decision 0017).
 
-A JWT (RFC 7519, EdDSA of RFC 8037) for one purpose at one insurer, at most five minutes old. It also names the request
-(`htm` and `htu` as in RFC 9449), so that whoever sees it can ask for this one thing only.
+A JWT (RFC 7519, EdDSA of RFC 8037) for one insurer, one purpose and one thing, at most five minutes old. The thing of
+an insurer's system is a request, named by `htm` and `htu` as in DPoP (RFC 9449 § 4.2), so that whoever sees the token
+can ask for this one document only. The thing of an operator's order is its act and the digest of its object.
 """
 
 from __future__ import annotations
@@ -9,25 +10,38 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
 
 import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
 from schleuse.errors import UnavailableError
 from schleuse.identifiers import IK, BadIKError
-from schleuse.vault.contracts import BadTokenError
+from schleuse.vault.contracts import BadRequestError, BadTokenError
 
-Purpose = Literal["feed", "erase", "opening"]
+#: "feed": an insurer's system reads. The others are orders of operators.
+Purpose = Literal["feed", "erase", "opening", "import"]
 
-LIFETIME = timedelta(minutes=2)
-LONGEST = timedelta(minutes=5)
-LEEWAY = timedelta(seconds=30)
+LIFETIME = timedelta(minutes=2)  #: of the tokens that we make
+LONGEST = timedelta(minutes=5)  #: of those that we take
+LEEWAY = timedelta(seconds=30)  #: between the clocks of maker and verifier
 MAX_TOKEN = 4096
-_REQUIRED = ("iss", "aud", "iat", "exp", "jti", "ik", "purpose", "htm", "htu")
+_TEXTS = ("iss", "aud", "jti", "ik", "purpose", "htm", "htu")
+_OPTIONS: Any = {
+    "require": [*_TEXTS, "iat", "exp"],
+    "strict_aud": True,
+    # Times are judged below, by the clock that the caller gives.
+    "verify_exp": False,
+    "verify_iat": False,
+    "verify_nbf": False,
+}
+#: How `eau.filing.context` begins; the vault reads whose document it is from the same octets that it opens with.
+_CONTEXT = b"schleuse eau"
 
 
 class TokenKeyError(UnavailableError):
@@ -53,10 +67,29 @@ def audience(hostname: str) -> str:
     return f"schleuse:{hostname}"
 
 
+def document_request(ik: IK, name: str) -> tuple[str, str]:
+    """Method and path (htm, htu) under which the feed serves a document. name: Dokumenten-ID as the events have it."""
+    return "GET", f"/v1/{ik}/eau/{quote(name, safe=':')}"
+
+
+def fetch_request(context: bytes) -> tuple[str, str]:
+    """The request that a token must be for to open what is bound to this context. Raises BadRequestError.
+
+    Taken from the context and not from the caller, who could otherwise use one document's token for another.
+    """
+    try:
+        start, ik, name, _form = context.split(b"\0")
+        if start == _CONTEXT:
+            return document_request(IK(ik.decode("ascii")), name.decode())
+    except (ValueError, BadIKError):
+        pass
+    raise BadRequestError("a context of a document is four parts: what it is, insurer, Dokumenten-ID and form")
+
+
 def make_token(
     key: Ed25519PrivateKey, name: str, ik: IK, aud: str, purpose: Purpose, what: tuple[str, str], now: datetime
 ) -> str:
-    """name: of the key's owner, as configured. what: ("GET", "/v1/109…/eau/urn:uuid:…") for the feed."""
+    """name: of the key's owner, as configured. what: ("GET", "/v1/109…/eau/urn:uuid:…") for the feed, without query."""
     claims = {
         "iss": name,
         "aud": aud,
@@ -74,47 +107,49 @@ def make_token(
 def verify_token(
     token: str, keys: Mapping[tuple[str, str], Ed25519PublicKey], *, aud: str, purpose: Purpose, now: datetime
 ) -> Claims:
-    """keys: by (name, IK); an operator's stands under (name, ""). Raises BadTokenError, which quotes no token."""
+    """keys: of insurers' systems by (name, IK), of operators by (name, ""). Raises BadTokenError, which quotes nothing.
+
+    The caller compares `what` with what is asked of it.
+    """
     if len(token) > MAX_TOKEN:
         raise BadTokenError(f"a token has at most {MAX_TOKEN} characters")
     try:
         unverified = jwt.decode(token, options={"verify_signature": False})
-        name, ik = unverified.get("iss"), unverified.get("ik")
-        key = keys.get((str(name), str(ik))) or keys.get((str(name), ""))
+        # A system may only read, and only at its insurer; an operator may only order.
+        key = keys.get((str(unverified.get("iss")), str(unverified.get("ik")) if purpose == "feed" else ""))
         if key is None:
-            raise BadTokenError("no key is known for the token's issuer at this insurer; the operator configures it")
-        # Times are judged below by our own clock, which tests and the vault share.
-        options: Any = {"require": list(_REQUIRED), "verify_exp": False, "verify_iat": False, "verify_nbf": False}
-        claims = jwt.decode(token, key, algorithms=["EdDSA"], audience=aud, options=options)
+            raise BadTokenError(f"no key for {purpose} is configured for this token's issuer at its insurer")
+        claims = jwt.decode(token, key, algorithms=["EdDSA"], audience=aud, options=_OPTIONS)
         return _judged(claims, purpose, now)
-    except (jwt.PyJWTError, BadIKError, ValueError, TypeError, OverflowError, RecursionError) as cause:
-        raise BadTokenError(
-            f"expected a JWT signed with EdDSA for {aud} and {purpose}; found another ({type(cause).__name__})"
-        ) from cause
+    except (jwt.PyJWTError, BadIKError, ValueError, RecursionError) as cause:
+        found = type(cause).__name__
+        raise BadTokenError(f"expected a JWT signed with EdDSA for {aud} and {purpose}; found: {found}") from cause
 
 
 def _judged(claims: Mapping[str, Any], purpose: Purpose, now: datetime) -> Claims:
-    issued, expires = int(claims["iat"]), int(claims["exp"])
-    leeway, at = LEEWAY.total_seconds(), now.timestamp()
-    if not issued - leeway <= at <= expires + leeway or expires - issued > LONGEST.total_seconds():
-        raise BadTokenError("the token is not valid now, or for longer than five minutes; make a new one, check clocks")
+    issued, expires = claims["iat"], claims["exp"]
+    if not all(isinstance(claims[name], str) and claims[name] for name in _TEXTS):
+        raise BadTokenError(f"the claims {', '.join(_TEXTS)} of a token are texts")
+    if not (type(issued) is int and type(expires) is int):
+        raise BadTokenError("iat and exp of a token are whole seconds since 1970")
+    leeway = int(LEEWAY.total_seconds())
+    if not 0 < expires - issued <= LONGEST.total_seconds():
+        raise BadTokenError("a token expires after it was issued, by at most five minutes")
+    if not issued - leeway <= now.timestamp() < expires + leeway:
+        raise BadTokenError("the token is not valid now; make a new one, and compare the clocks")
     if claims["purpose"] != purpose:
         raise BadTokenError(f"the token is not for {purpose}")
-    return Claims(
-        str(claims["iss"]),
-        IK(str(claims["ik"])),
-        purpose,
-        str(claims["jti"]),
-        (str(claims["htm"]), str(claims["htu"])),
-        datetime.fromtimestamp(expires, now.tzinfo),
-    )
+    ik, what = IK(claims["ik"]), (claims["htm"], claims["htu"])
+    if purpose == "feed" and not what[1].startswith(f"/v1/{ik}/"):
+        raise BadTokenError("the path of a token (htu) is not one of its insurer (ik)")
+    return Claims(claims["iss"], ik, purpose, claims["jti"], what, datetime.fromtimestamp(expires, UTC))
 
 
 def read_public_key(path: Path) -> Ed25519PublicKey:
     """Raises TokenKeyError."""
     try:
         key = load_pem_public_key(path.read_bytes())
-    except (OSError, ValueError) as cause:
+    except (OSError, ValueError, UnsupportedAlgorithm) as cause:
         raise TokenKeyError(f"{path.name} cannot be read as a public key in PEM") from cause
     if not isinstance(key, Ed25519PublicKey):
         raise TokenKeyError(f"{path.name} is no Ed25519 key")
@@ -125,8 +160,8 @@ def read_token_key(path: Path) -> Ed25519PrivateKey:
     """The asker's own key. Raises TokenKeyError."""
     try:
         key = load_pem_private_key(path.read_bytes(), None)
-    except (OSError, ValueError, TypeError) as cause:
-        raise TokenKeyError(f"{path.name} cannot be read as a private key in PEM") from cause
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as cause:
+        raise TokenKeyError(f"{path.name} cannot be read as a private key in PEM without a passphrase") from cause
     if not isinstance(key, Ed25519PrivateKey):
         raise TokenKeyError(f"{path.name} is no Ed25519 key")
     return key
