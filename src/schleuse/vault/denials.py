@@ -1,4 +1,4 @@
-"""Refusals that would flood the log become one entry with a count (journal.md § 14.4)."""
+"""Refusals that would flood the log become one entry with a count (journal.md § 14.4, ext 3)."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ class _Seen:
 
 
 class Denials:
-    """Counts refusals by actor. Not thread-safe beyond what the interpreter lock gives; a lost count is one refusal."""
+    """Counts refusals by actor and minute. For one thread, or an event loop."""
 
     def __init__(self, single_per_minute: int = SINGLE_PER_MINUTE) -> None:
         self._limit = single_per_minute
         self._seen: dict[str, _Seen] = {}
 
     def told(self, actor: str, now: datetime) -> bool:
-        """Whether this refusal gets an entry of its own; if not, it is in a later one of `due`."""
-        minute = int(now.timestamp()) // 60
+        """Whether this refusal gets an entry of its own; if not, it is in a later count of `due`."""
+        minute = _minute(now)
         seen = self._seen.setdefault(actor, _Seen(minute))
-        if seen.minute != minute:
+        if seen.minute < minute:  # a clock that goes back gives no new hundred
             seen.minute, seen.single = minute, 0
         if seen.single < self._limit:
             seen.single += 1
@@ -35,10 +35,20 @@ class Denials:
         return False
 
     def due(self, now: datetime) -> list[tuple[str, int]]:
-        """(actor, count) of what was coalesced since the last call. Call it once a minute and at the end."""
+        """(actor, count) of what was coalesced since the last call. Call it once a minute, and at the end.
+
+        Whoever calls writes the entries; if that fails, he gives the counts back with `again`.
+        """
         found = [(actor, seen.coalesced) for actor, seen in self._seen.items() if seen.coalesced]
-        for actor, _ in found:
-            self._seen[actor].coalesced = 0
-        minute = int(now.timestamp()) // 60
-        self._seen = {actor: seen for actor, seen in self._seen.items() if seen.minute >= minute - 1}
+        for seen in self._seen.values():
+            seen.coalesced = 0
+        self._seen = {actor: seen for actor, seen in self._seen.items() if seen.minute >= _minute(now)}
         return found
+
+    def again(self, actor: str, count: int, now: datetime) -> None:
+        """Count refusals once more whose entry could not be written."""
+        self._seen.setdefault(actor, _Seen(_minute(now))).coalesced += count
+
+
+def _minute(moment: datetime) -> int:
+    return int(moment.timestamp()) // 60
