@@ -17,9 +17,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schleuse.eau.filing import context
 from schleuse.identifiers import IK
-from schleuse.vault.contracts import BadRequestError, BadTokenError
+from schleuse.vault.contracts import BadTokenError
 from schleuse.vault.tokens import (
     LIFETIME,
     MAX_TOKEN,
@@ -27,8 +26,6 @@ from schleuse.vault.tokens import (
     Purpose,
     TokenKeyError,
     audience,
-    document_request,
-    fetch_request,
     make_token,
     read_public_key,
     read_token_key,
@@ -38,7 +35,7 @@ from schleuse.vault.tokens import (
 NOON = datetime(2026, 2, 2, 12, tzinfo=UTC)
 AN_INSURER, ANOTHER_INSURER = IK("109500969"), IK("104212059")
 HERE = audience("schleuse.example")
-A_DOCUMENT = document_request(AN_INSURER, "urn:uuid:1")
+A_DOCUMENT = "GET", f"/v1/{AN_INSURER}/eau/urn:uuid:1"
 KEY, OPERATOR_KEY = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
 KEYS: Mapping[tuple[str, str], Ed25519PublicKey] = {
     ("benefits", AN_INSURER.value): KEY.public_key(),
@@ -148,7 +145,7 @@ def test_no_token_lives_longer_than_five_minutes_or_less_than_none(seconds: int)
 def test_an_operator_cannot_read_documents_and_a_system_cannot_order() -> None:
     for ik in (AN_INSURER, ANOTHER_INSURER):
         with pytest.raises(BadTokenError, match="no key for feed"):
-            verify(make_token(OPERATOR_KEY, "lead", ik, HERE, "feed", document_request(ik, "x"), NOON))
+            verify(make_token(OPERATOR_KEY, "lead", ik, HERE, "feed", ("GET", f"/v1/{ik}/eau"), NOON))
     with pytest.raises(BadTokenError, match="no key for erase"):
         verify(make_token(KEY, "benefits", AN_INSURER, HERE, "erase", ("ERASE", "0"), NOON), "erase")
     with pytest.raises(BadTokenError, match="not for erase"):
@@ -170,7 +167,7 @@ def test_a_signature_of_another_key_or_algorithm_or_of_none_is_refused() -> None
 def test_a_claim_changed_after_signing_is_noticed() -> None:
     header, body, signature = signed().split(".")
     claims = json.loads(base64.urlsafe_b64decode(body + "=="))
-    claims["htu"] = document_request(AN_INSURER, "urn:uuid:2")[1]
+    claims["htu"] = f"/v1/{AN_INSURER}/eau/urn:uuid:2"
     changed = base64.urlsafe_b64encode(json.dumps(claims).encode()).rstrip(b"=").decode()
     with pytest.raises(BadTokenError, match="InvalidSignature"):
         verify(f"{header}.{changed}.{signature}")
@@ -191,30 +188,6 @@ def test_deep_or_long_nonsense_is_refused_and_not_quoted() -> None:
         with pytest.raises(BadTokenError) as caught:
             verify(text)
         assert len(str(caught.value)) < 200
-
-
-# --- the request that a document's context asks for ---
-
-
-def test_the_vault_reads_the_request_from_the_context_that_it_opens_with() -> None:
-    for form in ("xml", "p7s"):
-        assert fetch_request(context(AN_INSURER, "urn:uuid:1", form)) == A_DOCUMENT
-    assert fetch_request(context(AN_INSURER, "2026/02 ä?", "xml"))[1].endswith("/eau/2026%2F02%20%C3%A4%3F")
-
-
-@pytest.mark.parametrize(
-    "parts",
-    [
-        [b""],
-        [b"other", b"109500969", b"x", b"xml"],
-        [b"schleuse eau", b"123", b"x", b"xml"],
-        [b"schleuse eau", b"109500969", b"\xff", b"xml"],
-        [b"schleuse eau", b"109500969", b"x", b"y", b"xml"],
-    ],
-)
-def test_a_context_that_is_none_of_a_document_names_no_request(parts: list[bytes]) -> None:
-    with pytest.raises(BadRequestError):
-        fetch_request(b"\0".join(parts))
 
 
 # --- key files ---

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import quote
 
 import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -22,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key, l
 
 from schleuse.errors import UnavailableError
 from schleuse.identifiers import IK, BadIKError
-from schleuse.vault.contracts import BadRequestError, BadTokenError
+from schleuse.vault.contracts import BadTokenError
 
 #: "feed": an insurer's system reads. The others are orders of operators.
 Purpose = Literal["feed", "erase", "opening", "import"]
@@ -40,8 +39,6 @@ _OPTIONS: Any = {
     "verify_iat": False,
     "verify_nbf": False,
 }
-#: How `eau.filing.context` begins; the vault reads whose document it is from the same octets that it opens with.
-_CONTEXT = b"schleuse eau"
 
 
 class TokenKeyError(UnavailableError):
@@ -67,29 +64,13 @@ def audience(hostname: str) -> str:
     return f"schleuse:{hostname}"
 
 
-def document_request(ik: IK, name: str) -> tuple[str, str]:
-    """Method and path (htm, htu) under which the feed serves a document. name: Dokumenten-ID as the events have it."""
-    return "GET", f"/v1/{ik}/eau/{quote(name, safe=':')}"
-
-
-def fetch_request(context: bytes) -> tuple[str, str]:
-    """The request that a token must be for to open what is bound to this context. Raises BadRequestError.
-
-    Taken from the context and not from the caller, who could otherwise use one document's token for another.
-    """
-    try:
-        start, ik, name, _form = context.split(b"\0")
-        if start == _CONTEXT:
-            return document_request(IK(ik.decode("ascii")), name.decode())
-    except (ValueError, BadIKError):
-        pass
-    raise BadRequestError("a context of a document is four parts: what it is, insurer, Dokumenten-ID and form")
-
-
 def make_token(
     key: Ed25519PrivateKey, name: str, ik: IK, aud: str, purpose: Purpose, what: tuple[str, str], now: datetime
 ) -> str:
-    """name: of the key's owner, as configured. what: ("GET", "/v1/109…/eau/urn:uuid:…") for the feed, without query."""
+    """name: of the key's owner, as configured.
+
+    what: for the feed, method and path ("GET", "/v1/109…/eau/urn:uuid:…"), without query, percent-decoded.
+    """
     claims = {
         "iss": name,
         "aud": aud,
