@@ -21,11 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from schleuse.config import Config, host_and_port, read_config
 from schleuse.environment import Environment
 from schleuse.holding.reconcile import Reconciliation
 from schleuse.identifiers import IK
+from schleuse.journal.entry import Entry, parse_entry
+from schleuse.journal.tiles import bundles_of, split_bundle
 from schleuse.kim.directory import DirectoryFile
 from schleuse.mail.smime.trust import TrustStore
 from schleuse.practice.documents import Insurer
@@ -38,8 +41,12 @@ from schleuse.practice.outbox import Order, Prepared, hand_over, prepare
 from schleuse.practice.transport import MailServerError, Reply, Server, mailbox, submission
 from schleuse.processes.conservation import check_conservation
 from schleuse.processes.home import NewHome, NewInsurer, NewPractice, create_home
+from schleuse.vault.tokens import audience, make_token, read_token_key
 
 PATIENCE = 120.0
+ROLES = ("journal", "vault", "kim", "eau")
+#: Of a home with two insurers: kim, eau, journal, vault, and two for each witness.
+PORTS = 13
 ROOT = Path(__file__).parents[2]
 INSURERS = (NewInsurer(IK("109900011"), "Kasse Eins", "eins"), NewInsurer(IK("109900022"), "Kasse Zwei", "zwei"))
 PRACTICE = NewPractice("praxis", "Praxis Test")
@@ -76,6 +83,19 @@ def until(condition: Callable[[], bool], what: str, seconds: float = PATIENCE) -
         time.sleep(0.05)
 
 
+class Signed(httpx.Auth):
+    """Signs a token for each request, as an insurer's system does."""
+
+    def __init__(self, key: Ed25519PrivateKey, name: str, ik: IK, aud: str) -> None:
+        self._key, self._name, self._ik, self._aud = key, name, ik, aud
+
+    def auth_flow(self, request: httpx.Request) -> Iterator[httpx.Request]:  # type: ignore[override]
+        what = (request.method, request.url.path)
+        token = make_token(self._key, self._name, self._ik, self._aud, "feed", what, datetime.now(UTC))
+        request.headers["Authorization"] = f"Bearer {token}"
+        yield request
+
+
 @dataclass
 class Platform:
     """Starts and kills roles; speaks to them only over their ports and files."""
@@ -97,16 +117,16 @@ class Platform:
         log.close()
 
     def ready(self, role: str) -> bool:
-        listen = self.config.kim.metrics if role == "kim" else self.config.eau.metrics
+        listen = getattr(self.config, role).metrics
         try:
             return httpx.get(f"http://{listen}/readyz", timeout=2).status_code == 200
         except httpx.HTTPError:
             return False
 
     def start_all(self) -> None:
-        for role in ("kim", "eau"):
+        for role in ROLES:
             self.start(role)
-        for role in ("kim", "eau"):
+        for role in ROLES:
             until(lambda role=role: self.ready(role), f"{role} to be ready\n{self.log(role)}")  # type: ignore[misc]
 
     def kill(self, role: str) -> None:
@@ -201,11 +221,11 @@ class Platform:
     # --- an insurer's system ----------------------------------------------------------------
 
     def feed(self, insurer: int = 0) -> httpx.Client:
-        ik = self.config.insurers[insurer].ik
-        token = (self.home / "insurers" / ik / "feed.token").read_text()
+        chosen = self.config.insurers[insurer]
+        key = read_token_key(self.home / "insurers" / chosen.ik / "feed.key")
         return httpx.Client(
-            base_url=f"https://{self.config.eau.feed}/v1/{ik}/",
-            headers={"Authorization": f"Bearer {token}"},
+            base_url=f"https://{self.config.eau.feed}/v1/{chosen.ik}/",
+            auth=Signed(key, chosen.feed_clients[0].name, IK(chosen.ik), audience(self.config.hostname)),
             verify=ssl.create_default_context(cafile=str(self.config.eau.submit_ca)),
             timeout=30,
         )
@@ -230,6 +250,43 @@ class Platform:
                     return found
                 found.extend(page["events"])
 
+    # --- a journal's reader -----------------------------------------------------------------
+
+    def entries(self, insurer: int = 0) -> list[Entry]:
+        """All entries of the insurer's log that are durable now."""
+        origin = f"journal.{self.config.hostname}/{self.config.insurers[insurer].ik}/{datetime.now(UTC).year}"
+        base = f"http://{self.config.journal.http}/{origin.partition('/')[2]}"
+        found: list[Entry] = []
+        with httpx.Client(timeout=30) as client:
+            size = int(client.get(f"{base}/pending").text.split("\n")[1])
+            for bundle in bundles_of(size):
+                answer = client.get(f"{base}/{bundle.path}").raise_for_status()
+                found += map(parse_entry, split_bundle(bundle, answer.content))
+        return found
+
+    def start_witness(self, insurer: int) -> None:
+        """The witness of an insurer, as its own process."""
+        folder = self.home / "insurers" / self.config.insurers[insurer].ik / "witness"
+        log = (self.home / f"witness-{insurer}.log").open("ab")
+        self.processes[f"witness-{insurer}"] = subprocess.Popen(
+            [sys.executable, "-m", "schleuse", "witness", "run", "--config", str(folder)],
+            env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        log.close()
+
+    def command(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """`./schleuse WORDS` as an operator types it."""
+        return subprocess.run(
+            [sys.executable, "-m", "schleuse", *words],
+            env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "SCHLEUSE_LANG": "en"},
+            capture_output=True,
+            text=True,
+            check=check,
+        )
+
     # --- an auditor -------------------------------------------------------------------------
 
     def conservation(self) -> Reconciliation:
@@ -243,11 +300,15 @@ class Platform:
 def platform(base: Path, folder: Path, changes: Mapping[str, str] | None = None) -> Iterator[Platform]:
     """A platform on a copy of the base home. changes: text of the configuration to replace."""
     shutil.copytree(base, folder, dirs_exist_ok=True)
-    first = free_ports(6)
+    first = free_ports(PORTS)
     file = folder / "schleuse.toml"
+    for one in (file, *folder.glob("journal/policies/*"), *folder.glob("insurers/*/witness/*")):
+        if one.suffix not in {".key", ".sqlite"} and one.is_file():
+            text = one.read_text()
+            for offset in range(PORTS):
+                text = text.replace(f"127.0.0.1:{10000 + offset}", f"127.0.0.1:{first + offset}")
+            one.write_text(text)
     text = file.read_text()
-    for offset in range(6):
-        text = text.replace(f'"127.0.0.1:{10000 + offset}"', f'"127.0.0.1:{first + offset}"')
     for old, new in (changes or {}).items():
         assert old in text, old
         text = text.replace(old, new)
