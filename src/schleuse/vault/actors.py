@@ -1,4 +1,4 @@
-"""Who may do what at the vault: a closed table. The kernel says which user asks, the configuration which role that is."""
+"""Who may do what at the vault: a closed table. The kernel says which user asks, the configuration in which role."""
 
 from __future__ import annotations
 
@@ -23,10 +23,14 @@ class Operation(StrEnum):
     STATUS = "status"
     ERASE = "erase"
     OPENING = "opening"
+    IMPORT = "import"
 
 
 #: Orders of persons (ERASE, OPENING) come through a role and are judged by the token that comes with them.
-_MAY: Mapping[str, frozenset[Operation]] = {"eau": frozenset(Operation)}
+_MAY: Mapping[str, frozenset[Operation]] = {
+    "eau": frozenset(Operation),
+    "operator": frozenset({Operation.STATUS, Operation.ERASE, Operation.OPENING, Operation.IMPORT}),
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """The bytes of the vault's socket: pipelined, as the journal's (journal.md § 13), with wider lengths (decision 0016).
 
-Request: u32 length of the body, u16 operation, u64 request id, body. Reply: u32 length, u8 status, u64 request id, body.
-Bodies are MessagePack of the structures here. Status 0: the answer. Status 1: an `Refusal`, which keeps its class.
+Request: u32 length of the body, u16 operation, u64 request id, body. Reply: u64 request id, u8 status, u32 length of
+the body, body. Bodies are MessagePack of the structures here. Status 0: the answer. Status 1: a `Refusal`, which keeps
+its class.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from schleuse.database import DatabaseCorruptError, DatabaseTooNewError, DatabaseUnavailableError
 from schleuse.errors import ConflictError, CorruptError, Error, MalformedError, RefusedError, UnavailableError
 from schleuse.vault.contracts import (
     BadRequestError,
@@ -27,12 +29,15 @@ from schleuse.vault.contracts import (
     UnwrapFailedError,
     VaultUnavailableError,
 )
+from schleuse.vault.ledger import UnsettledError
 from schleuse.vault.ve1 import TooLargeError
 
 REQUEST = struct.Struct(">IHQ")
-REPLY = struct.Struct(">IBQ")
-#: A batch of 64 documents of 1 MiB fits. Longer ones are no request.
-MAX_BODY = 96 << 20
+REPLY = struct.Struct(">QBI")
+#: Of a request, in octets: some thousand documents of the usual 25 KB. What is longer is no request.
+MAX_REQUEST = 64 << 20
+#: Of a reply: containers are a little longer than what is in them.
+MAX_REPLY = 2 * MAX_REQUEST
 DONE, REFUSED = 0, 1
 
 _T = TypeVar("_T")
@@ -53,10 +58,14 @@ class Ask(IntEnum):
     ERASE = 10
     OPENING = 11
     STATUS = 12
+    IMPORT = 13
 
 
-class _Body(msgspec.Struct, array_like=True, forbid_unknown_fields=True, frozen=True):
-    pass
+class _Body(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """A tuple on the wire."""
+
+    def __repr__(self) -> str:  # of persons and keys nothing may be printed
+        return f"<{type(self).__name__}>"
 
 
 class Insurer(_Body):
@@ -162,10 +171,11 @@ class Opening(_Body):
 
 
 class Nothing(_Body):
-    """STATUS -> JSON object"""
+    """STATUS -> JSON object, IMPORT -> list[dict[str, str]]"""
 
 
-_ERRORS: Mapping[str, type[Error]] = {
+#: Whoever adds an error that the vault may raise adds it here; without, it travels as its base.
+ERRORS: Mapping[str, type[Error]] = {
     kind.code: kind
     for kind in (
         VaultUnavailableError,
@@ -180,25 +190,32 @@ _ERRORS: Mapping[str, type[Error]] = {
         SealBrokenError,
         CounterAheadError,
         TooLargeError,
+        UnsettledError,
+        DatabaseUnavailableError,
+        DatabaseTooNewError,
+        DatabaseCorruptError,
     )
 }
-_KINDS: Mapping[str, type[Error]] = {
+KINDS: Mapping[str, type[Error]] = {
     kind.code: kind for kind in (MalformedError, RefusedError, ConflictError, UnavailableError, CorruptError)
 }
 
 
 def refusal(error: Error) -> Refusal:
-    """An error on its way to the other side. A kind that the other side would not expect travels as unavailable."""
-    kind = next((code for code, base in _KINDS.items() if isinstance(error, base)), UnavailableError.code)
+    """An error on its way to the other side. One of no kind travels as unavailable: our own trouble."""
+    kind = next((code for code, base in KINDS.items() if isinstance(error, base)), UnavailableError.code)
     return Refusal(error.code, kind, str(error)[:1000])
 
 
 def error_of(found: Refusal) -> Error:
     """The error again, of its own class where this side has one."""
-    known = _ERRORS.get(found.code)
-    if known is None and found.kind == UnavailableError.code:
+    base = KINDS.get(found.kind, UnavailableError)
+    known = ERRORS.get(found.code)
+    if known is not None and issubclass(known, base):
+        return known(found.message)
+    if base is UnavailableError:
         return VaultUnavailableError(f"{found.message} ({found.code})")
-    return (known or _KINDS.get(found.kind, VaultUnavailableError))(found.message)
+    return base(found.message)
 
 
 def encode(body: Any) -> bytes:
@@ -207,10 +224,31 @@ def encode(body: Any) -> bytes:
 
 
 def decode(data: bytes | bytearray | memoryview, kind: type[_T]) -> _T:
-    """Raises BadRequestError, which says where the bytes differ from the kind and quotes nothing of them."""
+    """Raises BadRequestError, which quotes nothing of the bytes and hides its cause, which might."""
     try:
         return msgspec.msgpack.decode(data, type=kind)
-    except (msgspec.DecodeError, ValueError, RecursionError) as cause:
-        raise BadRequestError(
-            f"expected {getattr(kind, '__name__', kind)} in MessagePack; found other bytes"
-        ) from cause
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        name = getattr(kind, "__name__", "another type")
+        raise BadRequestError(f"expected {name} in MessagePack; found other bytes") from None
+
+
+def request(operation: Ask, request_id: int, body: Any) -> bytes:
+    """The frame. Raises BadRequestError if it is too long: whoever asks must ask for less at a time."""
+    data = encode(body)
+    if len(data) > MAX_REQUEST:
+        raise BadRequestError(f"found a request of {len(data)} octets; the vault takes {MAX_REQUEST} at a time")
+    return REQUEST.pack(len(data), operation, request_id) + data
+
+
+def reply(request_id: int, answer: Any) -> bytes:
+    """The frame of an answer. Raises BadRequestError if it is too long."""
+    data = encode(answer)
+    if len(data) > MAX_REPLY:
+        raise BadRequestError(f"the answer would have {len(data)} octets; the vault gives {MAX_REPLY} at a time")
+    return REPLY.pack(request_id, DONE, len(data)) + data
+
+
+def error_reply(request_id: int, error: Error) -> bytes:
+    """The frame that says no."""
+    data = encode(refusal(error))
+    return REPLY.pack(request_id, REFUSED, len(data)) + data
