@@ -6,6 +6,8 @@ import os
 import ssl
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,15 +15,17 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from schleuse.config import default_home, read_config
-from schleuse.eau.feed_client import FeedAccess, FeedConnection
+from schleuse.clock import utc_now
+from schleuse.config import Config, default_home, read_config
+from schleuse.eau.feed_client import FeedAccess, FeedConnection, Signature
 from schleuse.eau.feed_views import EventView
 from schleuse.errors import UnavailableError
 from schleuse.identifiers import IK
+from schleuse.vault.tokens import TokenKeyError, audience, read_token_key
 
 
 class UnreadableAccessError(UnavailableError):
-    """The token or the trust anchor cannot be read."""
+    """The key of this client, its name or the trust anchor of the feed cannot be read."""
 
     code = "cli.unreadable-access"
 
@@ -31,7 +35,11 @@ def feed(
     *,
     home: Annotated[Path | None, Parameter(help="Folder of the configuration [default: the user's]")] = None,
     url: Annotated[str | None, Parameter(help="https://HOST:PORT of the feed [default: as configured]")] = None,
-    token_file: Annotated[Path | None, Parameter(help="[default: insurers/IK/feed.token of the home]")] = None,
+    key_file: Annotated[
+        Path | None, Parameter(help="Ed25519 key that signs the requests [default: insurers/IK/feed.key of the home]")
+    ] = None,
+    client: Annotated[str | None, Parameter(help="Name of this client [default: the first as configured]")] = None,
+    platform: Annotated[str | None, Parameter(help="Host name of the platform [default: as configured]")] = None,
     ca_file: Annotated[Path | None, Parameter(help="Trust anchor of the server [default: as configured]")] = None,
     after: Annotated[int | None, Parameter(help="Cursor [default: what this client has acknowledged]")] = None,
     get: Annotated[str | None, Parameter(help="Fetch this document instead of the list")] = None,
@@ -42,7 +50,8 @@ def feed(
 ) -> None:
     """List an insurer's eAU and Storno in acceptance order, fetch one, acknowledge them."""
     insurer = IK(ik)
-    with FeedConnection(_access(insurer, home or default_home(), url, token_file, ca_file), insurer) as connection:
+    given = _Given(home or default_home(), url, key_file, client, platform, ca_file)
+    with FeedConnection(_access(insurer, given), insurer) as connection:
         if get is not None:
             _write(connection.document(get, form), output)
             return
@@ -56,19 +65,46 @@ def feed(
             print(f"{_word('bestätigt bis', 'acknowledged up to')} {cursor}", file=sys.stderr)
 
 
-def _access(ik: IK, home: Path, url: str | None, token_file: Path | None, ca_file: Path | None) -> FeedAccess:
-    if url is None or ca_file is None:
-        config = read_config(home)
-        url = url or f"https://{config.eau.feed}"
-        ca_file = ca_file or config.eau.submit_ca
-    token_file = token_file or home / "insurers" / ik.value / "feed.token"
+@dataclass(frozen=True)
+class _Given:
+    """Options; None: as the configuration of the home says."""
+
+    home: Path
+    url: str | None
+    key_file: Path | None
+    client: str | None
+    platform: str | None
+    ca_file: Path | None
+
+    @cached_property
+    def config(self) -> Config:
+        """Read only if it is needed: an insurer has none."""
+        return read_config(self.home)
+
+
+def _access(ik: IK, given: _Given) -> FeedAccess:
+    key_file = given.key_file or given.home / "insurers" / ik.value / "feed.key"
     try:
-        return FeedAccess(url, token_file.read_text("ascii").strip(), ssl.create_default_context(cafile=ca_file))
-    except (OSError, ValueError) as cause:
+        signature = Signature(
+            given.client or _client_name(ik, given.config),
+            read_token_key(key_file),
+            audience(given.platform or given.config.hostname),
+            utc_now,
+        )
+        tls = ssl.create_default_context(cafile=given.ca_file or given.config.eau.submit_ca)
+    except (OSError, ValueError, TokenKeyError) as cause:
         raise UnreadableAccessError(
-            f"the token or the trust anchor of the feed cannot be read ({type(cause).__name__}); "
-            "see --token-file and --ca-file"
+            f"the key or the trust anchor of the feed cannot be read ({cause or type(cause).__name__}); "
+            "see --key-file and --ca-file"
         ) from cause
+    return FeedAccess(given.url or f"https://{given.config.eau.feed}", signature, tls)
+
+
+def _client_name(ik: IK, config: Config) -> str:
+    for insurer in config.insurers:
+        if insurer.ik == ik.value and insurer.feed_clients:
+            return insurer.feed_clients[0].name
+    raise UnreadableAccessError(f"the configuration has no client of the feed of {ik}; see --client")
 
 
 def _write(document: bytes, output: Path | None) -> None:

@@ -6,25 +6,25 @@
 
 A client that stores what it fetched, then acknowledges, then asks again without `after`, has each event exactly once.
 Acknowledging is cumulative: a lower cursor than before changes nothing, one beyond the end is a conflict.
+
+Each request carries a token of its own (feed_login.py). A document is opened by the vault, which judges the token again
+and writes before it opens; so nothing is opened that the client has already (If-None-Match).
 """
 
 from __future__ import annotations
 
 import hashlib
-import hmac
 from base64 import b64encode
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import structlog
 from fastapi import Depends, FastAPI, Header, Path, Query, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from schleuse.clock import Now
 from schleuse.eau.document import BadDocumentIdError, DocumentId
 from schleuse.eau.feed_errors import (
-    BadTokenError,
-    ForeignInsurerError,
     NoSuchFormError,
     Problem,
     SealedDamageError,
@@ -33,9 +33,9 @@ from schleuse.eau.feed_errors import (
     responses,
 )
 from schleuse.eau.feed_guard import Guard
+from schleuse.eau.feed_login import Asked, FeedClient, Logins, Session, Told, tell_nobody
 from schleuse.eau.feed_store import FeedStore, StoredDocument
 from schleuse.eau.feed_views import MAX_CURSOR, Ack, Acked, Page, view
-from schleuse.eau.filing import context
 from schleuse.errors import Error, MalformedError
 from schleuse.identifiers import IK
 from schleuse.mail.smime.signed import parse_signed
@@ -61,15 +61,6 @@ Confirm = Callable[[IK, Sequence[int]], bool]
 _log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class FeedClient:
-    """A system of an insurer. token_hash: SHA-256 of its bearer token, which has at least 128 bits of randomness."""
-
-    name: str
-    token_hash: bytes
-    iks: frozenset[IK]
-
-
 def confirm_acknowledged(store: FeedStore, confirm: Confirm) -> int:
     """Tell the mail store what clients have acknowledged, as far as it may not know. Returns how many deliveries.
 
@@ -83,23 +74,42 @@ def confirm_acknowledged(store: FeedStore, confirm: Confirm) -> int:
     return told
 
 
-_BEARER = HTTPBearer(auto_error=False, description="Token of one client of an insurer")
+_BEARER = HTTPBearer(
+    auto_error=False, bearerFormat="JWT", description="Signed by the client for this one request (EdDSA)"
+)
 
 
-def _client_of(
-    request: Request, presented: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]
-) -> FeedClient:
-    return authenticate(request.app.state.clients, presented.credentials if presented else "")
+def _session(request: Request, presented: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]) -> Session:
+    path = request.path_params
+    asked = Asked(
+        request.method,
+        request.scope["path"],
+        path["ik"],
+        path.get("document_id"),
+        request.client.host if request.client else "",
+    )
+    logins: Logins = request.app.state.logins
+    return logins.admit(presented.credentials if presented else "", asked)
 
 
-Client = Annotated[FeedClient, Depends(_client_of)]
+Client = Annotated[Session, Depends(_session)]
 Insurer = Annotated[str, Path(pattern="^[0-9]{9}$", description="Institutionskennzeichen of the insurer")]
 
 
-def create_app(store: FeedStore, vault: Vault, clients: Sequence[FeedClient], confirm: Confirm) -> FastAPI:
+def create_app(
+    store: FeedStore,
+    vault: Vault,
+    clients: Sequence[FeedClient],
+    confirm: Confirm,
+    *,
+    aud: str,
+    now: Now,
+    told: Told = tell_nobody,
+) -> FastAPI:
     """The ASGI application, to be served over TLS only.
 
     confirm: see `confirm_acknowledged`, which the wiring also calls at start and from time to time.
+    aud: `vault.tokens.audience` of this platform. told: gets every login, refusal and listing.
     """
     app = FastAPI(
         title="Schleuse eAU feed",
@@ -109,24 +119,24 @@ def create_app(store: FeedStore, vault: Vault, clients: Sequence[FeedClient], co
         docs_url=None,  # the pages would load scripts from elsewhere
         redoc_url=None,
     )
-    app.state.clients = tuple(clients)
+    logins = app.state.logins = Logins(clients, aud, now, told)
     install(app)
     app.add_middleware(Guard)
 
     @app.get("/v1/{ik}/eau", responses=responses(), operation_id="list_events", tags=["eau"])
     def list_events(
-        ik: Insurer,
+        ik: Insurer,  # judged by the session, here for the description
         client: Client,
         after: Annotated[int | None, Query(ge=0, le=MAX_CURSOR)] = None,
         limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100,
     ) -> Page:
         """Events after a cursor; without `after`, those that this client has not acknowledged."""
-        insurer = _scope(client, ik)
-        position = store.position(insurer, client.name)
+        position = store.position(client.ik, client.client)
         start = position.acked if after is None else after
-        events = store.events(insurer, start, limit)
+        events = store.events(client.ik, start, limit)
+        logins.tell_listing(client, len(events))
         return Page(
-            events=[view(insurer, event) for event in events],
+            events=[view(client.ik, event) for event in events],
             next=events[-1].seq if events else start,
             acked=position.acked,
             last=position.last,
@@ -135,7 +145,7 @@ def create_app(store: FeedStore, vault: Vault, clients: Sequence[FeedClient], co
     @app.post("/v1/{ik}/eau/ack", responses=responses(400, 409), operation_id="acknowledge", tags=["eau"])
     def acknowledge(ik: Insurer, client: Client, ack: Ack) -> Acked:
         """Everything up to the cursor is taken over. A lower cursor than before changes nothing."""
-        position = store.ack(_scope(client, ik), client.name, ack.cursor)
+        position = store.ack(client.ik, client.client, ack.cursor)
         try:
             confirm_acknowledged(store, confirm)
         except Error as error:  # recorded already; the wiring tells the mail store later
@@ -145,7 +155,7 @@ def create_app(store: FeedStore, vault: Vault, clients: Sequence[FeedClient], co
     @app.get(
         "/v1/{ik}/eau/{document_id:path}",
         response_class=Response,
-        responses=responses(404, 406) | _DOCUMENT_RESPONSES,
+        responses=responses(404, 406, 410, 429) | _DOCUMENT_RESPONSES,
         operation_id="get_document",
         tags=["eau"],
     )
@@ -158,14 +168,14 @@ def create_app(store: FeedStore, vault: Vault, clients: Sequence[FeedClient], co
         if_none_match: Annotated[str, Header(include_in_schema=False)] = "",
     ) -> Response:
         """The XML that was signed, or the signed file itself."""
-        insurer = _scope(client, ik)
         form = format or _negotiate(accept)
-        content = _unsealed(vault, insurer, _find(store, insurer, document_id), form)
-        digest = hashlib.sha256(content).digest()
-        etag = f'"{digest.hex()}"'
-        headers = {"ETag": etag, "Content-Digest": f"sha-256=:{b64encode(digest).decode()}:", "Vary": "Accept"}
+        stored = _find(store, client.ik, document_id)
+        etag = _etag(stored, form)
+        headers = {"ETag": etag, "Vary": "Accept"}
         if etag in [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]:
             return Response(status_code=304, headers=headers)
+        content = _opened(vault, client, stored, form)
+        headers["Content-Digest"] = f"sha-256=:{b64encode(hashlib.sha256(content).digest()).decode()}:"
         return Response(content, media_type=XML if form == "xml" else P7S, headers=headers)
 
     _complete_schema(app)
@@ -179,26 +189,6 @@ _DOCUMENT_RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 
 
-def authenticate(clients: Sequence[FeedClient], token: str) -> FeedClient:
-    """The client that a token belongs to. Takes the same time for every wrong token. Raises BadTokenError."""
-    presented = hashlib.sha256(token.encode()).digest()
-    found: FeedClient | None = None
-    for client in clients:
-        if hmac.compare_digest(client.token_hash, presented):
-            found = client
-    if found is None:
-        raise BadTokenError("a bearer token of this feed is needed; the operator of this platform gives it out")
-    return found
-
-
-def _scope(client: FeedClient, ik: str) -> IK:
-    """The insurer, if the client may read it; the answer does not tell whether a foreign one is served here."""
-    insurer = IK(ik)
-    if insurer not in client.iks:
-        raise ForeignInsurerError("this token is not for that insurer; the operator of this platform can change it")
-    return insurer
-
-
 def _find(store: FeedStore, ik: IK, document_id: str) -> StoredDocument:
     try:
         found = store.document(ik, DocumentId(document_id))
@@ -209,25 +199,30 @@ def _find(store: FeedStore, ik: IK, document_id: str) -> StoredDocument:
     return found
 
 
-def _unsealed(vault: Vault, ik: IK, stored: StoredDocument, form: str) -> bytes:
+def _etag(stored: StoredDocument, form: str) -> str:
+    """Known without opening anything: a 304 must not cost an entry in the journal for nothing (decision 0017)."""
+    if form == "xml":
+        return f'"{stored.sha256.hex()}"'
+    if stored.p7s is None:
+        raise NoSuchFormError("this document is kept as XML only; ask for format=xml")
+    return f'"p7s-{hashlib.sha256(stored.p7s).hexdigest()}"'
+
+
+def _opened(vault: Vault, client: Session, stored: StoredDocument, form: str) -> bytes:
+    kept = "xml" if form == "xml" and stored.xml is not None else "p7s"
+    container = stored.xml if kept == "xml" else stored.p7s
+    if container is None:
+        raise SealedDamageError("a stored document has no content; its operator must look")
+    try:
+        content = vault.fetch(client.ik, client.token, stored.document_id.value, kept, container)
+    except SealBrokenError as cause:
+        raise SealedDamageError("a stored document does not open under its seal; its operator must look") from cause
     if form == "p7s":
-        return _unseal(vault, ik, stored, "p7s", stored.p7s)
-    if stored.xml is not None:
-        xml = _unseal(vault, ik, stored, "xml", stored.xml)
-    else:
-        xml = _enveloped(_unseal(vault, ik, stored, "p7s", stored.p7s))
+        return content
+    xml = content if kept == "xml" else _enveloped(content)
     if hashlib.sha256(xml).digest() != stored.sha256:
         raise SealedDamageError("a stored document is not the one that was filed; its operator must look")
     return xml
-
-
-def _unseal(vault: Vault, ik: IK, stored: StoredDocument, form: str, sealed: bytes | None) -> bytes:
-    if sealed is None:
-        raise NoSuchFormError("this document is kept as XML only; ask for format=xml")
-    try:
-        return vault.unseal(ik, sealed, context(ik, stored.document_id, form))
-    except SealBrokenError as cause:
-        raise SealedDamageError("a stored document does not open under its seal; its operator must look") from cause
 
 
 def _enveloped(p7s: bytes) -> bytes:

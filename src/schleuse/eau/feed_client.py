@@ -1,4 +1,4 @@
-"""How an insurer's system reaches the feed: over HTTPS, with a bearer token, one request after the other."""
+"""How an insurer's system reaches the feed: over HTTPS, one request after the other, each with a token of its own."""
 
 from __future__ import annotations
 
@@ -11,9 +11,14 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote, urlencode, urlsplit
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from schleuse.clock import Now
+from schleuse.eau.document import DocumentId
 from schleuse.eau.feed_views import EventView, Page
 from schleuse.errors import ConflictError, Error, MalformedError, RefusedError, UnavailableError
 from schleuse.identifiers import IK
+from schleuse.vault.tokens import make_token
 
 
 class FeedUnreachableError(UnavailableError):
@@ -23,7 +28,7 @@ class FeedUnreachableError(UnavailableError):
 
 
 class FeedRefusedError(RefusedError):
-    """The feed refused this token or document; the operator of the feed hands out tokens."""
+    """The feed refused this token or document; the operator of the feed knows the public keys of its clients."""
 
     code = "eau.feed-client.refused"
 
@@ -42,7 +47,21 @@ class BadFeedRequestError(MalformedError):
 
 TIMEOUT_S = 30
 _KINDS: dict[int, type[Error]] = {401: FeedRefusedError, 403: FeedRefusedError, 404: FeedRefusedError}
-_KINDS |= {409: FeedConflictError}
+_KINDS |= {409: FeedConflictError, 410: FeedRefusedError, 429: FeedUnreachableError}
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Signature:
+    """Who asks. name: of the client, as the feed's operator has configured it. aud: `vault.tokens.audience`."""
+
+    name: str
+    key: Ed25519PrivateKey
+    aud: str
+    now: Now
+
+    def token(self, ik: IK, method: str, path: str) -> str:
+        """For one request; made when it is sent, so that long lists outlive no token."""
+        return make_token(self.key, self.name, ik, self.aud, "feed", (method, path), self.now())
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -50,7 +69,7 @@ class FeedAccess:
     """Where the feed is and what opens it. url: `https://HOST:PORT`. tls: trusts the server's certificate."""
 
     url: str
-    token: str
+    signature: Signature
     tls: ssl.SSLContext
 
 
@@ -61,8 +80,10 @@ class FeedConnection:
         parts = urlsplit(access.url)
         if parts.scheme != "https" or not parts.hostname:
             raise BadFeedRequestError("the address of a feed is https://HOST:PORT; change --url")
-        self._path = f"{parts.path.rstrip('/')}/v1/{ik}/eau"
-        self._headers = {"Authorization": f"Bearer {access.token}"}
+        self._ik = ik
+        self._signature = access.signature
+        self._prefix = parts.path.rstrip("/")  # of a proxy in front, which the feed does not see
+        self._feed = f"/v1/{ik}/eau"
         self._http = http.client.HTTPSConnection(
             parts.hostname, parts.port or 443, timeout=TIMEOUT_S, context=access.tls
         )
@@ -76,7 +97,7 @@ class FeedConnection:
     def page(self, after: int | None, limit: int) -> Page:
         """Events after a cursor; None: those that this client has not acknowledged."""
         query = urlencode({"limit": limit} | ({} if after is None else {"after": after}))
-        return Page.model_validate_json(self._request("GET", f"{self._path}?{query}"))
+        return Page.model_validate_json(self._request("GET", self._feed, query))
 
     def events(self, after: int | None, page: int = 500) -> Iterator[EventView]:
         """All events up to the end of the feed, fetched page by page."""
@@ -85,18 +106,22 @@ class FeedConnection:
             after = found.next
 
     def document(self, id: str, form: str) -> bytes:
-        """form: "xml" or "p7s"."""
-        return self._request("GET", f"{self._path}/{quote(id, safe=':')}?format={form}")
+        """form: "xml" or "p7s". Raises BadDocumentIdError, too."""
+        return self._request("GET", f"{self._feed}/{DocumentId(id)}", urlencode({"format": form}))
 
     def ack(self, cursor: int) -> int:
         """Everything up to the cursor is taken over. Returns where the client stands now."""
-        answer = json.loads(self._request("POST", f"{self._path}/ack", json.dumps({"cursor": cursor}).encode()))
+        answer = json.loads(self._request("POST", f"{self._feed}/ack", body=json.dumps({"cursor": cursor}).encode()))
         return int(answer["acked"])
 
-    def _request(self, method: str, path: str, body: bytes | None = None) -> bytes:
-        headers = self._headers | ({"Content-Type": "application/json"} if body is not None else {})
+    def _request(self, method: str, path: str, query: str = "", body: bytes | None = None) -> bytes:
+        """path: as it is signed, without percent-encoding."""
+        headers = {"Authorization": f"Bearer {self._signature.token(self._ik, method, path)}"}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        target = f"{self._prefix}{quote(path, safe='/:')}" + (f"?{query}" if query else "")
         try:
-            self._http.request(method, path, body, headers)
+            self._http.request(method, target, body, headers)
             response = self._http.getresponse()
             content = response.read()
         except (OSError, http.client.HTTPException) as cause:

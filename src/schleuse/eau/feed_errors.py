@@ -14,15 +14,17 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from schleuse.errors import ConflictError, CorruptError, Error, MalformedError, RefusedError, UnavailableError
+from schleuse.vault import contracts
 
 MEDIA_TYPE = "application/problem+json"
-RETRY_AFTER_S = 30
+#: What a client may hope for: a vault comes back, a budget of an hour refills little by little.
+RETRY_AFTER_S = {503: 30, 429: 300}
 
 _log = structlog.get_logger(__name__)
 
 
 class BadTokenError(RefusedError):
-    """No bearer token, or one that is unknown; the operator hands out tokens."""
+    """No token, or one that does not show who asks for this; the client signs one, the operator knows its key."""
 
     code = "eau.feed.bad-token"
 
@@ -54,8 +56,12 @@ class SealedDamageError(CorruptError):
 #: The most special kind that fits decides.
 STATUS: Mapping[type[Error], int] = {
     BadTokenError: 401,
+    contracts.BadTokenError: 401,
     UnknownDocumentError: 404,
     NoSuchFormError: 406,
+    contracts.ErasedError: 410,
+    contracts.OverBudgetError: 429,
+    contracts.NotAllowedError: 503,  # of our own role by our own vault: nothing that the client could change
     MalformedError: 400,
     RefusedError: 403,
     ConflictError: 409,
@@ -109,10 +115,15 @@ def _own(_request: Request, error: Exception) -> JSONResponse:
     kind = next(kind for kind in type(error).__mro__ if kind in STATUS)
     status = STATUS[kind]
     code = error.code if isinstance(error, Error) else "error"
-    if status >= 500:
+    if status >= 500 or status == 429:
         _log.error("eau.feed.failed", code=code)
-    headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": str(RETRY_AFTER_S)}}.get(status)
-    return problem(status, code, str(error), headers)
+    return problem(status, code, str(error), _headers(status))
+
+
+def _headers(status: int) -> Mapping[str, str]:
+    if status == 401:
+        return {"WWW-Authenticate": "Bearer"}
+    return {"Retry-After": str(RETRY_AFTER_S[status])} if status in RETRY_AFTER_S else {}
 
 
 def _invalid(_request: Request, error: Exception) -> JSONResponse:

@@ -27,7 +27,8 @@ from prometheus_client.registry import Collector
 from schleuse.clock import Now, utc_now
 from schleuse.config import Config, host_and_port
 from schleuse.eau.checks import Checker
-from schleuse.eau.feed import Confirm, FeedClient, confirm_acknowledged, create_app
+from schleuse.eau.feed import Confirm, confirm_acknowledged, create_app
+from schleuse.eau.feed_login import FeedClient
 from schleuse.eau.intake import Mailbox, Tools
 from schleuse.eau.outbox import Outbox
 from schleuse.eau.outcome import Policy
@@ -46,6 +47,7 @@ from schleuse.processes.observe import observed, serving
 from schleuse.processes.prefork import Master, ParentWatch
 from schleuse.processes.supervisor import pause_after
 from schleuse.vault import Vault
+from schleuse.vault.tokens import audience, read_public_key
 
 log = structlog.get_logger()
 
@@ -249,7 +251,9 @@ async def _parent(watch: ParentWatch) -> None:
 def _feed_server(config: Config, store: EauStore, vault: Vault, leases: Leases) -> uvicorn.Config:
     host, port = host_and_port(config.eau.feed)
     return uvicorn.Config(
-        create_app(store.feed, vault, feed_clients(config), _confirmer(leases)),
+        create_app(
+            store.feed, vault, feed_clients(config), _confirmer(leases), aud=audience(config.hostname), now=utc_now
+        ),
         host=host,
         port=port,
         ssl_certfile=config.eau.feed_tls.certificate,
@@ -264,19 +268,12 @@ def _feed_server(config: Config, store: EauStore, vault: Vault, leases: Leases) 
 
 
 def feed_clients(config: Config) -> list[FeedClient]:
-    """Who may read which feed. Raises UnavailableError when a token file cannot be read."""
+    """Who may read which feed. Raises TokenKeyError when a public key cannot be read."""
     return [
-        FeedClient(client.name, _token_hash(client.token_hash_file), frozenset({IK(insurer.ik)}))
+        FeedClient(client.name, IK(insurer.ik), read_public_key(client.public_key))
         for insurer in config.insurers
         for client in insurer.feed_clients
     ]
-
-
-def _token_hash(path: Path) -> bytes:
-    try:
-        return bytes.fromhex(path.read_text(encoding="ascii").strip())
-    except (OSError, ValueError) as cause:
-        raise UnavailableError(f"the token hash file {path.name} cannot be read as hexadecimal SHA-256") from cause
 
 
 class Figures(Collector):
