@@ -8,40 +8,64 @@ from base64 import b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
+import httpx
 import pytest
 import sqlalchemy as sa
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import FastAPI
 from tests.eau.asgi import Http
 from tests.eau.samples import AN_INSURER, ANOTHER_INSURER, NOON, Case, an_id, eau, file, storno
+from tests.vault_double import Keys, VaultDouble
 
-from schleuse.eau.feed import P7S, XML, FeedClient, authenticate, confirm_acknowledged, create_app
-from schleuse.eau.feed_errors import STATUS, BadTokenError
+from schleuse.clock import Now
+from schleuse.eau.feed import P7S, XML, confirm_acknowledged, create_app
+from schleuse.eau.feed_client import Signature
+from schleuse.eau.feed_errors import STATUS
+from schleuse.eau.feed_login import FeedClient, FeedEvent, Happened
 from schleuse.eau.signature import sign_payload
-from schleuse.eau.store import EauStore, Sealed, context
+from schleuse.eau.store import EauStore, Sealed
 from schleuse.eau.tables import CONTENT
 from schleuse.errors import ConflictError, CorruptError, Error, MalformedError, RefusedError, UnavailableError
 from schleuse.identifiers import IK
-from schleuse.vault import Signer
+from schleuse.vault import Document, Named, Signer
+from schleuse.vault.contracts import (
+    BadTokenError,
+    KeyMissingError,
+    NotAllowedError,
+    OverBudgetError,
+    VaultUnavailableError,
+    feed_paths,
+)
 from schleuse.vault.private_keys import key_signer
+from schleuse.vault.tokens import audience, make_token, verify_token
 
-TOKEN, OTHER_TOKEN, SECOND_TOKEN = "token-of-one", "token-of-another", "second-token-of-one"
-
-
-def client(name: str, token: str, *iks: IK) -> FeedClient:
-    return FeedClient(name, hashlib.sha256(token.encode()).digest(), frozenset(iks))
-
-
+HERE = audience("schleuse.example")
+KEY, OTHER_KEY, SECOND_KEY = (Ed25519PrivateKey.generate() for _ in range(3))
 CLIENTS = [
-    client("benefits", TOKEN, AN_INSURER),
-    client("benefits", OTHER_TOKEN, ANOTHER_INSURER),
-    client("archive", SECOND_TOKEN, AN_INSURER, ANOTHER_INSURER),
+    FeedClient("benefits", AN_INSURER, KEY.public_key()),
+    FeedClient("benefits", ANOTHER_INSURER, OTHER_KEY.public_key()),
+    FeedClient("archive", AN_INSURER, SECOND_KEY.public_key()),
+    FeedClient("archive", ANOTHER_INSURER, SECOND_KEY.public_key()),
 ]
+PERSON = b"the only person of these tests"
+
+
+class SignedHttp(Http):
+    """Signs each request as an insurer's system does."""
+
+    def __init__(self, app: FastAPI, signature: Signature, ik: IK = AN_INSURER) -> None:
+        super().__init__(app)
+        self._signature, self._ik = signature, ik
+
+    def request(self, method: str, url: str, headers: dict[str, str] | None = None, **more: Any) -> httpx.Response:
+        token = self._signature.token(self._ik, method, unquote(url.partition("?")[0]))
+        return super().request(method, url, {"Authorization": f"Bearer {token}"} | (headers or {}), **more)
 
 
 @dataclass
@@ -73,15 +97,38 @@ def signer() -> Signer:
     return key_signer(built.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER), key)
 
 
+@dataclass
+class Journal:
+    """What the feed tells. fail: it cannot be told."""
+
+    events: list[FeedEvent] = field(default_factory=list)
+    fail: bool = False
+
+    def tell(self, event: FeedEvent) -> None:
+        if self.fail:
+            raise UnavailableError("the trail cannot be written")
+        self.events.append(event)
+
+    def happened(self) -> list[Happened]:
+        return [event.what for event in self.events]
+
+
 @pytest.fixture
-def vault(tmp_path: Path) -> LocalVault:
-    nothing = tmp_path / "none"
-    files: dict[IK, InsurerKeyFiles] = {}
-    for number, ik in enumerate((AN_INSURER, ANOTHER_INSURER)):
-        store_key = tmp_path / f"{ik}.key"
-        store_key.write_bytes(bytes([number]) * 32)
-        files[ik] = InsurerKeyFiles(((nothing, nothing),), (nothing, nothing), store_key)
-    return LocalVault(files)
+def clock() -> Now:
+    return lambda: NOON
+
+
+@pytest.fixture
+def vault(clock: Now) -> VaultDouble:
+    """Judges tokens as the real one does."""
+
+    def check(ik: IK, token: str, name: str) -> None:
+        keys = {(client.name, client.ik.value): client.public_key for client in CLIENTS}
+        claims = verify_token(token, keys, aud=HERE, purpose="feed", now=clock())
+        if claims.ik != ik or claims.what not in [("GET", path) for path in feed_paths(ik, name)]:
+            raise BadTokenError("the token is for another request")
+
+    return VaultDouble({AN_INSURER: Keys([]), ANOTHER_INSURER: Keys([])}, check_token=check)
 
 
 @pytest.fixture
@@ -90,32 +137,46 @@ def mails() -> MailStore:
 
 
 @pytest.fixture
-def app(sqlite_store: EauStore, vault: LocalVault, mails: MailStore) -> FastAPI:
-    return create_app(sqlite_store.feed, vault, CLIENTS, mails.confirm)
+def journal() -> Journal:
+    return Journal()
 
 
 @pytest.fixture
-def http(app: FastAPI) -> Http:
-    return Http(app, {"Authorization": f"Bearer {TOKEN}"})
+def app(sqlite_store: EauStore, vault: VaultDouble, mails: MailStore, journal: Journal, clock: Now) -> FastAPI:
+    return create_app(sqlite_store.feed, vault, CLIENTS, mails.confirm, aud=HERE, now=clock, told=journal.tell)
+
+
+@pytest.fixture
+def benefits(clock: Now) -> Signature:
+    return Signature("benefits", KEY, HERE, clock)
+
+
+@pytest.fixture
+def http(app: FastAPI, benefits: Signature) -> Http:
+    return SignedHttp(app, benefits)
+
+
+def archive(app: FastAPI, ik: IK = AN_INSURER) -> Http:
+    return SignedHttp(app, Signature("archive", SECOND_KEY, HERE, lambda: NOON), ik)
 
 
 Fill = Callable[..., None]
 
 
 @pytest.fixture
-def fill(sqlite_store: EauStore, vault: LocalVault, signer: Signer) -> Fill:
+def fill(sqlite_store: EauStore, vault: VaultDouble, signer: Signer) -> Fill:
     """Files documents whose XML is `xml_of(case)`, signed or not, and publishes them."""
 
     def fill_one(*cases: Case, ik: IK = AN_INSURER, signed: bool = True) -> None:
+        (person,) = vault.pseudonyms(ik, [Named(PERSON, b"")])
         for case in cases:
             id = case.arrival.document_id
             assert id is not None
             xml = xml_of(case)
-            if signed:
-                p7s = sign_payload(xml, signer, NOON, encoding="ber")
-                case.sealed = Sealed(p7s=vault.seal(ik, p7s, context(ik, id, "p7s")))
-            else:
-                case.sealed = Sealed(xml=vault.seal(ik, xml, context(ik, id, "xml")))
+            content = sign_payload(xml, signer, NOON, encoding="ber") if signed else xml
+            form = "p7s" if signed else "xml"
+            (container,) = vault.file(ik, [Document(person.subject, id.value, form, content)])
+            case.sealed = Sealed(p7s=container) if signed else Sealed(xml=container)
         file(sqlite_store, *cases, ik=ik)
         sqlite_store.feed.publish(ik, None)
 
@@ -222,11 +283,10 @@ def test_what_a_dead_worker_has_filed_and_not_finished_is_confirmed_later(
     assert confirm_acknowledged(sqlite_store.feed, mails.confirm) == 2
 
 
-def test_each_client_has_a_cursor_of_its_own(http: Http, fill: Fill) -> None:
+def test_each_client_has_a_cursor_of_its_own(http: Http, app: FastAPI, fill: Fill) -> None:
     fill(eau(1), eau(2))
     http.post(url(rest="/ack"), json={"cursor": 2})
-    other = {"Authorization": f"Bearer {SECOND_TOKEN}"}
-    assert [event["seq"] for event in http.get(url(), headers=other).json()["events"]] == [1, 2]
+    assert [event["seq"] for event in archive(app).get(url()).json()["events"]] == [1, 2]
     assert http.get(url()).json()["events"] == []
 
 
@@ -275,11 +335,30 @@ def test_a_document_without_a_signed_file_says_so(http: Http, fill: Fill) -> Non
     assert http.get(url(rest=f"/{an_id(1)}?format=p7s")).status_code == 406
 
 
-def test_a_client_that_has_the_document_is_not_sent_it_again(http: Http, fill: Fill) -> None:
+@pytest.mark.parametrize("form", ["xml", "p7s"])
+def test_a_client_that_has_the_document_is_not_sent_it_again_and_nothing_is_opened(
+    http: Http, fill: Fill, vault: VaultDouble, form: str
+) -> None:
     fill(eau(1))
-    etag = http.get(url(rest=f"/{an_id(1)}")).headers["etag"]
-    again = http.get(url(rest=f"/{an_id(1)}"), headers={"If-None-Match": f'"x", W/{etag}'})
-    assert (again.status_code, again.content) == (304, b"")
+    path = url(rest=f"/{an_id(1)}?format={form}")
+    etag = http.get(path).headers["etag"]
+    assert vault.fetched == [(str(an_id(1)), "p7s")]
+    again = http.get(path, headers={"If-None-Match": f'"x", W/{etag}'})
+    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", etag)
+    assert vault.trips("fetch") == [1]  # an entry for nothing otherwise
+    assert http.get(path, headers={"If-None-Match": '"x"'}).status_code == 200
+
+
+def test_the_two_forms_of_a_document_have_two_tags(http: Http, fill: Fill) -> None:
+    fill(eau(1))
+    assert len({http.get(url(rest=f"/{an_id(1)}?format={form}")).headers["etag"] for form in ("xml", "p7s")}) == 2
+
+
+def test_a_document_is_fetched_under_its_id_with_and_without_urn(http: Http, fill: Fill, vault: VaultDouble) -> None:
+    fill(eau(1))
+    for id in (str(an_id(1)), str(an_id(1)).removeprefix("urn:uuid:")):
+        assert http.get(url(rest=f"/{id}")).content == xml_of(eau(1))
+    assert len(vault.fetched) == 2
 
 
 def test_an_id_with_signs_of_urls_can_be_fetched_by_its_link(http: Http, fill: Fill) -> None:
@@ -309,20 +388,53 @@ def test_bytes_that_changed_in_our_store_are_never_handed_out(http: Http, fill: 
     assert (answer.status_code, answer.json()["code"]) == (500, "eau.feed.damaged-document")
 
 
-def test_a_key_that_is_off_is_said_as_unavailable(http: Http, fill: Fill, vault: LocalVault, tmp_path: Path) -> None:
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (VaultUnavailableError("off"), 503),
+        (KeyMissingError("no key"), 503),
+        (NotAllowedError("this role may not"), 503),  # our trouble, not the client's
+        (OverBudgetError("too many"), 429),
+    ],
+)
+def test_a_vault_that_cannot_open_now_says_when_to_come_again(
+    http: Http, fill: Fill, vault: VaultDouble, error: Error, status: int, after: bool
+) -> None:
     fill(eau(1))
-    vault._store_keys.clear()
-    (tmp_path / f"{AN_INSURER}.key").unlink()
+    vault.fail("fetch", error, after=after, times=1)
     answer = http.get(url(rest=f"/{an_id(1)}"))
-    assert answer.status_code == 503
+    assert (answer.status_code, answer.json()["code"]) == (status, error.code)
     assert int(answer.headers["retry-after"]) > 0
+    assert http.get(url(rest=f"/{an_id(1)}")).content == xml_of(eau(1))
+
+
+def test_a_document_of_an_erased_person_is_gone(http: Http, fill: Fill, vault: VaultDouble) -> None:
+    fill(eau(1))
+    vault.erase(AN_INSURER, PERSON)
+    answer = http.get(url(rest=f"/{an_id(1)}"))
+    assert (answer.status_code, answer.json()["code"]) == (410, "vault.erased")
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_a_token_that_the_vault_does_not_take_is_a_bad_one(http: Http, fill: Fill, vault: VaultDouble) -> None:
+    fill(eau(1))
+    vault.fail("fetch", BadTokenError("a key that was changed meanwhile"))
+    answer = http.get(url(rest=f"/{an_id(1)}"))
+    assert (answer.status_code, answer.json()["code"]) == (401, "vault.bad-token")
+    assert answer.headers["www-authenticate"] == "Bearer"
 
 
 # --- who may ---
 
 
-@pytest.mark.parametrize("header", [None, "", "Basic dTpw", "Bearer", "Bearer wrong", f"Bearer {TOKEN}x"])
-def test_without_a_known_token_there_is_nothing(app: FastAPI, fill: Fill, header: str | None) -> None:
+def token(key: Ed25519PrivateKey = KEY, name: str = "benefits", ik: IK = AN_INSURER, **more: Any) -> str:
+    given: dict[str, Any] = {"aud": HERE, "purpose": "feed", "what": ("GET", url(ik)), "now": NOON} | more
+    return make_token(key, name, ik, given["aud"], given["purpose"], given["what"], given["now"])
+
+
+@pytest.mark.parametrize("header", [None, "", "Basic dTpw", "Bearer", "Bearer wrong", "Bearer a.b.c"])
+def test_without_a_token_there_is_nothing(app: FastAPI, fill: Fill, journal: Journal, header: str | None) -> None:
     fill(eau(1))
     anonymous = Http(app, {} if header is None else {"Authorization": header})
     for answer in (
@@ -334,32 +446,122 @@ def test_without_a_known_token_there_is_nothing(app: FastAPI, fill: Fill, header
         assert answer.status_code == 401
         assert answer.headers["www-authenticate"] == "Bearer"
         assert answer.json()["code"] == "eau.feed.bad-token"
+    assert journal.happened() == [Happened.LOGIN_FAILED] * 4
+    assert [event.ik for event in journal.events] == [AN_INSURER] * 3 + [None]
 
 
-def test_one_insurer_sees_nothing_of_another_not_even_whether_it_is_served(http: Http, fill: Fill) -> None:
+@pytest.mark.parametrize(
+    "presented",
+    [
+        token(OTHER_KEY),
+        token(name="unknown"),
+        token(aud=audience("elsewhere.example")),
+        token(purpose="opening"),
+        token(now=NOON - timedelta(minutes=6)),
+        token(now=NOON + timedelta(minutes=6)),
+        token(what=("POST", url())),
+        token(what=("GET", url(rest="/ack"))),
+        token(what=("GET", url(rest=f"/{an_id(1)}"))),
+    ],
+)
+def test_a_token_that_is_not_for_this_request_is_as_good_as_none(
+    app: FastAPI, journal: Journal, presented: str
+) -> None:
+    answer = Http(app).get(url(), headers={"Authorization": f"Bearer {presented}"})
+    assert (answer.status_code, answer.json()["code"]) == (401, "eau.feed.bad-token")
+    assert presented not in answer.text
+    assert journal.happened() == [Happened.LOGIN_FAILED]
+
+
+def test_a_token_for_one_document_opens_no_other_and_no_list(app: FastAPI, fill: Fill, vault: VaultDouble) -> None:
+    fill(eau(1), eau(2))
+    of_one = {"Authorization": f"Bearer {token(what=('GET', url(rest=f'/{an_id(1)}')))}"}
+    http = Http(app, of_one)
+    for _ in range(2):  # within its minutes it may be used again for the same (decision 0017)
+        assert http.get(url(rest=f"/{an_id(1)}?format=p7s")).status_code == 200
+    for path in (url(rest=f"/{an_id(2)}"), url()):
+        assert http.get(path).status_code == 401
+    assert [name for name, _ in vault.fetched] == [str(an_id(1))] * 2
+
+
+def test_one_insurer_sees_nothing_of_another_not_even_whether_it_is_served(
+    http: Http, app: FastAPI, fill: Fill, journal: Journal
+) -> None:
     fill(eau(1), ik=ANOTHER_INSURER)
     served, unknown = url(ANOTHER_INSURER), url(IK("999999999"))
     for rest in ("", f"/{an_id(1)}"):
-        answers = [http.get(served + rest), http.get(unknown + rest)]
+        answers = [
+            Http(app).get(path + rest, headers={"Authorization": f"Bearer {token()}"}) for path in (served, unknown)
+        ]
         assert [answer.status_code for answer in answers] == [403, 403]
         assert answers[0].content == answers[1].content
-    assert http.post(served + "/ack", json={"cursor": 0}).status_code == 403
+    assert journal.happened() == [Happened.DENIED] * 4
+    assert {(event.client, event.home, event.ik) for event in journal.events} == {
+        ("benefits", AN_INSURER, ANOTHER_INSURER),
+        ("benefits", AN_INSURER, None),
+    }
     missing = http.get(url(rest=f"/{an_id(1)}"))  # it is there, of another insurer
     assert missing.status_code == 404
     assert missing.content == http.get(url(rest=f"/{an_id(2)}")).content == http.get(url(rest="/%00")).content
 
 
-def test_a_token_may_be_for_several_insurers(http: Http, fill: Fill) -> None:
+def test_a_client_cannot_make_itself_a_token_for_another_insurer(app: FastAPI, fill: Fill) -> None:
+    fill(eau(1), ik=ANOTHER_INSURER)
+    for path in (url(ANOTHER_INSURER), url(ANOTHER_INSURER, f"/{an_id(1)}")):
+        forged = token(KEY, ik=ANOTHER_INSURER, what=("GET", path))
+        assert Http(app).get(path, headers={"Authorization": f"Bearer {forged}"}).status_code == 401
+
+
+def test_one_key_may_be_known_at_several_insurers(app: FastAPI, fill: Fill) -> None:
     fill(eau(1))
     fill(eau(2), ik=ANOTHER_INSURER)
-    both = {"Authorization": f"Bearer {SECOND_TOKEN}"}
-    assert [len(http.get(url(ik), headers=both).json()["events"]) for ik in (AN_INSURER, ANOTHER_INSURER)] == [1, 1]
+    assert [len(archive(app, ik).get(url(ik)).json()["events"]) for ik in (AN_INSURER, ANOTHER_INSURER)] == [1, 1]
 
 
-def test_every_client_is_compared_before_a_token_is_accepted_or_refused() -> None:
-    assert authenticate(CLIENTS, SECOND_TOKEN) is CLIENTS[2]
-    with pytest.raises(BadTokenError):
-        authenticate([], "")
+# --- what is told ---
+
+
+def test_every_login_and_every_list_is_told(http: Http, fill: Fill, journal: Journal) -> None:
+    fill(eau(1), eau(2))
+    http.get(url())
+    login, listing = journal.events
+    assert (login.what, login.ik, login.client) == (Happened.LOGIN, AN_INSURER, "benefits")
+    assert (listing.what, listing.count, listing.token) == (Happened.LISTING, 2, login.token)
+    http.get(url(rest=f"/{an_id(1)}"))
+    http.post(url(rest="/ack"), json={"cursor": 1})
+    assert journal.happened()[2:] == [Happened.LOGIN, Happened.LOGIN]
+    assert len({event.token for event in journal.events}) == 3
+
+
+def test_what_cannot_be_told_is_not_done(
+    http: Http, app: FastAPI, fill: Fill, journal: Journal, vault: VaultDouble
+) -> None:
+    fill(eau(1))
+    journal.fail = True
+    for answer in (
+        http.get(url()),
+        http.get(url(rest=f"/{an_id(1)}")),
+        http.post(url(rest="/ack"), json={"cursor": 1}),
+        Http(app).get(url()),
+    ):
+        assert answer.status_code == 503
+    journal.fail = False
+    assert vault.fetched == []
+    assert http.get(url()).json()["acked"] == 0
+
+
+def test_a_list_that_cannot_be_told_is_not_given(
+    sqlite_store: EauStore, vault: VaultDouble, mails: MailStore, fill: Fill, benefits: Signature, journal: Journal
+) -> None:
+    fill(eau(1))
+
+    def tell(event: FeedEvent) -> None:
+        journal.fail = event.what is Happened.LISTING
+        journal.tell(event)
+
+    app = create_app(sqlite_store.feed, vault, CLIENTS, mails.confirm, aud=HERE, now=lambda: NOON, told=tell)
+    answer = SignedHttp(app, benefits).get(url())
+    assert (answer.status_code, str(an_id(1)) in answer.text) == (503, False)
 
 
 # --- every answer ---
@@ -379,7 +581,7 @@ def test_each_kind_of_error_has_one_status() -> None:
 @pytest.mark.parametrize(
     ("method", "path", "body", "status"),
     [
-        ("GET", "/v1/12345678x/eau", None, 422),
+        ("GET", "/v1/12345678x/eau", None, 401),
         ("GET", "/v1/109500969/eau?limit=0", None, 422),
         ("GET", "/v1/109500969/eau?after=-1", None, 422),
         ("POST", "/v1/109500969/eau/ack", b"{", 422),
@@ -411,13 +613,15 @@ def test_no_answer_is_cached_framed_or_sniffed(http: Http, path: str) -> None:
     assert "strict-transport-security" in headers
 
 
-def test_an_error_that_nobody_foresaw_is_a_problem_too(vault: LocalVault, mails: MailStore) -> None:
+def test_an_error_that_nobody_foresaw_is_a_problem_too(
+    vault: VaultDouble, mails: MailStore, benefits: Signature
+) -> None:
     class Broken:
         def position(self, *_: object) -> None:
             raise ZeroDivisionError("secret")
 
-    app = create_app(Broken(), vault, CLIENTS, mails.confirm)  # type: ignore[arg-type]
-    answer = Http(app).get(url(), headers={"Authorization": f"Bearer {TOKEN}"})
+    app = create_app(Broken(), vault, CLIENTS, mails.confirm, aud=HERE, now=lambda: NOON)  # type: ignore[arg-type]
+    answer = SignedHttp(app, benefits).get(url())
     assert (answer.status_code, answer.json()["code"]) == (500, "internal")
     assert "secret" not in answer.text
 

@@ -6,18 +6,22 @@ import json
 import ssl
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from fastapi import FastAPI
 from tests.eau.asgi import Http
 from tests.eau.samples import AN_INSURER, ANOTHER_INSURER, an_id, eau, storno
-from tests.eau.test_feed import TOKEN, Fill, app, fill, mails, signer, vault, xml_of
+from tests.eau.test_feed import HERE, KEY, Fill, Journal, app, benefits, fill, journal, mails, signer, vault, xml_of
+from tests.vault_double import VaultDouble
 
 from schleuse.cli.eau_feed import UnreadableAccessError, feed
+from schleuse.clock import Now, utc_now
 from schleuse.eau.feed_client import (
     BadFeedRequestError,
     FeedAccess,
@@ -25,10 +29,20 @@ from schleuse.eau.feed_client import (
     FeedConnection,
     FeedRefusedError,
     FeedUnreachableError,
+    Signature,
 )
+from schleuse.eau.feed_login import Happened
+from schleuse.errors import Error
 from schleuse.kim.pki import DevelopmentCA
+from schleuse.vault.contracts import ErasedError, OverBudgetError, VaultUnavailableError
 
-__all__ = ["app", "fill", "mails", "signer", "vault"]  # fixtures
+__all__ = ["app", "benefits", "fill", "journal", "mails", "signer", "vault"]  # fixtures
+
+
+@pytest.fixture
+def clock() -> Now:
+    """The command takes the time of day."""
+    return utc_now
 
 
 @pytest.fixture(scope="module")
@@ -78,14 +92,20 @@ def server(app: FastAPI, pki: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def access(server: str, pki: Path) -> FeedAccess:
-    return FeedAccess(server, TOKEN, ssl.create_default_context(cafile=pki / "ca.pem"))
+def access(server: str, pki: Path, benefits: Signature) -> FeedAccess:
+    return FeedAccess(server, benefits, ssl.create_default_context(cafile=pki / "ca.pem"))
 
 
 @pytest.fixture
 def options(server: str, pki: Path, tmp_path: Path) -> dict[str, Any]:
-    (tmp_path / "token").write_text(TOKEN + "\n")
-    return {"url": server, "token_file": tmp_path / "token", "ca_file": pki / "ca.pem"}
+    (tmp_path / "key").write_bytes(KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return {
+        "url": server,
+        "key_file": tmp_path / "key",
+        "ca_file": pki / "ca.pem",
+        "client": "benefits",
+        "platform": HERE.removeprefix("schleuse:"),
+    }
 
 
 def test_all_pages_are_fetched_and_acknowledged(access: FeedAccess, fill: Fill) -> None:
@@ -106,19 +126,54 @@ def test_each_refusal_keeps_its_kind(access: FeedAccess, fill: Fill) -> None:
             connection.ack(2)
         with pytest.raises(BadFeedRequestError, match="422"):
             connection.page(None, 0)
-    with FeedConnection(access, ANOTHER_INSURER) as connection, pytest.raises(FeedRefusedError, match="403"):
+    with FeedConnection(access, ANOTHER_INSURER) as connection, pytest.raises(FeedRefusedError, match="401"):
         connection.page(None, 1)
 
 
-def test_a_server_that_we_do_not_trust_gets_no_token(server: str) -> None:
-    access = FeedAccess(server, TOKEN, ssl.create_default_context())
+def test_each_request_carries_a_token_of_its_own(access: FeedAccess, fill: Fill, journal: Journal) -> None:
+    fill(*(eau(delivery) for delivery in range(1, 6)))
+    with FeedConnection(access, AN_INSURER) as connection:
+        list(connection.events(None, page=2))
+        connection.document(str(an_id(1)).upper().removeprefix("URN:UUID:"), "p7s")
+    logins = [event.token for event in journal.events if event.what is Happened.LOGIN]
+    assert len(logins) == len(set(logins)) == 5
+
+
+def test_a_clock_that_is_wrong_is_said_by_the_feed(access: FeedAccess) -> None:
+    late = replace(access.signature, now=lambda: utc_now() - timedelta(hours=1))
+    with (
+        FeedConnection(replace(access, signature=late), AN_INSURER) as connection,
+        pytest.raises(FeedRefusedError, match="clocks"),
+    ):
+        connection.page(None, 1)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (OverBudgetError("x"), FeedUnreachableError),
+        (VaultUnavailableError("x"), FeedUnreachableError),
+        (ErasedError("x"), FeedRefusedError),
+    ],
+)
+def test_what_the_vault_says_keeps_its_kind(
+    access: FeedAccess, fill: Fill, vault: VaultDouble, error: Error, kind: type[Error]
+) -> None:
+    fill(eau(1))
+    vault.fail("fetch", error)
+    with FeedConnection(access, AN_INSURER) as connection, pytest.raises(kind):
+        connection.document(str(an_id(1)), "xml")
+
+
+def test_a_server_that_we_do_not_trust_gets_no_token(server: str, benefits: Signature) -> None:
+    access = FeedAccess(server, benefits, ssl.create_default_context())
     with FeedConnection(access, AN_INSURER) as connection, pytest.raises(FeedUnreachableError, match="certificate"):
         connection.page(None, 1)
 
 
-def test_an_address_without_tls_is_refused_before_anything_is_sent() -> None:
+def test_an_address_without_tls_is_refused_before_anything_is_sent(benefits: Signature) -> None:
     with pytest.raises(BadFeedRequestError):
-        FeedConnection(FeedAccess("http://127.0.0.1:1", TOKEN, ssl.create_default_context()), AN_INSURER)
+        FeedConnection(FeedAccess("http://127.0.0.1:1", benefits, ssl.create_default_context()), AN_INSURER)
 
 
 def test_the_command_lists_as_a_table_and_as_json_lines(
@@ -160,6 +215,6 @@ def test_the_command_fetches_a_document_to_a_file_and_to_stdout(
     assert capfdbinary.readouterr().out == xml_of(eau(1))
 
 
-def test_a_token_that_cannot_be_read_is_said_before_anything_is_sent(options: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(UnreadableAccessError):
-        feed(AN_INSURER.value, **options | {"token_file": tmp_path / "missing"})
+def test_a_key_that_cannot_be_read_is_said_before_anything_is_sent(options: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(UnreadableAccessError, match="missing"):
+        feed(AN_INSURER.value, **options | {"key_file": tmp_path / "missing"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 import schemathesis
@@ -10,9 +11,11 @@ from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.eau.samples import AN_INSURER, an_id, eau
-from tests.eau.test_feed import TOKEN, Fill, app, fill, mails, signer, vault
+from tests.eau.test_feed import Fill, app, benefits, clock, fill, journal, mails, signer, vault
 
-__all__ = ["app", "fill", "mails", "signer", "vault"]  # fixtures
+from schleuse.eau.feed_client import Signature
+
+__all__ = ["app", "benefits", "clock", "fill", "journal", "mails", "signer", "vault"]  # fixtures
 
 EXAMPLES = 30
 
@@ -36,7 +39,7 @@ CHECKS = [
     [("/v1/{ik}/eau", "GET"), ("/v1/{ik}/eau/ack", "POST"), ("/v1/{ik}/eau/{document_id}", "GET")],
 )
 def test_every_answer_is_one_that_the_description_promises(
-    app: FastAPI, fill: Fill, path: str, method: str, mode: Any
+    app: FastAPI, fill: Fill, benefits: Signature, path: str, method: str, mode: Any
 ) -> None:
     fill(eau(1), eau(2))
     operation = schemathesis.openapi.from_asgi("/v1/openapi.json", app)[path][method]
@@ -48,7 +51,8 @@ def test_every_answer_is_one_that_the_description_promises(
             case.path_parameters["ik"] = AN_INSURER.value
             if "document_id" in case.path_parameters and mode is schemathesis.GenerationMode.POSITIVE:
                 case.path_parameters["document_id"] = an_id(1).value
-        answer = case.call(headers={"Authorization": f"Bearer {TOKEN}"})
+        token = benefits.token(AN_INSURER, case.method, unquote(case.formatted_path))
+        answer = case.call(headers={"Authorization": f"Bearer {token}"})
         case.validate_response(answer, checks=CHECKS)
 
     check()
