@@ -7,6 +7,7 @@ can ask for this one document only. The thing of an operator's order is its act 
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ LIFETIME = timedelta(minutes=2)  #: of the tokens that we make
 LONGEST = timedelta(minutes=5)  #: of those that we take
 LEEWAY = timedelta(seconds=30)  #: between the clocks of maker and verifier
 MAX_TOKEN = 4096
+_ID = re.compile(r"[A-Za-z0-9_.~-]{1,64}")  #: of a token: journals and logs name it
 _TEXTS = ("iss", "aud", "jti", "ik", "purpose", "htm", "htu")
 _OPTIONS: Any = {
     "require": [*_TEXTS, "iat", "exp"],
@@ -111,6 +113,8 @@ def _judged(claims: Mapping[str, Any], purpose: Purpose, now: datetime) -> Claim
     issued, expires = claims["iat"], claims["exp"]
     if not all(isinstance(claims[name], str) and claims[name] for name in _TEXTS):
         raise BadTokenError(f"the claims {', '.join(_TEXTS)} of a token are texts")
+    if not _ID.fullmatch(claims["jti"]):
+        raise BadTokenError("jti of a token is 1 to 64 letters, digits and -._~")
     if not (type(issued) is int and type(expires) is int):
         raise BadTokenError("iat and exp of a token are whole seconds since 1970")
     leeway = int(LEEWAY.total_seconds())
