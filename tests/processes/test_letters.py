@@ -7,20 +7,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from tests.vault_double import VaultDouble, vault_of
 
 from schleuse.config import read_config
 from schleuse.eau.letter_store import Unsent
-from schleuse.eau.store import context
 from schleuse.environment import Environment
 from schleuse.identifiers import IK
 from schleuse.kim.directory import DirectoryFile, write_directory
 from schleuse.kim.message import open_kim_mail
 from schleuse.kim.pki import PRACTICE_OID, Algorithm, DevelopmentCA, Identity
-from schleuse.processes.eau import open_vault
 from schleuse.processes.home import NewHome, NewInsurer, NewPractice, create_home
 from schleuse.processes.letters import finisher
 from schleuse.vault import WrappedKey
-from schleuse.vault.contracts import UnsupportedWrapError
+from schleuse.vault.contracts import UnsupportedWrapError, VaultUnavailableError
 from schleuse.vault.private_keys import unwrap_with
 
 NOW = datetime.now(UTC)
@@ -37,7 +36,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def letter(home: Path, cards: list[Identity]) -> bytes:
+def letter(home: Path, cards: list[Identity], vault: VaultDouble | None = None) -> bytes:
     """One finished mail to a practice that has these cards."""
     config = read_config(home)
     entries = DirectoryFile(config.kim.directory).current().entries
@@ -46,9 +45,9 @@ def letter(home: Path, cards: list[Identity]) -> bytes:
         config.kim.directory,
         [replace(one, certificates=certificates) if RECIPIENT in one.addresses else one for one in entries],
     )
-    vault = open_vault(config)
+    vault = vault or vault_of(config)
     draft = f"From: {SENDER}\r\nTo: {RECIPIENT}\r\nSubject: x\r\nMessage-ID: <a@b>\r\n\r\nHallo\r\n".encode()
-    sealed = vault.seal(INSURER, draft, context(INSURER, "<a@b>", "draft"))
+    sealed = vault.seal_letter(INSURER, "<a@b>", draft)
     return finisher(config, vault)(Unsent(1, INSURER, 101, "<a@b>", SENDER, RECIPIENT, sealed, None, 0))
 
 
@@ -77,3 +76,18 @@ def test_every_rsa_card_of_the_practice_opens_it_whatever_else_the_practice_has(
 def test_a_practice_with_ec_cards_alone_is_named_as_not_supported_yet(home: Path) -> None:
     with pytest.raises(UnsupportedWrapError):
         letter(home, [card(home, "brainpool")])
+
+
+def test_opening_and_signing_a_letter_is_each_asked_of_the_vault_once(home: Path) -> None:
+    vault = vault_of(read_config(home))
+    letter(home, [card(home, "rsa")], vault)
+    assert (vault.trips("open_letter"), vault.trips("sign")) == ([1], [1])
+
+
+@pytest.mark.parametrize("method", ["open_letter", "signer", "sign"])
+@pytest.mark.parametrize("after", [False, True])
+def test_a_letter_waits_for_a_vault_that_does_not_serve(home: Path, method: str, after: bool) -> None:
+    vault = vault_of(read_config(home))
+    vault.fail(method, after=after)
+    with pytest.raises(VaultUnavailableError):
+        letter(home, [card(home, "rsa")], vault)

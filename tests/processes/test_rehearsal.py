@@ -73,8 +73,8 @@ def odd_address(home: Path) -> None:
         (put("pki/ca.pem", b"x"), "eau.trust: "),
         (put("directory.json", b"{"), "kim.directory: "),
         (put("practices/praxis/password.argon2", b"geheim"), "accounts praxis@praxis.kim.telematik-test: "),
-        (put(KEYS / "store.key", b"short"), "insurers 109900011: the store key"),
-        (put(KEYS / "feed.token.sha256", b"no hex"), "insurers.feed_clients: "),
+        (put(KEYS / "feed.pub.pem", b"no key"), "insurers.feed_clients: "),
+        (put(KEYS / "osig.pem", b"no certificate"), "insurers 109900011: the certificate file osig.pem"),
         (another_key, "insurers 109900011: the key file enc.key is not that of"),
         (relay_ca_that_is_none, "kim.smtp_relay_client_ca: "),
         (odd_address, "accounts pra xis@praxis.kim.telematik-test: "),
@@ -88,8 +88,14 @@ def test_each_file_that_a_role_cannot_use_is_named(home: Path, spoil: Callable[[
     assert any(line.startswith(expected) for line in rehearse(read_config(home)))
 
 
+def test_key_files_that_the_vault_has_taken_over_and_erased_are_no_mistake(home: Path) -> None:
+    for key in ("enc.key", "osig.key"):
+        (home / KEYS / key).unlink()
+    assert rehearse(read_config(home)) == []
+
+
 def test_all_mistakes_are_found_at_once(home: Path) -> None:
-    put(KEYS / "store.key", b"short")(home)
+    put(KEYS / "feed.pub.pem", b"no key")(home)
     another_key(home)
     assert len(rehearse(read_config(home))) == 2
 

@@ -57,7 +57,7 @@ class Arrival:
     """One mail as the store needs it.
 
     delivery: id in the mail store. digest: its seal there. accepted_at: original time of acceptance, never changed.
-    file_hash: SHA-256 of the XML octets. practice, person, content_key: keyed pseudonyms of 32 octets.
+    file_hash: SHA-256 of the XML octets. practice, person, content_key: as `vault.Pseudonyms`, of 32, 16 and 32 octets.
     """
 
     delivery: int
@@ -73,7 +73,7 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Sealed:
-    """A document as it is kept: sealed by the caller's vault under `context(ik, id, form)`.
+    """A document as it is kept: a container of the vault for this Dokumenten-ID and form ("xml", "p7s").
 
     The signed file is enough, for the feed takes the XML out of it; xml: for a document without one.
     """
@@ -88,7 +88,7 @@ class Sealed:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Letter:
-    """A Fehlernachricht for the outbox. draft: client mail, sealed under `context(ik, message_id, "draft")`."""
+    """A Fehlernachricht for the outbox. draft: client mail, in a container of the vault for this Message-ID."""
 
     message_id: str
     sender: str
@@ -104,11 +104,6 @@ class Recorded:
     state: State
     reason: str | None = None
     first: int | None = None
-
-
-def context(ik: IK, name: DocumentId | str, form: str) -> bytes:
-    """What a seal is bound to: insurer, document (or message) and form ("xml", "p7s", "draft")."""
-    return f"schleuse eau\0{ik}\0{name}\0{form}".encode()
 
 
 @dataclass(slots=True)

@@ -22,6 +22,7 @@ class Trouble(StrEnum):
     """What may be off at our side. Each makes the mail wait, whatever else was found (HD-01)."""
 
     KEY = "key"  # the vault cannot serve, or a key that should be here is not
+    BUDGET = "budget"  # the vault opens no more in this hour (journal.md § 14.4)
     STORE = "store"
     VALIDATOR = "validator"
     TRUST = "trust"  # trust anchors or revocation data missing

@@ -1,4 +1,8 @@
-"""Looking into one mail of an insurer's eAU mailbox: every stage of eau.md § 13.2 up to the decision, in order.
+"""Looking into the mails of an insurer's eAU mailbox: every stage of eau.md § 13.2 up to the decision, in order.
+
+Mails are looked at up to their wrapped keys; then the vault opens the keys of the batch in one round trip, each with
+its entry in the insurer's journal; then each mail is looked at to its end. A mail that is claimed again after a crash
+is opened again, and has a second entry: it may have been read.
 
 Each stage is timed under a name of `STAGES`; what costs how much is measured where it happens. Nothing here decides:
 the result is `Findings` for `decision.judge`, and the octets that filing needs.
@@ -7,10 +11,14 @@ the result is `Findings` for `decision.judge`, and the octets that filing needs.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
+from typing import TypeVar
+
+import structlog
 
 from schleuse.eau.checks import Checker
 from schleuse.eau.document import (
@@ -31,14 +39,15 @@ from schleuse.eau.findings import (
     Verdict,
 )
 from schleuse.eau.signature import PayloadVerdict, check_payload
-from schleuse.errors import CorruptError, UnavailableError
+from schleuse.eau.trips import Trip, ask, trouble_of
+from schleuse.errors import CorruptError, Error, RefusedError, UnavailableError
 from schleuse.fhir.finding import Finding
 from schleuse.identifiers import IK
 from schleuse.kim.classify import Kind as MailKind
 from schleuse.kim.classify import classify
 from schleuse.kim.dienstkennung import dienstkennung_of
 from schleuse.kim.directory import Directory, UnknownAddressError
-from schleuse.kim.message import OpenedMail, open_kim_mail
+from schleuse.kim.message import OpenedMail, SealedKIMMail, open_with, read_envelope
 from schleuse.kim.results import DecryptionResult, IntegrityCheckResult
 from schleuse.kim.store import Claimed
 from schleuse.mail import dsn_parse
@@ -46,9 +55,12 @@ from schleuse.mail import head as mail_head
 from schleuse.mail.contracts import Action
 from schleuse.mail.parts import BadPartError, leaves, payload_parts
 from schleuse.mail.smime.trust import Fault, TrustStore
-from schleuse.vault import KeyMissingError, Vault
+from schleuse.vault import SealedMail, Vault
+from schleuse.vault.contracts import UnsupportedWrapError, UnwrapFailedError
 
-STAGES = ("head", "open", "parts", "signature", "check", "facts")
+log = structlog.get_logger()
+
+STAGES = ("head", "keys", "open", "parts", "signature", "check", "facts")
 Stage = Callable[[str], AbstractContextManager[object]]
 
 #: Content-Description of the payloads (eau.md § 5).
@@ -94,32 +106,99 @@ class Examined:
     sender: str | None = None
 
 
-def examine(claimed: Claimed, mailbox: Mailbox, tools: Tools, now: datetime) -> Examined:
-    """All that can be found out about one mail. Never raises for what is in it; own trouble is in the findings."""
+@dataclass(frozen=True, slots=True, repr=False)
+class Looked:
+    """A batch after all stages. refused: why the vault serves this insurer nothing now, None if it does."""
+
+    mails: list[Examined]
+    refused: Error | None = None
+
+
+def examine(ik: IK, mails: Sequence[Claimed], mailboxes: Mapping[str, Mailbox], tools: Tools, now: datetime) -> Looked:
+    """All that can be found out about mails of one insurer, in order, with one round trip for their keys.
+
+    mailboxes: by account. Never raises for what is in a mail; own trouble is in the findings.
+    """
+    own = _Own(ik, tools.vault)
+    sights = [_Sight(claimed, mailboxes[claimed.account], tools, now, own) for claimed in mails]
+    read = [_guarded(sight, partial(_read, sight)) for sight in sights]
+    wanted = [SealedMail(one.examined.claimed.id, one.sealed.wrapped) for one in read if isinstance(one, _Unopened)]
+    with tools.stage("keys"):
+        trip: Trip[bytes | Error] = ask(lambda some: tools.vault.open_mails(ik, some), wanted)
+    keys = iter(trip.answers)
+    for place, sight in enumerate(sights):
+        unopened = read[place]
+        if isinstance(unopened, _Unopened):  # replaced one by one: their envelopes need not stay in memory
+            read[place] = _guarded(sight, partial(_open, sight, unopened, next(keys)))
+    return Looked([one for one in read if isinstance(one, Examined)], trip.refused or own.refused)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class _Unopened:
+    """A mail whose content key the vault is asked for. examined: as far as the outer header goes."""
+
+    examined: Examined
+    sealed: SealedKIMMail
+
+
+class _Own:
+    """Our certificates of one insurer, asked for once when the first mail needs them."""
+
+    def __init__(self, ik: IK, vault: Vault) -> None:
+        self._ik = ik
+        self._vault = vault
+        self._certificates: tuple[bytes, ...] | None = None
+        self.refused: Error | None = None
+
+    def certificates(self) -> tuple[bytes, ...]:
+        """Raises what the vault raises, and does not try a vault again that has not answered."""
+        if self.refused is not None:
+            raise self.refused
+        if self._certificates is None:
+            try:
+                self._certificates = self._vault.certificates(self._ik)
+            except Error as error:
+                self.refused = error
+                raise
+        return self._certificates
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class _Sight:
+    """One mail, and what it is looked at with."""
+
+    claimed: Claimed
+    mailbox: Mailbox
+    tools: Tools
+    now: datetime
+    own: _Own
+
+
+_T = TypeVar("_T")
+
+
+def _guarded(sight: _Sight, look: Callable[[], _T]) -> _T | Examined:
+    """What went wrong at our side is a finding of this one mail, and stops no other."""
+    claimed = sight.claimed
     blank = Findings(sent_at=claimed.accepted_at)
-    if claimed.mail is None:
-        return Examined(claimed, replace(blank, trouble=Trouble.STORE))
     try:
-        return _examine(claimed, claimed.mail.content, mailbox, tools, now)
+        return look()
     except mail_head.BadHeadError as error:
         detail = Detail("KIM-Nachricht", "Kopf", str(error))
         return Examined(claimed, replace(blank, decryption=DecryptionResult.WRONG_FORMAT, details=(detail,)))
-    except KeyMissingError:
-        return Examined(claimed, replace(blank, trouble=Trouble.KEY))
-    except (UnavailableError, CorruptError) as error:
-        return Examined(claimed, replace(blank, trouble=_TROUBLE.get(error.code.partition(".")[0], Trouble.INTERNAL)))
+    except (UnavailableError, CorruptError, RefusedError) as error:
+        return Examined(claimed, replace(blank, trouble=trouble_of(error)))
+    except Exception as error:  # a mistake of ours
+        log.error("eau.mistake", delivery=claimed.id, error=type(error).__name__)
+        return Examined(claimed, replace(blank, trouble=Trouble.INTERNAL))
 
 
-_TROUBLE = {
-    "vault": Trouble.KEY,
-    "smime": Trouble.TRUST,
-    "kim": Trouble.DIRECTORY,
-    "fhir": Trouble.VALIDATOR,
-    "eau": Trouble.VALIDATOR,
-}
-
-
-def _examine(claimed: Claimed, raw: bytes, mailbox: Mailbox, tools: Tools, now: datetime) -> Examined:
+def _read(sight: _Sight) -> Examined | _Unopened:
+    """The outer mail: all of a mail that is not encrypted for us, else up to the wrapped key."""
+    claimed, tools = sight.claimed, sight.tools
+    if claimed.mail is None:
+        return Examined(claimed, Findings(sent_at=claimed.accepted_at, trouble=Trouble.STORE))
+    raw = claimed.mail.content
     with tools.stage("head"):
         outer = mail_head.parse(mail_head.split(raw)[0])
         found = Findings(
@@ -134,19 +213,30 @@ def _examine(claimed: Claimed, raw: bytes, mailbox: Mailbox, tools: Tools, now: 
     examined = Examined(claimed, found, reply_to=outer.get("reply-to"), sender=outer.get("from"))
     if found.mail in IN_BAND:
         return examined
+    certificates = sight.own.certificates()
+    tools.trust()  # without it nothing can be judged, and a mail is not opened in vain
     with tools.stage("open"):
-        opened = open_kim_mail(
-            raw,
-            address=mailbox.address,
-            certificates=tools.vault.certificates(mailbox.ik),
-            unwrap=lambda wrapped: tools.vault.unwrap(mailbox.ik, wrapped),
-            trust=tools.trust(),
-            now=now,
-        )
-    found = _transport(found, opened, mailbox, tools)
+        sealed = read_envelope(raw, address=sight.mailbox.address, certificates=certificates)
+    if isinstance(sealed, SealedKIMMail):
+        return _Unopened(examined, sealed)
+    return _opened(sight, examined, sealed)
+
+
+def _open(sight: _Sight, unopened: _Unopened, key: bytes | Exception) -> Examined:
+    if isinstance(key, Exception) and not isinstance(key, UnwrapFailedError | UnsupportedWrapError):
+        if not isinstance(key, Error):
+            log.error("eau.mistake", delivery=sight.claimed.id, error=type(key).__name__)
+        return replace(unopened.examined, findings=replace(unopened.examined.findings, trouble=trouble_of(key)))
+    with sight.tools.stage("open"):
+        opened = open_with(unopened.sealed, key, trust=sight.tools.trust(), now=sight.now)
+    return _opened(sight, unopened.examined, opened)
+
+
+def _opened(sight: _Sight, examined: Examined, opened: OpenedMail) -> Examined:
+    found = _transport(examined.findings, opened, sight)
     if opened.inner is None or found.trouble is not None:
         return replace(examined, findings=found)
-    return _inside(replace(examined, findings=found), opened.inner, mailbox, tools, now)
+    return _inside(replace(examined, findings=found), opened.inner, sight)
 
 
 def _failed(status: dsn_parse.Status) -> bool:
@@ -156,14 +246,14 @@ def _failed(status: dsn_parse.Status) -> bool:
     return (status.status or "").startswith("5.")
 
 
-def _transport(found: Findings, opened: OpenedMail, mailbox: Mailbox, tools: Tools) -> Findings:
+def _transport(found: Findings, opened: OpenedMail, sight: _Sight) -> Findings:
     """X-KIM-DecryptionResult and X-KIM-IntegrityCheckResult, and whether a failure is really the sender's."""
     if opened.version is None:
         # Neither encrypted nor signed, and no error mail: an eAU that did not pass a Clientmodul.
         return replace(found, decryption=DecryptionResult.WRONG_FORMAT)
     if opened.decryption is None:
         return replace(found, trouble=Trouble.INTERNAL)  # a version of KIM that we do not speak yet
-    if opened.decryption is DecryptionResult.KEY_NOT_AVAILABLE and not _has_published_keys(mailbox, tools):
+    if opened.decryption is DecryptionResult.KEY_NOT_AVAILABLE and not _has_published_keys(sight):
         return replace(found, trouble=Trouble.KEY)
     integrity = opened.integrity or (IntegrityCheckResult.INTACT,)
     details: tuple[Detail, ...] = ()
@@ -174,21 +264,21 @@ def _transport(found: Findings, opened: OpenedMail, mailbox: Mailbox, tools: Too
     return replace(found, decryption=opened.decryption, integrity=integrity, details=details)
 
 
-def _has_published_keys(mailbox: Mailbox, tools: Tools) -> bool:
+def _has_published_keys(sight: _Sight) -> bool:
     """Whether we hold every key that the directory publishes under our address.
 
     If not, "encrypted for somebody else" may be our own mistake, and must not be told as the sender's (HD-01).
     """
     try:
-        published = set(tools.directory().certificates(mailbox.address))
+        published = set(sight.tools.directory().certificates(sight.mailbox.address))
     except UnknownAddressError:
         return False
-    return published <= set(tools.vault.certificates(mailbox.ik))
+    return published <= set(sight.own.certificates())
 
 
-def _inside(examined: Examined, inner: bytes, mailbox: Mailbox, tools: Tools, now: datetime) -> Examined:
+def _inside(examined: Examined, inner: bytes, sight: _Sight) -> Examined:
     found = examined.findings
-    with tools.stage("parts"):
+    with sight.tools.stage("parts"):
         try:
             head = mail_head.parse(mail_head.split(inner)[0])
             payloads = payload_parts(leaves(inner), _DESCRIPTIONS)
@@ -208,13 +298,13 @@ def _inside(examined: Examined, inner: bytes, mailbox: Mailbox, tools: Tools, no
         payload = Payload.SEVERAL if payloads else Payload.MISSING
         detail = Detail("KIM-Nachricht", "Anhang", f"{len(payloads)} .p7s found, exactly 1 expected")
         return replace(examined, findings=_also(replace(found, payload=payload), detail))
-    return _payload(replace(examined, findings=found), p7s, mailbox, tools, now)
+    return _payload(replace(examined, findings=found), p7s, sight)
 
 
-def _payload(examined: Examined, p7s: bytes, mailbox: Mailbox, tools: Tools, now: datetime) -> Examined:
-    with tools.stage("signature"):
-        signature = check_payload(p7s, tools.trust(), now)
-    if signature.verdict is PayloadVerdict.CERTIFICATE_FAULTY and not _trusts_ourselves(mailbox, tools, now):
+def _payload(examined: Examined, p7s: bytes, sight: _Sight) -> Examined:
+    with sight.tools.stage("signature"):
+        signature = check_payload(p7s, sight.tools.trust(), sight.now)
+    if signature.verdict is PayloadVerdict.CERTIFICATE_FAULTY and not _trusts_ourselves(sight):
         return replace(examined, findings=replace(examined.findings, trouble=Trouble.TRUST))
     if signature.xml is None or signature.verdict is PayloadVerdict.UNREADABLE:
         detail = Detail("p7s", "CMS", signature.reason)
@@ -225,17 +315,17 @@ def _payload(examined: Examined, p7s: bytes, mailbox: Mailbox, tools: Tools, now
         signature=signature.verdict,
         file_hash=hashlib.sha256(signature.xml).digest(),
     )
-    return _document(replace(examined, findings=found, xml=signature.xml), signature.xml, tools)
+    return _document(replace(examined, findings=found, xml=signature.xml), signature.xml, sight.tools)
 
 
-def _trusts_ourselves(mailbox: Mailbox, tools: Tools, now: datetime) -> bool:
+def _trusts_ourselves(sight: _Sight) -> bool:
     """Whether anchors and clock accept at least one certificate of our own.
 
     If not, the anchors are of another world (test and production interchanged, say) or the clock is wrong, and they
     would call every practice's certificate faulty (HD-01).
     """
-    trust = tools.trust()
-    faults = (trust.judge(certificate, now).fault for certificate in tools.vault.certificates(mailbox.ik))
+    trust = sight.tools.trust()
+    faults = (trust.judge(certificate, sight.now).fault for certificate in sight.own.certificates())
     return any(fault not in (Fault.NO_PATH, Fault.NOT_VALID_THEN) for fault in faults)
 
 
@@ -286,4 +376,4 @@ def _aware(moment: datetime | None) -> datetime | None:
     return moment if moment is not None and moment.tzinfo is not None else None
 
 
-__all__ = ["STAGES", "Examined", "Mailbox", "Tools", "examine"]
+__all__ = ["STAGES", "Examined", "Looked", "Mailbox", "Tools", "examine"]

@@ -15,7 +15,7 @@ from schleuse.identifiers import IK
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Unsent:
-    """One Fehlernachricht. delivery: of the faulty mail. draft: sealed under `context(ik, message_id, "draft")`.
+    """One Fehlernachricht. delivery: of the faulty mail. draft: in a container of the vault for this Message-ID.
 
     wire: the finished mail, None until it was made for the first time.
     """

@@ -24,7 +24,7 @@ from schleuse.database import open_database, reading, transaction
 from schleuse.eau.audit import EauAudit
 from schleuse.eau.document import DocumentId, Kind
 from schleuse.eau.feed_store import FeedStore
-from schleuse.eau.filing import Arrival, Filing, Letter, Recorded, Sealed, context
+from schleuse.eau.filing import Arrival, Filing, Letter, Recorded, Sealed
 from schleuse.eau.letter_store import LetterStore
 from schleuse.eau.locking import lock_insurer, look_up_by_index
 from schleuse.eau.outcome import DocumentState
@@ -39,7 +39,6 @@ __all__ = [
     "PendingStorno",
     "Recorded",
     "Sealed",
-    "context",
     "open_store",
 ]
 

@@ -57,7 +57,7 @@ RECEIVED = sa.Table(
 )
 
 #: eAU and Storno. Only what duplicates, Storno and the feed ask for is readable; all else is sealed.
-#: practice, person, content_key: keyed pseudonyms. target, cancelled_by: Dokumenten-IDs.
+#: practice, person, content_key: pseudonyms of the vault. target, cancelled_by: Dokumenten-IDs.
 DOCUMENT = sa.Table(
     "eau_document",
     METADATA,

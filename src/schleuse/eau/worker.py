@@ -2,19 +2,20 @@
 
 Order of events, and why (docs/tour.md § 6-10): the eAU store is durable before the mail store is told, so a crash
 between the two repeats the batch, and filing finds its own earlier answers. Our own trouble puts a mail back and
-never answers it (HD-01).
+never answers it (HD-01). The vault is asked three times a batch and insurer: for the keys of the mails, for pseudonyms,
+and to seal what will be filed; each time its journal is durable first (RP-01).
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import structlog
 
-from schleuse.eau.decision import Judgement, Sound, judge, settle
+from schleuse.eau.decision import settle
 from schleuse.eau.document import Facts
 from schleuse.eau.fehlernachricht import (
     BadFehlernachrichtError,
@@ -25,8 +26,8 @@ from schleuse.eau.fehlernachricht import (
     identity,
     message_id,
 )
-from schleuse.eau.findings import Findings, Membership, Trouble
-from schleuse.eau.intake import Examined, Mailbox, Tools, examine
+from schleuse.eau.findings import Membership, Trouble
+from schleuse.eau.intake import Mailbox, Tools, examine
 from schleuse.eau.outcome import (
     DeliveredAgain,
     Faulty,
@@ -40,9 +41,11 @@ from schleuse.eau.outcome import (
     StornoPending,
     Wait,
 )
-from schleuse.eau.store import Arrival, EauStore, Filing, Letter, Recorded, Sealed, context
+from schleuse.eau.sealing import AskMembership, Case, make_cases
+from schleuse.eau.store import Arrival, EauStore, Filing, Letter, Recorded, Sealed
 from schleuse.eau.storno import other_practice
-from schleuse.errors import UnavailableError
+from schleuse.eau.trips import Rests, trouble_of
+from schleuse.errors import Error, UnavailableError
 from schleuse.holding.states import State
 from schleuse.identifiers import IK
 from schleuse.kim.address import KIMAddress
@@ -58,7 +61,7 @@ FIRST_WAIT = timedelta(seconds=5)
 LONGEST_WAIT = timedelta(minutes=5)
 
 #: The steps of a batch at which the crash tests kill the process, in order.
-STEPS = ("claimed", "examined", "filing", "filed", "finished")
+STEPS = ("claimed", "opened", "examined", "filing", "filed", "finished")
 
 
 def no_membership(_ik: IK, _facts: Facts, _on: datetime) -> Membership:
@@ -81,16 +84,6 @@ class Settings:
     product: str
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class _Case:
-    """One mail between looking and filing."""
-
-    examined: Examined
-    arrival: Arrival
-    judgement: Judgement
-    sealed: Sealed | None
-
-
 @dataclass(slots=True, repr=False)
 class Worker:
     """Call `run_batch` again and again. step: named in STEPS, for crash tests; membership: of the insurer."""
@@ -101,8 +94,10 @@ class Worker:
     mailboxes: Mapping[str, Mailbox]
     tools: Tools
     now: Callable[[], datetime]
-    membership: Callable[[IK, Facts, datetime], Membership] = no_membership
+    membership: AskMembership = no_membership
     step: Callable[[str], None] = field(default=lambda _step: None)
+    rests: Rests = field(default_factory=Rests)
+    _no_letters: Error | None = None
 
     def start(self) -> int:
         """Give back what an earlier run of this worker held when it died."""
@@ -111,8 +106,11 @@ class Worker:
     def run_batch(self) -> int:
         """Take, look, file, close. Returns how many mails were taken. Raises UnavailableError, CorruptError."""
         now = self.now()
+        accounts = [account for account, mailbox in self.mailboxes.items() if not self.rests.resting(mailbox.ik, now)]
+        if not accounts:
+            return 0
         with self.tools.stage("claim"):
-            claimed = self.leases.claim(list(self.mailboxes), self.settings.batch, self.settings.owner, now, LEASE)
+            claimed = self.leases.claim(accounts, self.settings.batch, self.settings.owner, now, LEASE)
         if not claimed:
             return 0
         self.step("claimed")
@@ -133,7 +131,15 @@ class Worker:
         return found
 
     def _file(self, ik: IK, mails: Sequence[Claimed], directory: Directory | None) -> list[Recorded]:
-        cases = [self._case(ik, mail) for mail in mails]
+        looked = examine(ik, mails, self.mailboxes, self.tools, self.now())
+        self.step("opened")
+        with self.tools.stage("seal"):
+            made = make_cases(ik, looked.mails, self.tools.vault, self.settings.policy, self.membership)
+        cases, refused = made.cases, looked.refused or made.refused
+        self.rests.note(ik, refused is not None, self.now())
+        if refused is not None:
+            log.warning("eau.vault_waits", ik=str(ik), code=refused.code, reason=str(refused))
+        self._no_letters = None
         self.step("examined")
         try:
             with (
@@ -147,52 +153,7 @@ class Worker:
             return [Recorded(case.arrival.delivery, State.HELD, Trouble.STORE.value) for case in cases]
         return recorded
 
-    def _case(self, ik: IK, claimed: Claimed) -> _Case:
-        try:
-            examined = examine(claimed, self.mailboxes[claimed.account], self.tools, self.now())
-            with self.tools.stage("seal"):
-                return self._sealed_case(ik, examined)
-        except Exception as error:  # a mistake of ours must stop neither the other mails nor accuse anybody
-            log.error("eau.mistake", delivery=claimed.id, error=type(error).__name__)
-            found = Findings(sent_at=claimed.accepted_at, trouble=Trouble.INTERNAL)
-            plain = Arrival(claimed.id, claimed.digest, claimed.accepted_at)
-            return _Case(Examined(claimed, found), plain, Wait(Trouble.INTERNAL), None)
-
-    def _sealed_case(self, ik: IK, examined: Examined) -> _Case:
-        claimed, found = examined.claimed, examined.findings
-        plain = Arrival(
-            claimed.id, claimed.digest, claimed.accepted_at, found.document_id, found.file_hash, examined.target
-        )
-        facts = found.facts
-        if facts is None or examined.xml is None:
-            return _Case(examined, plain, judge(found, self.settings.policy), None)
-        try:
-            practice = self._pseudonym(ik, facts.practice.encode() if facts.practice else None)
-            found = replace(found, practice=practice, membership=self.membership(ik, facts, claimed.accepted_at))
-            arrival = replace(
-                plain,
-                practice=practice,
-                person=self._pseudonym(ik, facts.person_key()),
-                content_key=self._pseudonym(ik, facts.content_key()),
-            )
-            judgement = judge(found, self.settings.policy)
-            sealed = self._seal(ik, facts, examined) if isinstance(judgement, Sound) else None
-        except UnavailableError as error:
-            trouble = Trouble.KEY if error.code.startswith("vault.") else Trouble.MEMBERSHIP
-            return _Case(examined, plain, Wait(trouble), None)
-        return _Case(replace(examined, findings=found), arrival, judgement, sealed)
-
-    def _pseudonym(self, ik: IK, value: bytes | None) -> bytes | None:
-        return None if value is None else self.tools.vault.pseudonym(ik, value)
-
-    def _seal(self, ik: IK, facts: Facts, examined: Examined) -> Sealed:
-        # One form is kept: the signed file, out of which the feed takes the XML.
-        if examined.p7s is not None:
-            return Sealed(p7s=self.tools.vault.seal(ik, examined.p7s, context(ik, facts.id, "p7s")))
-        assert examined.xml is not None  # noqa: S101 -- facts come out of it
-        return Sealed(xml=self.tools.vault.seal(ik, examined.xml, context(ik, facts.id, "xml")))
-
-    def _settle(self, ik: IK, case: _Case, filing: Filing, directory: Directory | None) -> Recorded:
+    def _settle(self, ik: IK, case: Case, filing: Filing, directory: Directory | None) -> Recorded:
         earlier = filing.recorded(case.arrival)
         if earlier is not None:
             return earlier
@@ -209,7 +170,7 @@ class Worker:
         return recorded
 
     def _outcome(
-        self, ik: IK, case: _Case, memory: Memory, directory: Directory | None
+        self, ik: IK, case: Case, memory: Memory, directory: Directory | None
     ) -> tuple[Outcome, Letter | None]:
         outcome = settle(case.judgement, case.examined.findings, memory, self.settings.policy)
         if isinstance(outcome, StornoPending) and outcome.refusal is not None:
@@ -221,7 +182,7 @@ class Worker:
         answer = self._letter(ik, case, outcome, directory)
         return (outcome, answer) if isinstance(answer, Letter) else (answer, None)
 
-    def _letter(self, ik: IK, case: _Case, faulty: Faulty, directory: Directory | None) -> Letter | Outcome:
+    def _letter(self, ik: IK, case: Case, faulty: Faulty, directory: Directory | None) -> Letter | Outcome:
         """The Fehlernachricht, sealed; or why there is none: no directory (we wait), or nobody to write to."""
         if directory is None:
             return Wait(Trouble.DIRECTORY)
@@ -238,10 +199,15 @@ class Worker:
         except BadFehlernachrichtError as error:
             log.error("eau.letter_impossible", delivery=examined.claimed.id, reason=str(error))
             return Quarantined(Quarantine.NO_REFERENCE)
+        # This happens under the lock of the insurer, so a vault that does not serve is asked once a batch.
+        if self._no_letters is not None:
+            return Wait(trouble_of(self._no_letters))
         try:
-            sealed = self.tools.vault.seal(ik, draft, context(ik, message_id(id, sender), "draft"))
-        except UnavailableError:
-            return Wait(Trouble.KEY)
+            sealed = self.tools.vault.seal_letter(ik, message_id(id, sender), draft)
+        except Error as error:
+            if isinstance(error, UnavailableError):
+                self._no_letters = error
+            return Wait(trouble_of(error))
         return Letter(message_id(id, sender), sender.value, recipient.value, sealed)
 
     def _close(self, recorded: Sequence[Recorded], mails: Mapping[int, Claimed]) -> None:

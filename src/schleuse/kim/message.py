@@ -5,6 +5,9 @@
     B  a Content-Type: message/rfc822 line and an empty line
     A  the client mail                                         OpenedMail.inner
 
+In two steps, because whoever opens mail has no key (decision 0016): `read_envelope` finds the wrapped content key that
+is ours, `open_with` takes what became of it. `open_kim_mail` is both, for tools with a key of their own.
+
 Everything in a mail is an expected outcome and comes back as a value. Building is in `building`.
 """
 
@@ -13,8 +16,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
-from schleuse.errors import MalformedError, UnavailableError
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.x509 import load_der_x509_certificate
+
+from schleuse.errors import Error, MalformedError, UnavailableError
 from schleuse.kim.building import build_kim_mail
 from schleuse.kim.results import VERSION_UNSUPPORTED_CODE, DecryptionResult, IntegrityCheckResult
 from schleuse.mail.head import Head, parse, split
@@ -24,9 +31,10 @@ from schleuse.mail.smime.judge import Judged, Verdict, judge_signed
 from schleuse.mail.smime.recipients import issuer_and_serial, same_pairs, same_recipients
 from schleuse.mail.smime.trust import SignerCertificate, TrustStore
 from schleuse.vault import WrappedKey
-from schleuse.vault.contracts import UnsupportedWrapError
+from schleuse.vault.algorithms import is_oaep_sha256
+from schleuse.vault.contracts import UnsupportedWrapError, UnwrapFailedError
 
-__all__ = ["OpenedMail", "build_kim_mail", "open_kim_mail"]
+__all__ = ["OpenedMail", "SealedKIMMail", "build_kim_mail", "open_kim_mail", "open_with", "read_envelope"]
 
 #: kim.md § 1; "1.5+" belongs into the directory, but nothing depends on the sender knowing that.
 SUPPORTED_VERSIONS = frozenset({"1.0", "1.5", "1.5+"})
@@ -82,6 +90,16 @@ class OpenedMail:
         return tuple(code for code in codes if code is not None)
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class SealedKIMMail:
+    """A mail that is for us. wrapped: its content key, as one of our certificates can have it opened."""
+
+    outer: Head
+    version: str
+    envelope: Envelope
+    wrapped: WrappedKey
+
+
 def open_kim_mail(
     raw: bytes,
     *,
@@ -91,11 +109,24 @@ def open_kim_mail(
     trust: TrustStore | None,
     now: datetime,
 ) -> OpenedMail:
-    """Decrypt and verify one mail as fetched from the mailbox (kim.md § 12.1). Never raises for what is in the mail.
+    """Decrypt and verify one mail with a key of one's own: `read_envelope` and `open_with`."""
+    mail = read_envelope(raw, address=address, certificates=certificates)
+    if isinstance(mail, OpenedMail):
+        return mail
+    key: bytes | Error
+    try:
+        key = unwrap(mail.wrapped)
+    except (MalformedError, UnavailableError) as error:
+        key = error
+    return open_with(mail, key, trust=trust, now=now)
 
+
+def read_envelope(raw: bytes, *, address: str | None, certificates: Sequence[bytes]) -> SealedKIMMail | OpenedMail:
+    """One mail as fetched from the mailbox up to its wrapped key, or what became of it if no key can help.
+
+    Never raises for what is in the mail (kim.md § 12.1).
     address: of the mailbox; only its own key is used (step 3). None (command line): any that is bound to our keys.
-    certificates: DER of our own encryption certificates. unwrap: such as `lambda w: vault.unwrap(ik, w)`.
-    trust: None leaves the certificate unchecked, result 07.
+    certificates: DER of our own encryption certificates.
     """
     try:
         block, body = split(raw)
@@ -109,7 +140,7 @@ def open_kim_mail(
         return OpenedMail(outer, version, None, (), None, None, None, "the X-KOM-LE-Version is not supported")
     try:
         envelope = _envelope(outer, body)
-        content = _decrypt(envelope, address, certificates, unwrap)
+        return SealedKIMMail(outer, version, envelope, _choose(envelope, address, certificates))
     except UnsupportedWrapError as error:
         return _not_decrypted(outer, version, DecryptionResult.UNSUPPORTED_KEY_TRANSPORT, error)
     except UnavailableError as error:
@@ -118,7 +149,31 @@ def open_kim_mail(
         return _not_decrypted(outer, version, DecryptionResult.KEY_NOT_AVAILABLE, error)
     except MalformedError as error:
         return _not_decrypted(outer, version, DecryptionResult.WRONG_FORMAT, error)
-    return _verified(outer, version, envelope, _judge(content, trust, now))
+
+
+def open_with(mail: SealedKIMMail, key: bytes | Error, *, trust: TrustStore | None, now: datetime) -> OpenedMail:
+    """Decrypt and verify, with the content key or with the reason why there is none. Never raises.
+
+    Of the reasons only UnwrapFailedError and UnsupportedWrapError say something about the mail; every other one is our
+    own trouble, result 03 (HD-01).
+    trust: None leaves the certificate unchecked, result 07.
+    """
+    outer, version = mail.outer, mail.version
+    if isinstance(key, UnsupportedWrapError):
+        return _not_decrypted(outer, version, *_unsupported([mail.wrapped], key))
+    if isinstance(key, Error) and not isinstance(key, UnwrapFailedError):
+        return _not_decrypted(outer, version, DecryptionResult.KONNEKTOR_NOT_AVAILABLE, key)
+    try:
+        content = open_envelope(mail.envelope, mail.wrapped, lambda _: _key_or_raise(key))
+    except MalformedError as error:
+        return _not_decrypted(outer, version, DecryptionResult.WRONG_FORMAT, error)
+    return _verified(outer, version, mail.envelope, _judge(content, trust, now))
+
+
+def _key_or_raise(key: bytes | Error) -> bytes:
+    if isinstance(key, Error):
+        raise key
+    return key
 
 
 class _NoKeyError(MalformedError):
@@ -127,9 +182,7 @@ class _NoKeyError(MalformedError):
     code = "kim.no-key"
 
 
-def _not_decrypted(
-    outer: Head, version: str | None, result: DecryptionResult, error: MalformedError | UnavailableError
-) -> OpenedMail:
+def _not_decrypted(outer: Head, version: str | None, result: DecryptionResult, error: Error) -> OpenedMail:
     return OpenedMail(outer, version, result, (), None, None, None, str(error))
 
 
@@ -139,27 +192,40 @@ def _envelope(outer: Head, body: bytes) -> Envelope:
     return parse_envelope(decode_body(body, outer.get("content-transfer-encoding")))
 
 
-def _decrypt(
-    envelope: Envelope, address: str | None, certificates: Sequence[bytes], unwrap: Callable[[WrappedKey], bytes]
-) -> bytes:
-    """Layer C, by the key that recipient-emails binds to the address and no other (kim.md § 7.3)."""
+def _choose(envelope: Envelope, address: str | None, certificates: Sequence[bytes]) -> WrappedKey:
+    """The key that recipient-emails binds to the address and no other (kim.md § 7.3), of several one we can open.
+
+    Whether we can is told by certificate and algorithm alone, so that no key is asked for in vain.
+    """
     if envelope.recipient_emails is None:
         raise EnvelopeFormatError("the envelope has no recipient-emails")
     if not certificates:
         raise UnavailableError("no encryption certificate of our own is configured")
-    own = {issuer_and_serial(certificate) for certificate in certificates}
+    own = {issuer_and_serial(certificate): certificate for certificate in certificates}
     bound = {pair.recipient for pair in envelope.recipient_emails if address is None or pair.address == address.lower()}
     candidates = [one for one in envelope.recipients if one.recipient in own and one.recipient in bound]
     if not candidates:
         raise _NoKeyError("the envelope binds none of our certificates to this address")
     candidates.sort(key=lambda one: TI_ECIES in one.algorithm)  # what we can open first
     for one in candidates[:MAX_TRIED]:
-        try:
-            return open_envelope(envelope, one, unwrap)
-        except UnsupportedWrapError as error:
-            # TI ECIES is right and we cannot do it; anything else but RSAES-OAEP is outside the profile (kim.md § 7.2).
-            failure = error if TI_ECIES in one.algorithm else EnvelopeFormatError(str(error))
-    raise failure
+        if is_oaep_sha256(one.algorithm) and _has_rsa(own[one.recipient]):
+            return one
+    raise _unsupported(
+        candidates[:MAX_TRIED],
+        UnsupportedWrapError("the content key is not transported by RSAES-OAEP with SHA-256 to an RSA key"),
+    )[1]
+
+
+def _unsupported(tried: Sequence[WrappedKey], error: UnsupportedWrapError) -> tuple[DecryptionResult, MalformedError]:
+    """TI ECIES is right and we cannot do it; anything else but RSAES-OAEP is outside the profile (kim.md § 7.2)."""
+    if any(TI_ECIES in one.algorithm for one in tried):
+        return DecryptionResult.UNSUPPORTED_KEY_TRANSPORT, error
+    return DecryptionResult.WRONG_FORMAT, EnvelopeFormatError(str(error))
+
+
+@lru_cache(64)
+def _has_rsa(certificate: bytes) -> bool:
+    return isinstance(load_der_x509_certificate(certificate).public_key(), RSAPublicKey)
 
 
 def _verified(outer: Head, version: str, envelope: Envelope, judged: Judged) -> OpenedMail:

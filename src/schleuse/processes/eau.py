@@ -47,6 +47,7 @@ from schleuse.processes.observe import observed, serving
 from schleuse.processes.prefork import Master, ParentWatch
 from schleuse.processes.supervisor import pause_after
 from schleuse.vault import Vault
+from schleuse.vault.client import VaultClient
 from schleuse.vault.tokens import audience, read_public_key
 
 log = structlog.get_logger()
@@ -89,13 +90,8 @@ def _tell_fallbacks(checker: Checker) -> None:
 
 
 def open_vault(config: Config) -> Vault:
-    """Keys of all insurers of this home, read when they are first used."""
-    return LocalVault(
-        {
-            IK(insurer.ik): InsurerKeyFiles(insurer.encryption, insurer.signature, insurer.store_key)
-            for insurer in config.insurers
-        }
-    )
+    """The vault role of this home; it is reached when something is asked."""
+    return VaultClient(config.vault_socket)
 
 
 def mailboxes(config: Config) -> dict[str, Mailbox]:

@@ -14,7 +14,6 @@ from cryptography.x509 import load_der_x509_certificate
 from schleuse.clock import utc_now
 from schleuse.config import Config, host_and_port
 from schleuse.eau.letter_store import Unsent
-from schleuse.eau.store import context
 from schleuse.errors import UnavailableError
 from schleuse.kim.directory import DirectoryFile
 from schleuse.kim.message import build_kim_mail
@@ -30,11 +29,11 @@ class SubmissionFailedError(UnavailableError):
 
 
 def finisher(config: Config, vault: Vault) -> Callable[[Unsent], bytes]:
-    """Unseals, signs and encrypts one letter. What it returns raises UnavailableError, UnknownAddressError."""
+    """Opens, signs and encrypts one letter, the vault has the keys. What it returns raises any `Error`."""
     directory = DirectoryFile(config.kim.directory)
 
     def finish(letter: Unsent) -> bytes:
-        draft = vault.unseal(letter.ik, letter.draft, context(letter.ik, letter.message_id, "draft"))
+        draft = vault.open_letter(letter.ik, letter.message_id, letter.draft)
         theirs = _usable(directory.current().certificates(letter.recipient))
         return build_kim_mail(
             draft,

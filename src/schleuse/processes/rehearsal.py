@@ -7,22 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 
 from argon2 import extract_parameters
 from argon2.exceptions import InvalidHashError
 
 from schleuse.config import Config
 from schleuse.errors import Error
-from schleuse.identifiers import IK
 from schleuse.kim.accounts import Accounts
 from schleuse.kim.address import KIMAddress
 from schleuse.kim.directory import DirectoryFile
 from schleuse.mail.smime.trust import TrustStore
 from schleuse.mail.tls_pipe import tls_context
-from schleuse.processes.eau import feed_clients, open_vault
+from schleuse.processes.eau import feed_clients
 from schleuse.processes.kim import load_accounts, outbound_routes
 from schleuse.vault.contracts import KeyMissingError
-from schleuse.vault.private_keys import load_pair
+from schleuse.vault.private_keys import load_pair, read_certificate
+from schleuse.vault.tokens import read_public_key
 
 
 def rehearse(config: Config) -> list[str]:
@@ -53,12 +54,19 @@ def _attempts(config: Config) -> Iterator[tuple[str, Callable[[], object]]]:
     accounts = load_accounts(config)
     for account in config.accounts:
         yield f"accounts {account.address}", partial(_account, account.address, accounts)
-    vault = open_vault(config)
+    for operator in config.operators:
+        yield f"operators {operator.name}", partial(read_public_key, operator.public_key)
     for insurer in config.insurers:
-        ik = IK(insurer.ik)
-        yield f"insurers {ik}", partial(vault.seal, ik, b"", b"check-config")
         for certificate, key in (*insurer.encryption, insurer.signature):
-            yield f"insurers {ik}", partial(load_pair, certificate, key)
+            yield f"insurers {insurer.ik}", partial(_identity, certificate, key)
+
+
+def _identity(certificate: Path, key: Path) -> None:
+    """The key file, too, as long as it is there: once the vault has taken the key over, it may be gone."""
+    if key.exists():
+        load_pair(certificate, key)
+    else:
+        read_certificate(certificate)
 
 
 def _account(address: str, accounts: Accounts) -> None:

@@ -15,3 +15,10 @@ PSS_SHA256_ALGORITHM = bytes.fromhex("303d06092a864886f70d01010a3030") + (
 #: ecdsa-with-SHA256 (RFC 5758 § 3.2).
 ECDSA_SHA256_ALGORITHM = bytes.fromhex("300a06082a8648ce3d040302")
 OAEP_OID = bytes.fromhex("06092a864886f70d010107")
+
+
+def is_oaep_sha256(algorithm: bytes) -> bool:
+    """Whether an AlgorithmIdentifier (DER) names RSAES-OAEP with SHA-256 for both hashes, however it is written."""
+    if OAEP_OID not in algorithm[:16]:
+        return False
+    return algorithm == OAEP_SHA256_ALGORITHM or algorithm.count(SHA256_ID[2:]) == 2
