@@ -161,14 +161,16 @@ def _write(path: Path, keys: Mapping[int, bytes | bytearray], unlock: Unlock, un
 
 def _opened(path: Path, unlock: Unlock, unlock_file: Path) -> dict[int, bytearray]:
     try:
-        how, generations = _parsed(path.read_bytes())
+        parsed = _parsed(path.read_bytes())
     except OSError as cause:
         raise KeyMissingError(
             f"{path} cannot be read ({cause.strerror}); the vault's operator can change it"
         ) from cause
-    except (ValueError, KeyError, TypeError):
-        # No cause: it might quote the file.
-        raise KeyMissingError(f"{path} is damaged; the vault's operator restores it from a backup") from None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        parsed = None
+    if parsed is None:  # raised here, because the cause quotes the file
+        raise KeyMissingError(f"{path} is damaged; the vault's operator restores it from a backup")
+    how, generations = parsed
     if how["with"] != unlock:
         raise KeyMissingError(
             f"{path} is sealed with unlock = {how['with']!r}, configured is {unlock!r};"
@@ -187,7 +189,7 @@ def _opened(path: Path, unlock: Unlock, unlock_file: Path) -> dict[int, bytearra
 
 
 def _parsed(content: bytes) -> tuple[dict[str, Any], dict[int, tuple[bytes, bytes]]]:
-    """How it is unlocked, and (nonce, sealed) by generation. Raises ValueError, KeyError, TypeError."""
+    """How it is unlocked, and (nonce, sealed) by generation. Raises ValueError, KeyError, TypeError, RecursionError."""
     table = json.loads(content)
     how = table["unlock"]
     kinds = {"key": {"with", "salt"}, "passphrase": {"with", "salt", "n", "r", "p"}}

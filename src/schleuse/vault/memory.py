@@ -54,8 +54,8 @@ def _locked(libc: ctypes.CDLL) -> str | None:
 def _may_lock_all() -> bool:
     """Whether CAP_IPC_LOCK (bit 14) lifts the limit."""
     try:
-        with open("/proc/self/status", encoding="ascii", errors="replace") as status:
-            effective = next(line for line in status if line.startswith("CapEff:"))
+        with open("/proc/self/status", "rb") as status:
+            effective = next(line for line in status if line.startswith(b"CapEff:"))
     except (OSError, StopIteration):
         return False
     return bool(int(effective.split()[1], 16) >> 14 & 1)
