@@ -115,7 +115,7 @@ def _own(_request: Request, error: Exception) -> JSONResponse:
     kind = next(kind for kind in type(error).__mro__ if kind in STATUS)
     status = STATUS[kind]
     code = error.code if isinstance(error, Error) else "error"
-    if status >= 500 or status == 429:
+    if status >= 500:
         _log.error("eau.feed.failed", code=code)
     return problem(status, code, str(error), _headers(status))
 
