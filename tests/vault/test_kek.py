@@ -151,6 +151,13 @@ def test_a_folder_that_is_a_file_is_told(tmp_path: Path) -> None:
         open_kek(tmp_path / "vault", "key", tmp_path / "unlock")
 
 
+def test_a_path_that_cannot_be_looked_at_is_not_taken_for_a_first_start(tmp_path: Path) -> None:
+    for folder, unlock_file in ((tmp_path / ("v" * 300), tmp_path / "u"), (tmp_path, tmp_path / ("u" * 300))):
+        with pytest.raises(KeyMissingError, match="cannot be looked at"):
+            open_kek(folder, "key", unlock_file)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_new_generation_wraps_and_the_old_one_still_opens(folder: Path, unlock: Unlock, unlock_file: Path) -> None:
     first = open_kek(folder, unlock, unlock_file)
     old = first.wrap(NONCE, SECRET, AAD)

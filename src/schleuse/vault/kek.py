@@ -110,7 +110,7 @@ def open_kek(folder: Path, unlock: Unlock, unlock_file: Path, *, must_exist: boo
     Raises KeyMissingError.
     """
     path = folder / FILE
-    if not path.exists():
+    if not _is_there(path):
         if must_exist:
             raise KeyMissingError(f"{path} is not there, but keys that it wraps are; the vault's operator restores it")
         return _made(path, unlock, unlock_file)
@@ -129,7 +129,7 @@ def add_generation(folder: Path, unlock: Unlock, unlock_file: Path) -> int:
 
 def _made(path: Path, unlock: Unlock, unlock_file: Path) -> SoftwareKek:
     _folder(path.parent)
-    if unlock == "key" and not unlock_file.exists():
+    if unlock == "key" and not _is_there(unlock_file):
         _folder(unlock_file.parent)
         _replace(unlock_file, os.urandom(KEY))
     _write(path, {1: os.urandom(KEY)}, unlock, unlock_file)
@@ -255,8 +255,18 @@ def _secret(file: Path) -> bytearray:
     return secret[:read]
 
 
+def _is_there(path: Path) -> bool:
+    """What cannot be looked at is not taken for missing: a new key would be made in its place."""
+    try:
+        return path.exists()
+    except OSError as cause:
+        raise KeyMissingError(
+            f"{path} cannot be looked at ({cause.strerror}); the vault's operator can change it"
+        ) from cause
+
+
 def _folder(folder: Path) -> None:
-    if folder.exists():
+    if _is_there(folder):
         return
     try:
         folder.mkdir(mode=0o700, parents=True)

@@ -7,7 +7,9 @@ import os
 import resource
 
 _PR_SET_DUMPABLE = 4  #: linux/prctl.h
-_MCL_CURRENT, _MCL_FUTURE = 1, 2  #: sys/mman.h
+#: MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT (sys/mman.h): all that is ever touched, and not all of each thread's stack
+#: at once, which took 180 MB more with 20 threads.
+_ALL_THAT_IS_TOUCHED = 1 | 2 | 4
 
 
 def guard_memory() -> list[str]:
@@ -46,7 +48,7 @@ def _locked(libc: ctypes.CDLL) -> str | None:
     limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     if limit != resource.RLIM_INFINITY and not _may_lock_all():
         return f"memory may be swapped: at most {limit} bytes may be locked; LimitMEMLOCK=infinity of the service helps"
-    if libc.mlockall(_MCL_CURRENT | _MCL_FUTURE):
+    if libc.mlockall(_ALL_THAT_IS_TOUCHED):
         return f"memory may be swapped ({os.strerror(ctypes.get_errno())}); LimitMEMLOCK=infinity of the service helps"
     return None
 
