@@ -1,4 +1,4 @@
-"""`schleuse witness run|status|sign|evidence`: what an insurer runs by itself."""
+"""`schleuse witness run|status|sign|evidence|mirror|reconcile`: what an insurer runs by itself."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from rich.table import Table
 
 from schleuse.cli.up import german
 from schleuse.clock import utc_now
-from schleuse.errors import ConflictError
+from schleuse.errors import ConflictError, MalformedError, UnavailableError
+from schleuse.journal.policy import parse_policy
 from schleuse.witness.alarm import Alarm, Finding
 from schleuse.witness.config import WitnessConfig, read_witness_config
 from schleuse.witness.decision import Conflict
 from schleuse.witness.keys import open_memory
 from schleuse.witness.monitor_store import MonitorStore
 from schleuse.witness.paper import read_sheet
-from schleuse.witness.rules import reconcile
+from schleuse.witness.remote import HttpRemote, RemoteLog
+from schleuse.witness.rules import reconcile, releases
 from schleuse.witness.service import Cosigned, Witness
 
 app = App(name="witness", help="At an insurer: cosign the journal, watch it, keep evidence.")
@@ -31,6 +33,18 @@ ALARMED = 75  #: as for a conflict: what the log says contradicts what it said
 
 ConfigFile = Annotated[Path, Parameter(name="--config", help="The witness's file, or the folder of witness.toml")]
 Json = Annotated[bool, Parameter(name="--json", negative="", help="One JSON object")]
+
+
+class NotReadYetError(UnavailableError):
+    """The monitor has read fewer entries than the vault has written; ask again when it has looked."""
+
+    code = "cli.not-read-yet"
+
+
+class BadStatusError(MalformedError):
+    """The file is not what `vault status --json` writes, or has nothing about this log; name the right one."""
+
+    code = "cli.bad-status"
 
 
 class NotCosignedError(ConflictError):
@@ -97,7 +111,7 @@ def evidence_command(folder: Path, *, config: ConfigFile) -> None:
     Parameters
     ----------
     folder
-        Gets a folder for each piece: ours.checkpoint, theirs.checkpoint, request.txt, about.json.
+        Gets a folder for each piece: ours.checkpoint, theirs.checkpoint, about.json, and request.txt if we were asked.
     """
     store, _ = open_memory(read_witness_config(config))
     try:
@@ -110,10 +124,35 @@ def evidence_command(folder: Path, *, config: ConfigFile) -> None:
         about = {"origin": piece.origin, "finding": piece.finding.value, "reason": piece.reason, "kept": piece.kept_s}
         (place / "about.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
         (place / "theirs.checkpoint").write_bytes(piece.theirs)
-        (place / "request.txt").write_bytes(piece.request)
+        if piece.request:
+            (place / "request.txt").write_bytes(piece.request)
         if piece.ours is not None:
             (place / "ours.checkpoint").write_bytes(piece.ours)
         print(place)
+
+
+@app.command(name="mirror")
+def mirror_command(folder: Path | None = None, *, config: ConfigFile) -> None:
+    """Copy each log that has a monitor, all of it checked, so that `journal verify` needs no network. Again: the rest.
+
+    Parameters
+    ----------
+    folder
+        Gets a folder TENANT/SHARD for each log, a static tlog-tiles directory [default: mirror beside the file].
+    """
+    from schleuse.processes.witness import trust
+    from schleuse.witness.mirror import mirror
+
+    settings = read_witness_config(config)
+    remote = HttpRemote(trust(settings))
+    for section in settings.logs:
+        if section.monitor is None:
+            continue
+        tenant, shard = section.origin.split("/")[-2:]
+        place = (folder or settings.home / "mirror") / tenant / shard
+        rules = parse_policy(section.monitor.policy.read_bytes())
+        checkpoint = mirror(RemoteLog(section.url or "", remote), rules, place)
+        print(f"{place}: {checkpoint.size}")
 
 
 @app.command(name="reconcile")
@@ -121,10 +160,14 @@ def reconcile_command(
     origin: str,
     *,
     config: ConfigFile,
-    vault: Annotated[int, Parameter(help="Releases that the vault counted in this shard")],
+    status: Annotated[Path | None, Parameter(name="--status", help="What `vault status --json` wrote")] = None,
+    vault: Annotated[int | None, Parameter(help="Releases that the vault counted, if there is no such file")] = None,
     hsm: Annotated[int | None, Parameter(help="Unwraps that the HSM's own audit counted")] = None,
+    json_output: Json = False,
 ) -> None:
     """Compare the log's entries with the counters of vault and HSM. Exit code 75: something left no entry.
+
+    Without a file or number, the vault's word is what it wrote into the log itself: its last release number.
 
     Parameters
     ----------
@@ -134,14 +177,44 @@ def reconcile_command(
     logs = {log["origin"]: log for log in _status(read_witness_config(config))["logs"]}
     if origin not in logs:
         raise NotCosignedError(f"this witness watches no log {origin}")
-    counts = logs[origin]["counts"]
-    alarms = reconcile(origin, counts, vault=vault, hsm=hsm)
-    for name, count in sorted(counts.items()):
-        print(f"{count:>10} {name}")
-    for alarm in alarms:
-        _warn(alarm)
+    log = logs[origin]
+    if status is not None:
+        vault = _counter(status, origin, log["read"] or 0)
+    elif vault is None:
+        vault = log["counter"]
+    entries = releases(log["counts"])
+    alarms = reconcile(origin, log["counts"], vault=vault, hsm=hsm)
+    if json_output:
+        found = [alarm.text for alarm in alarms]
+        print(json.dumps({"entries": entries, "vault": vault, "hsm": hsm, "read": log["read"], "findings": found}))
+    else:
+        _print_counts(log["counts"], entries, vault, hsm)
+        for alarm in alarms:
+            _warn(alarm)
     if alarms:
         sys.exit(ALARMED)
+
+
+def _counter(path: Path, origin: str, read: int) -> int:
+    """The vault's own counter for this log. read: entries that the monitor has read."""
+    try:
+        log = json.loads(path.read_bytes())["logs"][origin]
+        counter, size = int(log["counter"]), int(log["size"])
+    except (OSError, ValueError, KeyError, TypeError) as cause:
+        raise BadStatusError(f"{path} says nothing about {origin} ({type(cause).__name__})") from cause
+    if size > read:
+        raise NotReadYetError(f"the vault has written {size} entries, the monitor has read {read}; ask again later")
+    return counter
+
+
+def _print_counts(counts: dict[str, int], entries: int, vault: int, hsm: int | None) -> None:
+    for name, count in sorted(counts.items()):
+        print(f"{count:>10} {name}")
+    de = german()
+    print(f"{entries:>10} {'Freigaben im Journal' if de else 'releases in the journal'}")
+    print(f"{vault:>10} {'Freigaben nach Zählung des Tresors' if de else 'releases as the vault counts'}")
+    if hsm is not None:
+        print(f"{hsm:>10} {'Entschlüsselungen nach Zählung des HSM' if de else 'unwraps as the HSM counts'}")
 
 
 def _warn(alarm: Alarm) -> None:
@@ -154,16 +227,14 @@ def _status(config: WitnessConfig) -> dict[str, Any]:
         logs = []
         for section in config.logs:
             last = store.last(section.origin)
-            alarms, counts, read = _monitored(section.monitor.database if section.monitor else None, section.origin)
+            monitored = _monitored(section.monitor.database if section.monitor else None, section.origin)
             logs.append(
                 {
                     "origin": section.origin,
                     "size": last.checkpoint.size if last else 0,
                     "root": last.checkpoint.root.hex() if last else None,
                     "time": last.time_s if last else None,
-                    "read": read,
-                    "counts": counts,
-                    "alarms": alarms,
+                    **monitored,
                 }
             )
         evidence = [{"origin": one.origin, "finding": one.finding, "reason": one.reason} for one in store.evidence()]
@@ -172,12 +243,18 @@ def _status(config: WitnessConfig) -> dict[str, Any]:
         store.close()
 
 
-def _monitored(database: Path | None, origin: str) -> tuple[dict[str, int], dict[str, int], int | None]:
+def _monitored(database: Path | None, origin: str) -> dict[str, Any]:
     if database is None or not database.exists():
-        return {}, {}, None
+        return {"read": None, "counts": {}, "counter": 0, "alarms": {}}
     store = MonitorStore(database, origin)
     try:
-        return dict(store.alarms()), dict(store.memory().counts), store.position().read
+        memory = store.memory()
+        return {
+            "read": store.position().read,
+            "counts": dict(memory.counts),
+            "counter": max(memory.counter or 0, memory.reported or 0),
+            "alarms": dict(store.alarms()),
+        }
     finally:
         store.close()
 

@@ -57,6 +57,7 @@ class MonitorSection(_Section):
     canaries: File | None = None  # pseudonyms of persons who do not exist, 32 hex digits a line
     subjects_per_hour: int | None = Field(None, gt=0)
     denials_in_series: int = Field(20, gt=1)
+    reread_bundles: int = Field(16, ge=0)  # of 256 entries, that were read before, with each look; all in turn
 
 
 class LogSection(_Section):

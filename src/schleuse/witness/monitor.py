@@ -28,11 +28,15 @@ BUNDLES_A_STEP = 16  #: entry bundles that are looked at in one transaction: 4,0
 
 #: Another witness's latest note of this log; raises RemoteError and MalformedError.
 AskPeer = Callable[[Witness], Note]
+#: Keeps a note for ever: (finding, what we were shown, reason, what it contradicts). See `service.Witness.keep`.
+Keep = Callable[[Finding, Note, str, Note | None], object]
 
 
 class Monitor:
     """Watches one log. Used by one thread at a time.
 
+    reread: entry bundles that were read before and are read again with each look, all in turn: what was changed on the
+    log's disk long after we read it does not lead to the root that was signed then.
     A condition that lasts (stale, rolled back, a peer ahead) is one alarm when it begins, not one with every look.
     """
 
@@ -46,6 +50,9 @@ class Monitor:
         now: Now,
         on_alarm: OnAlarm,
         ask_peer: AskPeer | None = None,
+        *,
+        keep: Keep = lambda *_: None,
+        reread: int = BUNDLES_A_STEP,
     ) -> None:
         self._origin = origin
         self._policy = policy
@@ -54,6 +61,8 @@ class Monitor:
         self._now = now
         self._on_alarm = on_alarm
         self._ask_peer = ask_peer
+        self._keep = keep
+        self._reread = reread
         self._settings = settings
         self._memory = store.memory()
         self._lasting: set[tuple[Finding, str]] = set()
@@ -71,10 +80,11 @@ class Monitor:
         finally:
             self._tell(lasting)
 
-    def _look(self, lasting: dict[tuple[Finding, str], Alarm], peers: Mapping[str, Checkpoint]) -> None:
-        judged = self._judged(lasting)
-        if judged is None:
+    def _look(self, lasting: dict[tuple[Finding, str], Alarm], peers: Mapping[str, tuple[Note, Checkpoint]]) -> None:
+        found = self._judged(lasting)
+        if found is None:
             return
+        note, judged = found
         self._freshness(judged, lasting)
         checkpoint, before = judged.checkpoint, self._store.position()
         if before.checkpoint is not None and checkpoint.size < before.checkpoint.size:
@@ -82,22 +92,24 @@ class Monitor:
             text = (
                 f"the log shows size {checkpoint.size} and had shown {before.checkpoint.size}: {gone} entries are gone"
             )
-            self._add(lasting, Finding.ROLLBACK, "log", text)
+            self._contradicted(lasting, Finding.ROLLBACK, "log", text, note, before.note)
             return
         try:
             tiles = VerifiedTiles(checkpoint, self._log.tile)
             if before.checkpoint is not None and root_at(before.checkpoint.size, tiles) != before.checkpoint.root:
                 text = f"size {checkpoint.size} does not continue size {before.checkpoint.size}, which was shown before"
-                self._add(lasting, Finding.FORK, "log", text)
+                self._contradicted(lasting, Finding.FORK, "log", text, note, before.note)
                 return
-            self._compare(peers, checkpoint, tiles, lasting)
-            self._read(judged, tiles, before)
+            self._compare(peers, note, checkpoint, tiles, lasting)
+            self._read(note, judged, tiles, before)
+            self._look_again(checkpoint.size, -(-before.read // WIDTH), tiles)
         except (FalseTileError, MalformedError) as cause:
             self._add(lasting, Finding.FALSE_TILES, "log", str(cause))
 
-    def _judged(self, lasting: dict[tuple[Finding, str], Alarm]) -> Judged | None:
+    def _judged(self, lasting: dict[tuple[Finding, str], Alarm]) -> tuple[Note, Judged] | None:
         try:
-            judged = self._policy.judge(self._log.note("checkpoint"))
+            note = self._log.note("checkpoint")
+            judged = self._policy.judge(note)
         except NotThereError:
             self._add(lasting, Finding.NO_QUORUM, "log", "the log serves no checkpoint that satisfies its policy")
             return None
@@ -108,7 +120,7 @@ class Monitor:
             text = f"the log at the URL is {judged.checkpoint.origin}, expected {self._origin}"
             self._add(lasting, Finding.NO_QUORUM, "origin", text)
             return None
-        return judged
+        return note, judged
 
     def _freshness(self, judged: Judged, lasting: dict[tuple[Finding, str], Alarm]) -> None:
         """Whether the newest quorum is fresh; its checkpoint may be older, if the log rests."""
@@ -119,9 +131,9 @@ class Monitor:
             text = f"the newest cosignature of size {judged.checkpoint.size} is {round(age)} s old"
             self._add(lasting, Finding.STALE, "log", text)
 
-    def _peers(self) -> dict[str, Checkpoint]:
+    def _peers(self) -> dict[str, tuple[Note, Checkpoint]]:
         """What other witnesses have cosigned, by their names; who does not answer or answers nonsense is left out."""
-        found: dict[str, Checkpoint] = {}
+        found: dict[str, tuple[Note, Checkpoint]] = {}
         if self._ask_peer is None:
             return found
         for witness in self._policy.witnesses:
@@ -134,22 +146,23 @@ class Monitor:
             except (UnavailableError, MalformedError, NoteRefusedError):
                 continue
             if checkpoint.origin == self._origin:
-                found[witness.name] = checkpoint
+                found[witness.name] = note, checkpoint
         return found
 
     def _compare(
         self,
-        peers: Mapping[str, Checkpoint],
+        peers: Mapping[str, tuple[Note, Checkpoint]],
+        note: Note,
         checkpoint: Checkpoint,
         tiles: VerifiedTiles,
         lasting: dict[tuple[Finding, str], Alarm],
     ) -> None:
         """The others must have seen the same history (G3)."""
-        for name, theirs in peers.items():
+        for name, (their_note, theirs) in peers.items():
             if theirs.size <= checkpoint.size:
                 if root_at(theirs.size, tiles) != theirs.root:
                     text = f"{name} cosigned another size {theirs.size}, root {theirs.root.hex()}"
-                    self._add(lasting, Finding.FORK, name, text)
+                    self._contradicted(lasting, Finding.FORK, name, text, their_note, note)
             elif theirs.size > self._pending_size():
                 text = f"{name} cosigned size {theirs.size}, and the log shows us less"
                 self._add(lasting, Finding.PEER_AHEAD, name, text)
@@ -157,7 +170,7 @@ class Monitor:
     def _pending_size(self) -> int:
         return parse_checkpoint(self._log.note("pending").text).size
 
-    def _read(self, judged: Judged, tiles: VerifiedTiles, before: Position) -> None:
+    def _read(self, note: Note, judged: Judged, tiles: VerifiedTiles, before: Position) -> None:
         start, size = before.read, judged.checkpoint.size
         # Entries that came between two checkpoints have times between those of their cosignatures.
         cosigned = Between(before.since_s, judged.since_s)
@@ -168,15 +181,27 @@ class Monitor:
             entries = [entry for index in bundles for entry in self._bundle(index, size, tiles)]
             since_s = judged.since_s if stop == size else before.since_s
             try:
-                self._step(Position(judged.checkpoint, stop, since_s), entries[start % WIDTH :], cosigned)
+                self._step(Position(note, stop, since_s), entries[start % WIDTH :], cosigned)
             except BaseException:
                 self._memory = self._store.memory()  # of the last step that is durable
                 raise
             start = stop
-        here = Position(judged.checkpoint, size, judged.since_s)
+        here = Position(note, size, judged.since_s)
         if self._store.position() != here:
             with self._store.step():
                 self._store.move(here, self._memory)
+
+    def _look_again(self, size: int, known: int, tiles: VerifiedTiles) -> None:
+        """Some of the first `known` bundles, which earlier looks have read. Raises as `_bundle`."""
+        count = min(self._reread, known)
+        start = self._store.reread() if count else 0
+        for one in range(start, start + count):
+            try:
+                self._bundle(one % known, size, tiles)
+            except NotThereError as cause:
+                raise FalseTileError(f"entry bundle {one % known} was there and is not there any more") from cause
+        if count:
+            self._store.read_again((start + count) % known)
 
     def _bundle(self, index: int, size: int, tiles: VerifiedTiles) -> list[bytes]:
         bundle = Bundle(index, min(WIDTH, size - index * WIDTH))
@@ -192,6 +217,19 @@ class Monitor:
                     store.found(alarm, found_s)
             store.move(after, self._memory)
         self._tell_untold()
+
+    def _contradicted(
+        self,
+        lasting: dict[tuple[Finding, str], Alarm],
+        finding: Finding,
+        whose: str,
+        text: str,
+        shown: Note,
+        before: Note | None,
+    ) -> None:
+        """Two notes that do not fit together: told, and kept for ever."""
+        self._add(lasting, finding, whose, text)  # first: it is told even if it cannot be kept
+        self._keep(finding, shown, text, before if before is not None and before.lines else None)
 
     def _add(self, lasting: dict[tuple[Finding, str], Alarm], finding: Finding, whose: str, text: str) -> None:
         lasting[finding, whose] = Alarm(finding, self._origin, text)

@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from schleuse.journal.checkpoint import Checkpoint, parse_checkpoint
+from schleuse.journal.note import Note, parse_note
 from schleuse.witness.alarm import Alarm, Finding
 from schleuse.witness.rules import Memory
 from schleuse.witness.store import immediate, open_sqlite
 
-VERSION = 1
-
-_TABLES = """
+_TABLES = (
+    """
 CREATE TABLE position (one INTEGER PRIMARY KEY CHECK (one = 1), checkpoint TEXT, read INTEGER NOT NULL,
     since_s INTEGER, counter BLOB, counts TEXT NOT NULL) STRICT;
 CREATE TABLE event (event BLOB PRIMARY KEY) STRICT, WITHOUT ROWID;
@@ -29,19 +29,35 @@ CREATE TABLE alarm (id INTEGER PRIMARY KEY, finding TEXT NOT NULL, text TEXT NOT
     found_s INTEGER NOT NULL, told INTEGER NOT NULL DEFAULT 0) STRICT;
 CREATE INDEX alarm_untold ON alarm (id) WHERE told = 0;
 INSERT INTO position VALUES (1, NULL, 0, NULL, NULL, '{}');
-"""
+""",
+    """
+ALTER TABLE position ADD COLUMN note BLOB;
+ALTER TABLE position ADD COLUMN reported BLOB;
+ALTER TABLE position ADD COLUMN reread INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE denials (actor BLOB PRIMARY KEY, count INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE person (
+    actor BLOB NOT NULL, subject BLOB NOT NULL, at_us INTEGER NOT NULL, PRIMARY KEY (actor, subject)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE over_budget (actor BLOB PRIMARY KEY, told_us INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+""",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far the monitor is. checkpoint: the last that it verified. read: entries that it has looked at.
+    """How far the monitor is. note: of the last checkpoint that it verified. read: entries that it has looked at.
 
     since_s: when the checkpoint before those that are not read yet had its quorum.
     """
 
-    checkpoint: Checkpoint | None
+    note: Note | None
     read: int
     since_s: int | None
+
+    @property
+    def checkpoint(self) -> Checkpoint | None:
+        """That of the note."""
+        return None if self.note is None else parse_checkpoint(self.note.text)
 
 
 class MonitorStore:
@@ -49,7 +65,7 @@ class MonitorStore:
 
     def __init__(self, path: Path, origin: str) -> None:
         self._origin = origin
-        self._connection = open_sqlite(path, _TABLES, VERSION)
+        self._connection = open_sqlite(path, _TABLES)
         self._connection.row_factory = sqlite3.Row
 
     def close(self) -> None:
@@ -64,24 +80,59 @@ class MonitorStore:
 
     def position(self) -> Position:
         """See `Position`."""
-        row = self._connection.execute("SELECT checkpoint, read, since_s FROM position").fetchone()
-        checkpoint = None if row["checkpoint"] is None else parse_checkpoint(row["checkpoint"])
-        return Position(checkpoint, row["read"], row["since_s"])
+        row = self._connection.execute("SELECT checkpoint, note, read, since_s FROM position").fetchone()
+        note = None if row["note"] is None else parse_note(row["note"])
+        if note is None and row["checkpoint"] is not None:  # of a version that did not keep the signatures
+            note = Note(row["checkpoint"], ())
+        return Position(note, row["read"], row["since_s"])
 
     def memory(self) -> Memory:
-        """What the rules remember; denials in series and the hour's persons begin anew."""
-        row = self._connection.execute("SELECT counter, counts FROM position").fetchone()
-        counter = None if row["counter"] is None else int.from_bytes(row["counter"])
-        return Memory(Counter(json.loads(row["counts"])), counter)
+        """What the rules remember, as it was at the position."""
+        row = self._connection.execute("SELECT counter, reported, counts FROM position").fetchone()
+        memory = Memory(Counter(json.loads(row["counts"])), _number(row["counter"]), _number(row["reported"]))
+        memory.denials = dict(self._connection.execute("SELECT actor, count FROM denials").fetchall())
+        for one in self._connection.execute("SELECT actor, subject, at_us FROM person ORDER BY at_us"):
+            memory.persons.setdefault(one["actor"], OrderedDict())[one["subject"]] = one["at_us"]
+        memory.over = dict(self._connection.execute("SELECT actor, told_us FROM over_budget").fetchall())
+        return memory
 
     def move(self, position: Position, memory: Memory) -> None:
         """The monitor stands here now."""
-        text = None if position.checkpoint is None else position.checkpoint.text
-        counter = None if memory.counter is None else memory.counter.to_bytes(8)  # may be above SQLite's integers
+        note = position.note
         self._connection.execute(
-            "UPDATE position SET checkpoint = ?, read = ?, since_s = ?, counter = ?, counts = ?",
-            (text, position.read, position.since_s, counter, json.dumps(memory.counts)),
+            "UPDATE position"
+            " SET checkpoint = ?, note = ?, read = ?, since_s = ?, counter = ?, reported = ?, counts = ?",
+            (
+                None if note is None else note.text,
+                None if note is None or not note.lines else note.encode(),
+                position.read,
+                position.since_s,
+                _octets(memory.counter),
+                _octets(memory.reported),
+                json.dumps(memory.counts),
+            ),
         )
+        self._replace("denials", memory.denials.items())
+        self._replace("person", ((actor, *one) for actor, persons in memory.persons.items() for one in persons.items()))
+        self._replace("over_budget", memory.over.items())
+
+    def _replace(self, name: str, rows: Iterable[tuple[object, ...]]) -> None:
+        """All rows of a table of the rules' memory, which is small: a limit bounds the persons of an actor."""
+        self._connection.execute(f"DELETE FROM {name}")  # noqa: S608
+        values = list(rows)
+        if values:
+            places = ", ".join("?" * len(values[0]))
+            self._connection.executemany(f"INSERT INTO {name} VALUES ({places})", values)  # noqa: S608
+
+    def reread(self) -> int:
+        """The entry bundle from which on the monitor reads again what it has read before."""
+        (bundle,) = self._connection.execute("SELECT reread FROM position").fetchone()
+        return int(bundle)
+
+    def read_again(self, bundle: int) -> None:
+        """It goes on with this bundle."""
+        with self.step():
+            self._connection.execute("UPDATE position SET reread = ?", (bundle,))
 
     def is_new_event(self, event: bytes) -> bool:
         """See `rules.Known`."""
@@ -114,3 +165,11 @@ class MonitorStore:
         """How many of each finding there were."""
         rows = self._connection.execute("SELECT finding, count(*) AS n FROM alarm GROUP BY finding").fetchall()
         return Counter({row["finding"]: row["n"] for row in rows})
+
+
+def _number(data: bytes | None) -> int | None:
+    return None if data is None else int.from_bytes(data)
+
+
+def _octets(number: int | None) -> bytes | None:
+    return None if number is None else number.to_bytes(8)  # may be above SQLite's integers

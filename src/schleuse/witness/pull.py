@@ -52,7 +52,9 @@ class Puller:
         self._witness.trusted(note, self._origin)
         last = self._witness.last(self._origin)
         if last is not None and checkpoint.size < last.checkpoint.size:
-            self._tell(Finding.ROLLBACK, _rollback(checkpoint, last))
+            reason = _rollback(checkpoint, last)
+            self._witness.keep(Finding.ROLLBACK, note, reason)
+            self._tell(Finding.ROLLBACK, reason)
             return None
         if last is not None and last.checkpoint == checkpoint and self._is_fresh(note):
             self._told = None

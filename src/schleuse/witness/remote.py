@@ -13,7 +13,7 @@ from schleuse.errors import UnavailableError
 from schleuse.journal.note import MAX_NOTE, Note, parse_note
 from schleuse.journal.tiles import MAX_ENTRY, WIDTH, Bundle, Tile
 
-TIMEOUT_S = 10.0  #: until the next bytes come
+TIMEOUT_S = 5.0  #: until the next bytes come; a role that is told to stop has 8 s
 
 MAX_TILE = WIDTH * 32
 MAX_BUNDLE = WIDTH * (MAX_ENTRY + 2)
@@ -47,6 +47,7 @@ class HttpRemote:
     """HTTP with the standard library. tls: whom to trust, for https."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._closed = False
         self._opener = urllib.request.OpenerDirector()
         for handler in (
             urllib.request.HTTPHandler(),
@@ -55,6 +56,10 @@ class HttpRemote:
             urllib.request.HTTPErrorProcessor(),
         ):  # no redirects, no proxies, no files: the log is asked where the insurer's file says
             self._opener.add_handler(handler)
+
+    def close(self) -> None:
+        """Ask nothing any more: whoever is in the middle of a long reading gets RemoteError. From any thread."""
+        self._closed = True
 
     def get(self, url: str, limit: int) -> bytes:
         """See `Remote`."""
@@ -66,6 +71,8 @@ class HttpRemote:
         self._ask(urllib.request.Request(url, body, headers), MAX_NOTE)  # noqa: S310
 
     def _ask(self, request: urllib.request.Request, limit: int) -> bytes:
+        if self._closed:
+            raise RemoteError(f"{request.full_url} is not asked: this witness is stopping")
         if request.type not in {"http", "https"}:
             raise RemoteError(f"{request.full_url} is neither http nor https")
         try:

@@ -6,17 +6,19 @@ position in the log, and a question to the store whether an event or a spooled o
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from schleuse.errors import MalformedError
 from schleuse.journal.entry import NOBODY, Entry, Kind, Purpose, Result, parse_entry
 from schleuse.witness.alarm import Alarm, Finding
 
 CLOCK_OFF = timedelta(minutes=10)  #: between an entry and the cosignatures that cover it (§ 16)
-WINDOW = timedelta(hours=1)  #: of the budget of persons
+WINDOW = timedelta(hours=1)  #: of the budget of persons, at every moment the hour before it
+_WINDOW_US = WINDOW // timedelta(microseconds=1)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _TWO_ACTORS = frozenset({Kind.BREAK_GLASS, Kind.BUDGET_OVERRIDE})
 _OPENS = frozenset({Kind.READ, Kind.EXPORT, Kind.KEY_RELEASED})
@@ -38,16 +40,18 @@ class Settings:
 class Memory:
     """What the entries so far have left behind.
 
-    counts: entries by kind and result, for `reconcile`. counter: last release counter of the vault.
-    denials: by actor, since his last success. hour: which hour `subjects` is about; subjects: actor -> persons.
-    Forgetting `denials` and `subjects` at a restart costs at most one hour of watching.
+    counts: entries by kind and result, for `reconcile`. counter: last release counter of the vault; reported: what it
+    said last about it by itself (§ 14.5). denials: by actor, since his last success. persons: by actor, whom he opened
+    within the last hour and when, in µs since 1970, the longest ago first. over: when an actor was last told about.
+    All of it is kept over a restart, so that nobody's hour begins anew with ours.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
     counter: int | None = None
+    reported: int | None = None
     denials: dict[bytes, int] = field(default_factory=dict)
-    hour: int = 0
-    subjects: dict[bytes, set[bytes]] = field(default_factory=dict)
+    persons: dict[bytes, OrderedDict[bytes, int]] = field(default_factory=dict)
+    over: dict[bytes, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +134,15 @@ class Watcher:
         yield from self._spooled(entry)
 
     def _counter(self, entry: Entry) -> Iterator[tuple[Finding, str]]:
-        """The vault numbers its releases without gaps (§ 14.5); a gap is a release whose entry is missing."""
+        """The vault numbers its releases without gaps (§ 14.5); a gap is a release whose entry is missing.
+
+        At each start it says its number by itself, and then there must be so many entries of releases at least.
+        """
         found, last = entry.release_counter, self._memory.counter
+        if entry.kind is Kind.ADMINISTRATION and found is not None:
+            self._memory.reported = found
+            if found > (entries := releases(self._memory.counts)):
+                yield Finding.COUNTS_DIFFER, f"the vault reports {found} releases, there are {entries} entries of them"
         if entry.kind is not Kind.KEY_RELEASED or found is None:
             return
         if last is not None and found != last + 1:
@@ -154,13 +165,17 @@ class Watcher:
         limit, memory = self._settings.subjects_per_hour, self._memory
         if limit is None or entry.kind not in _OPENS or NOBODY in {entry.actor, entry.subject}:
             return
-        hour = int(entry.at.timestamp() // WINDOW.total_seconds())
-        if hour != memory.hour:
-            memory.hour, memory.subjects = hour, {}
-        subjects = memory.subjects.setdefault(entry.actor, set())
-        before = len(subjects)
-        subjects.add(entry.subject)
-        if before <= limit < len(subjects):
+        at_us = (entry.at - _EPOCH) // timedelta(microseconds=1)
+        persons = memory.persons.setdefault(entry.actor, OrderedDict())
+        persons[entry.subject] = at_us
+        persons.move_to_end(entry.subject)
+        while next(iter(persons.values())) <= at_us - _WINDOW_US:
+            persons.popitem(last=False)
+        if len(persons) <= limit:
+            return
+        persons.popitem(last=False)  # the longest ago: whether too many are left, the others still tell
+        if at_us - memory.over.get(entry.actor, 0) >= _WINDOW_US:
+            memory.over[entry.actor] = at_us
             yield Finding.OVER_BUDGET, f"more than {limit} persons within an hour by actor {entry.actor.hex()}"
 
     def _spooled(self, entry: Entry) -> Iterator[tuple[Finding, str]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from schleuse.clock import Now
 from schleuse.errors import RefusedError
-from schleuse.journal.checkpoint import open_checkpoint
+from schleuse.journal.checkpoint import open_checkpoint, parse_checkpoint
 from schleuse.journal.cosignature import Cosigner, CosignerKey
 from schleuse.journal.note import LogKey, Note, SignatureLine
 from schleuse.journal.witness_request import WitnessRequest
@@ -98,6 +98,21 @@ class Witness:
         if alarm is not None:
             self._on_alarm(alarm)
         return answer
+
+    def keep(self, finding: Finding, theirs: Note, reason: str, ours: Note | None = None) -> bool:
+        """Keep a note of a log as evidence, with what we cosigned last or another note of it; False if we have it.
+
+        For what pull mode and a monitor were shown: nobody asked us to cosign it.
+        Raises UnknownOriginError, NoteRefusedError: what the log did not sign accuses nobody.
+        """
+        origin = parse_checkpoint(theirs.text).origin
+        self.trusted(theirs, origin)
+        with self._store.turn(origin) as turn:
+            if ours is None and turn.last is not None:
+                ours = turn.last.note
+            now_s = int(self._now().timestamp())
+            kept = None if ours is None else ours.encode()
+            return turn.keep(Evidence(origin, finding, reason, now_s, kept, theirs.encode(), b""))
 
     def _cosign(self, turn: Turn, request: WitnessRequest, decision: Cosign) -> Cosigned:
         checkpoint = request.checkpoint

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -22,11 +22,11 @@ from schleuse.journal.note import Note, parse_note
 from schleuse.witness.alarm import Finding
 from schleuse.witness.decision import Remembered
 
-VERSION = 1  #: of the tables, as PRAGMA user_version
-
 BUSY_TIMEOUT_S = 5.0  #: longer than any transaction here; a log waits 2 s for an answer (§ 9.4)
 
-_TABLES = """
+#: One script a version of the tables; the number of those that were run is PRAGMA user_version.
+_TABLES = (
+    """
 CREATE TABLE log (
     origin TEXT PRIMARY KEY, size INTEGER NOT NULL, root BLOB NOT NULL, time_s INTEGER NOT NULL, note BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
@@ -43,7 +43,8 @@ CREATE TRIGGER evidence_is_not_changed BEFORE UPDATE ON evidence
 BEGIN SELECT RAISE(ABORT, 'evidence is kept as it came'); END;
 CREATE TRIGGER evidence_is_not_deleted BEFORE DELETE ON evidence
 BEGIN SELECT RAISE(ABORT, 'evidence is kept for ever'); END;
-"""
+""",
+)
 
 
 class UnreadableMemoryError(CorruptError):
@@ -54,7 +55,10 @@ class UnreadableMemoryError(CorruptError):
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Two notes of a log that do not fit together, verbatim. ours: what we had cosigned. request: the whole body."""
+    """Two notes of a log that do not fit together, verbatim.
+
+    ours: what we had cosigned or been shown. request: the whole body, empty if we asked for `theirs` ourselves.
+    """
 
     origin: str
     finding: Finding
@@ -118,7 +122,7 @@ class WitnessStore:
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
-        self._connection = open_sqlite(path, _TABLES, VERSION)
+        self._connection = open_sqlite(path, _TABLES)
 
     def close(self) -> None:
         """Give the file back."""
@@ -149,13 +153,13 @@ class WitnessStore:
         return [Evidence(row[0], Finding(row[1]), *row[2:]) for row in rows]
 
 
-def open_sqlite(path: Path, tables: str, version: int) -> sqlite3.Connection:
-    """A database file with these tables, made if it is not there; what is committed survives a power cut."""
+def open_sqlite(path: Path, scripts: Sequence[str]) -> sqlite3.Connection:
+    """A database file with the tables of these scripts, made or upgraded; what is committed survives a power cut."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
         try:
-            _prepare(connection, path, tables, version)
+            _prepare(connection, path, scripts)
         except BaseException:
             connection.close()
             raise
@@ -164,18 +168,18 @@ def open_sqlite(path: Path, tables: str, version: int) -> sqlite3.Connection:
     return connection
 
 
-def _prepare(connection: sqlite3.Connection, path: Path, tables: str, version: int) -> None:
+def _prepare(connection: sqlite3.Connection, path: Path, scripts: Sequence[str]) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA trusted_schema = OFF")
     with immediate(connection):
         (found,) = connection.execute("PRAGMA user_version").fetchone()
-        if found > version:
+        if found > len(scripts):
             raise DatabaseTooNewError(f"{path.name} was made by a newer version of this program; install that one")
-        if found == 0:
-            for statement in _statements(tables):
+        for script in scripts[found:]:
+            for statement in _statements(script):
                 connection.execute(statement)
-            connection.execute(f"PRAGMA user_version = {version}")
+        connection.execute(f"PRAGMA user_version = {len(scripts)}")
     # SQLite syncs what is in its files; that a new file has its name is the folder's matter.
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
