@@ -20,6 +20,8 @@ PRACTICES = (
     NewPractice("praxis-ahorn", "Praxis Dr. Ahorn", "rsa"),
     NewPractice("praxis-birke", "Praxis Dr. Birke", "brainpool"),
 )
+#: What is longer does not widen the column of commands.
+LONGEST_COMMAND = 60
 
 
 def create_demo(folder: Path, step: Step) -> None:
@@ -32,12 +34,17 @@ def what_runs_where(config: Config, german: bool) -> str:
     """The block that `schleuse up` ends its start with."""
     kim, eau = config.kim, config.eau
     ik = config.insurers[0].ik if config.insurers else "IK"
+    year = utc_now().year
+    metrics = (kim.metrics, eau.metrics, config.journal.metrics, config.vault.metrics)
     lines = [
         ("SMTP (TLS)", kim.smtp_tls),
         ("SMTP (STARTTLS)", kim.smtp_starttls or "-"),
         ("POP3 (TLS)", kim.pop3_tls),
         ("Kassen-Feed" if german else "insurers' feed", f"https://{eau.feed}/v1/{ik}/eau   (/v1/openapi.json)"),
-        ("Metriken" if german else "metrics", f"http://{kim.metrics}/metrics  http://{eau.metrics}/metrics"),
+        ("Journal" if german else "journal", f"http://{config.journal.http}/{ik}/{year}/checkpoint"),
+        ("Tresor" if german else "vault", str(config.vault_socket)),
+        *(("Zeuge" if german else "witness", str(folder)) for folder in config.witnesses),
+        ("Metriken" if german else "metrics", "  ".join(f"http://{one}/metrics" for one in metrics)),
         ("Daten und Logs" if german else "data and logs", str(config.home)),
     ]
     width = max(len(name) for name, _ in lines)
@@ -50,8 +57,10 @@ def what_runs_where(config: Config, german: bool) -> str:
         ("./schleuse practice status", "Empfangsbestätigungen und Fehler", "receipts and errors"),
         (f"./schleuse eau feed {ik}", "was die Kasse abholt", "what the insurer fetches"),
         ("./schleuse hold check", "nichts verloren, nichts doppelt", "nothing lost, nothing twice"),
+        ("./schleuse journal status", "jede Öffnung hat einen Eintrag", "every opening has an entry"),
+        *_at_the_insurer(config, ik, year),
     ]
-    column = max(len(command) for command, _, _ in next_steps)
+    column = max(len(command) for command, _, _ in next_steps if len(command) <= LONGEST_COMMAND)
     return "\n".join(
         [
             "[bold]Schleuse läuft.[/]" if german else "[bold]Schleuse is running.[/]",
@@ -63,3 +72,24 @@ def what_runs_where(config: Config, german: bool) -> str:
             "Strg-C hält alles an." if german else "Ctrl-C stops everything.",
         ]
     )
+
+
+def _at_the_insurer(config: Config, ik: str, year: int) -> list[tuple[str, str, str]]:
+    """What the first insurer's witness can do; nothing without a witness."""
+    if not config.witnesses:
+        return []
+    folder = config.witnesses[0]
+    copy = folder / "mirror"
+    return [
+        (f"./schleuse witness status --config {folder}", "was die Kasse bezeugt hat", "what the insurer has cosigned"),
+        (
+            f"./schleuse witness mirror --config {folder}",
+            "das Journal zur Kasse kopieren",
+            "copy the journal to the insurer",
+        ),
+        (
+            f"./schleuse journal verify {copy / ik / str(year)} --policy {folder / f'policy-{year}'}",
+            "und ohne Netz prüfen",
+            "and check it without network",
+        ),
+    ]
