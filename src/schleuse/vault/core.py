@@ -1,13 +1,12 @@
 """What every operation of the vault goes through: the log of the insurer, the budget, the entries (journal.md § 14.2).
 
-The order is fixed and stands in one place, `release`: may he, is there budget, the entries are durable, and only then do
-their shares come back to whoever unwraps keys with them.
+The order is fixed and stands in one place, `release`: is there budget, the entries are durable, and only then do their
+shares come back to whoever unwraps keys with them.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -16,22 +15,22 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 import structlog
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from schleuse.clock import Now
 from schleuse.errors import Error
 from schleuse.identifiers import IK
 from schleuse.journal.contracts import Level
 from schleuse.journal.entry import NOBODY, Kind, Purpose, Result
-from schleuse.journal.opening import Json, canonical_json, detail_commitment, object_commitment
+from schleuse.journal.opening import Json
 from schleuse.vault.budgets import Budgets, Limits
 from schleuse.vault.contracts import OverBudgetError, VaultUnavailableError
 from schleuse.vault.denials import Denials
+from schleuse.vault.details import describe, seal_for_insurer
 from schleuse.vault.history import History
 from schleuse.vault.keyring import Keyring, TenantKeys
 from schleuse.vault.leaves import Events, leaf, to_us
 from schleuse.vault.ledger import Appends, Ledger
-from schleuse.vault.store import SealedOpening, VaultStore
+from schleuse.vault.store import VaultStore
 
 log = structlog.get_logger()
 
@@ -64,15 +63,6 @@ class Wanted:
     version: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
-    """What the journal gave for an entry: S_journal, and where the entry stands."""
-
-    event: bytes
-    index: int
-    share: bytes
-
-
 @dataclass(slots=True)
 class Figures:
     """Counted since the start. releases: by (IK, purpose); denied: by IK."""
@@ -84,7 +74,8 @@ class Figures:
 class Core:
     """All state that the operations share.
 
-    limits: of an actor of this kind at an insurer; platform: of all together.
+    limits: of an actor of this kind at an insurer; tenant: of all actors of an insurer, None without limit; platform:
+    of all together.
     """
 
     def __init__(
@@ -96,6 +87,7 @@ class Core:
         keyring: Keyring,
         limits: Callable[[str, IK], Limits],
         platform: Limits,
+        tenant: Callable[[IK], Limits | None] = lambda _ik: None,
         origin_of: Callable[[IK, int], str],
         now: Now,
     ) -> None:
@@ -107,14 +99,15 @@ class Core:
         self._journal = journal
         self._history = history
         self._limits_of = limits
-        self._limits: dict[str, Limits] = {"platform": platform}
+        self._tenant_limits = tenant
+        self._limits: dict[str, Limits | None] = {"platform": platform}
         self._budgets = Budgets(self._limits.get)
         self._origin_of = origin_of
         self._denials = Denials()
         self._denied: dict[str, tuple[IK, Actor, Purpose]] = {}
         self._ledgers: dict[str, Ledger] = {}
         self._starting: dict[str, asyncio.Lock] = {}
-        self._actors: dict[tuple[IK, str], bytes] = {}
+        self._actors: dict[tuple[IK, int, str], bytes] = {}
 
     async def ledger(self, ik: IK) -> Ledger:
         """The insurer's log of this year, its counter read back. Raises VaultUnavailableError, CounterAheadError."""
@@ -136,41 +129,46 @@ class Core:
         return await asyncio.to_thread(self.keyring.tenant, ik)
 
     async def actor(self, ik: IK, name: str) -> bytes:
-        """The pseudonym of an actor."""
-        known = self._actors.get((ik, name))
+        """The pseudonym of an actor in the insurer's log of this year."""
+        key = (ik, self.now().year, name)
+        known = self._actors.get(key)
         if known is None:
-            known = await asyncio.to_thread(self.store.actor, ik, name, secrets.token_bytes(16))
-            self._actors[ik, name] = known
+            known = await asyncio.to_thread(self.store.actor, *key, secrets.token_bytes(16))
+            self._actors[key] = known
         return known
 
     async def release(
-        self, ik: IK, actor: Actor, purpose: Purpose, wanted: Sequence[Wanted], detail: dict[str, Json]
-    ) -> list[Share]:
-        """One entry KEY_RELEASED for each; returns when all are durable, and so is what makes them readable.
+        self,
+        ik: IK,
+        actor: Actor,
+        purpose: Purpose,
+        wanted: Sequence[Wanted],
+        detail: dict[str, Json],
+        *,
+        person: bytes | None = None,
+    ) -> list[bytes]:
+        """One entry KEY_RELEASED for each; their shares, when all are durable, and so is what makes them readable.
 
+        person: subject of the insured person that all of it is about, with whom the openings are erased.
         Raises OverBudgetError (which leaves an entry, too), VaultUnavailableError, CounterAheadError.
         """
         pseudonym = await self.actor(ik, actor.name)
         ledger = await self._settled(ik)
         buckets = _buckets(ik, pseudonym)
         self._limits.setdefault(buckets[0], self._limits_of(actor.kind, ik))
+        self._limits.setdefault(buckets[1], self._tenant_limits(ik))
         exhausted = self._budgets.take(buckets, [one.subject for one in wanted], self.now())
         if exhausted is not None:
             await self.deny(ik, actor, purpose, subject=wanted[0].subject, version=wanted[0].key_version)
             raise OverBudgetError(
                 f"{len(wanted)} releases would exceed the hourly budget {exhausted.partition(' ')[0]} of {ik}"
             )
-        salt, record = secrets.token_bytes(16), canonical_json({**detail, "role": actor.name})
+        keys = await self.tenant(ik)
         at_us = to_us(self.now())
-        events = [self.events.next(at_us) for _ in wanted]
-        opening = {
-            "salt": salt.hex(),
-            "detail": record.decode(),
-            "events": [event.hex() for event in events],
-            "objects": [[one.name, one.version] for one in wanted],
-        }
-        sealed = _seal(await self.tenant(ik), events[0], opening)
-        commitment = detail_commitment(salt, record)
+        details = describe(
+            {**detail, "actor": actor.name}, [(self.events.next(at_us), one.name, one.version) for one in wanted]
+        )
+        commitment = details.commitment
 
         def make(counter: int) -> tuple[list[bytes], int]:
             entries = [
@@ -179,39 +177,34 @@ class Core:
                     Result.GRANTED,
                     purpose,
                     at_us,
-                    event,
+                    details.objects[place][0],
                     actor=pseudonym,
                     subject=one.subject,
-                    object_=object_commitment(salt, one.name, one.version),
+                    object_=details.object_(place),
                     detail=commitment,
-                    counter=counter + number,
+                    counter=counter + place,
                     version=one.key_version,
                 )
-                for number, (event, one) in enumerate(zip(events, wanted, strict=True))
+                for place, one in enumerate(wanted)
             ]
             return entries, len(entries)
 
         # Both durable before anything is opened; neither waits for the other.
-        kept = asyncio.create_task(
-            asyncio.to_thread(self.store.add_openings, ik, [SealedOpening(events[0], events[-1], sealed)])
-        )
+        row = seal_for_insurer(keys, details, person)
+        kept = asyncio.create_task(asyncio.to_thread(self.store.add_openings, ik, [row]))
         try:
             receipts = await ledger.write(make)
         finally:
             await asyncio.wait([kept])
         kept.result()
         self.figures.releases[str(ik), purpose.name] += len(wanted)
-        return [
-            Share(event, receipt.index, receipt.share or b"") for event, receipt in zip(events, receipts, strict=True)
-        ]
+        return [receipt.share or b"" for receipt in receipts]
 
-    async def write(
-        self, ik: IK, make: Callable[[], Sequence[bytes]], level: Level = Level.DURABLE
-    ) -> list[tuple[int, bytes]]:
-        """Entries that release nothing; (index, share) of each."""
+    async def write(self, ik: IK, make: Callable[[], Sequence[bytes]], level: Level = Level.DURABLE) -> list[bytes]:
+        """Entries that release nothing; the share of each, empty where it earns none."""
         ledger = await self._settled(ik)
         receipts = await ledger.write(lambda _counter: (make(), 0), level)
-        return [(receipt.index, receipt.share or b"") for receipt in receipts]
+        return [receipt.share or b"" for receipt in receipts]
 
     async def deny(
         self,
@@ -236,37 +229,37 @@ class Core:
         await self.write(ik, lambda: [entry])
 
     async def tell_coalesced(self) -> None:
-        """One entry for the refusals of an actor that got none of their own. Call it once a minute."""
+        """One entry for the refusals of an actor that got none of their own. Call it once a minute and at the end."""
         for key, count in self._denials.due(self.now()):
             ik, actor, purpose = self._denied[key]
-            at_us = to_us(self.now())
-            entry = leaf(
-                Kind.KEY_RELEASED,
-                Result.DENIED,
-                purpose,
-                at_us,
-                self.events.next(at_us),
-                actor=await self.actor(ik, actor.name),
-                count=count,
-                version=0,
-            )
-            await self.write(ik, lambda entry=entry: [entry])  # type: ignore[misc]
-
-    async def recall(self, ik: IK, event: bytes) -> dict[str, Json] | None:
-        """The opening of an entry that names no insured person, for who may see it. None: the vault has none."""
-        row = await asyncio.to_thread(self.store.opening, ik, event)
-        if row is None or row.subject is not None:
-            return None
-        opening = open_opening(await self.tenant(ik), row)
-        return opening if event.hex() in opening["events"] else None  # type: ignore[operator]
+            try:
+                await self._tell(ik, actor, purpose, count)
+            except Error:
+                self._denials.again(key, count, self.now())
 
     def note_counters(self) -> None:
-        """Remember how far the logs had come, independently of the journal (§ 14.5). Blocks; call it each second."""
-        counters = {
-            origin: (ledger.counter, ledger.top) for origin, ledger in self._ledgers.items() if not ledger.in_doubt
-        }
+        """Remember how far the logs had come, independently of the journal (§ 14.5). Blocks; call it each second.
+
+        Only what the journal has confirmed: it may never get what it was just sent.
+        """
+        counters = {origin: (ledger.confirmed, ledger.top) for origin, ledger in list(self._ledgers.items())}
         if counters:
             self.store.note_counters(counters)
+
+    async def _tell(self, ik: IK, actor: Actor, purpose: Purpose, count: int) -> None:
+        pseudonym, at_us = await self.actor(ik, actor.name), to_us(self.now())
+        event = self.events.next(at_us)
+        entry = leaf(
+            Kind.KEY_RELEASED,
+            Result.DENIED,
+            purpose,
+            at_us,
+            event,
+            actor=pseudonym,
+            count=count,
+            version=0,
+        )
+        await self.write(ik, lambda: [entry])
 
     async def _settled(self, ik: IK) -> Ledger:
         """The ledger, with nothing left in doubt that cannot be sent again."""
@@ -278,6 +271,7 @@ class Core:
                     ledger.resume(history.counter)
                     ledger.top = max(ledger.top, size)
                     log.warning("vault.settled", origin=ledger.origin, counter=history.counter)
+        await ledger.settle()  # before any budget is used: a journal that is away must not use it up
         return ledger
 
     async def _start(self, ik: IK, origin: str) -> Ledger:
@@ -307,18 +301,6 @@ class Core:
             raise VaultUnavailableError(f"the journal does not take entries ({error.code}: {error})") from error
         since = self.now() - BUDGET_WINDOW
         return receipt.index + 1, await asyncio.to_thread(self._history.read, origin, receipt.index + 1, since)
-
-
-def open_opening(keys: TenantKeys, row: SealedOpening) -> dict[str, Json]:
-    """What an opening sealed under the insurer's own key says."""
-    found: dict[str, Json] = json.loads(AESGCM(keys.opening).decrypt(row.sealed[:12], row.sealed[12:], row.first))
-    return found
-
-
-def _seal(keys: TenantKeys, first: bytes, opening: Mapping[str, object]) -> bytes:
-    nonce = secrets.token_bytes(12)
-    data = json.dumps(opening, ensure_ascii=False, separators=(",", ":")).encode()
-    return nonce + AESGCM(keys.opening).encrypt(nonce, data, first)
 
 
 def _buckets(ik: IK, actor: bytes) -> list[str]:

@@ -84,8 +84,9 @@ class Keyring:
     def forget(self) -> None:
         """Everything whose minute is over; called each second, so that nothing stays because nobody asks."""
         now = self._monotonic()
-        for key in [key for key, one in self._subjects.items() if one.until <= now]:
-            del self._subjects[key]
+        for key, one in list(self._subjects.items()):
+            if one.until <= now:
+                self._subjects.pop(key, None)
 
     def drop(self) -> None:
         """Everything that opens content, at once."""

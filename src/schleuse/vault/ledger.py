@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
+
+import structlog
 
 from schleuse.clock import Now
 from schleuse.errors import Error
 from schleuse.journal.contracts import Level, LevelTimeoutError, Receipt
 from schleuse.vault.contracts import CounterAheadError, VaultUnavailableError
+
+log = structlog.get_logger()
 
 #: The journal takes no entry that is older than 120 s, so an entry in doubt for longer is there or never will be.
 RESEND_WITHIN = timedelta(seconds=90)
@@ -33,27 +38,41 @@ class UnsettledError(VaultUnavailableError):
     code = "vault.unsettled"
 
 
+@dataclass(frozen=True, slots=True)
+class _Doubt:
+    """A batch whose fate is not known. last: its last release number, 0 without."""
+
+    since: datetime
+    entries: Sequence[bytes]
+    last: int
+
+
 class Ledger:
-    """Writes to one log. counter: the last release number; top: a size that the log has reached.
+    """Writes to one log.
+
+    counter: the last release number given. confirmed: the highest that the journal is known to have. top: a size that
+    the log has reached.
 
     Numbers are given when the entries are made. If the journal does not confirm a batch, its bytes are kept and sent
-    again before anything else, because a number must be neither lost nor used twice.
+    again before anything else, because a number must be neither lost nor used twice. Batches in flight together may
+    come to stand in another order than their numbers.
     """
 
     def __init__(self, journal: Appends, origin: str, now: Now, *, counter: int = 0, top: int = 0) -> None:
         self.origin = origin
         self.counter = counter
+        self.confirmed = counter
         self.top = top
         self._journal = journal
         self._now = now
-        self._doubt: list[tuple[datetime, Sequence[bytes]]] = []
+        self._doubt: list[_Doubt] = []
         self._settling = asyncio.Lock()
         self._lost: CounterAheadError | None = None
 
     @property
     def in_doubt(self) -> int:
         """Entries whose fate is not known."""
-        return sum(len(entries) for _, entries in self._doubt)
+        return sum(len(one.entries) for one in self._doubt)
 
     async def write(
         self, make: Callable[[int], tuple[Sequence[bytes], int]], level: Level = Level.DURABLE
@@ -62,53 +81,63 @@ class Ledger:
 
         Raises VaultUnavailableError (nothing may be opened), CounterAheadError.
         """
-        await self._settle()
+        await self.settle()
         entries, numbers = make(self.counter + 1)
         self.counter += numbers
-        return await self._send(entries, level)
+        last = self.counter if numbers else 0
+        receipts = await self._send(entries, last, level)
+        self.confirmed = max(self.confirmed, last)
+        return receipts
 
     def resume(self, counter: int) -> None:
         """After `UnsettledError`: the journal's own last number, read when everything in doubt is too old to arrive."""
         self._doubt.clear()
-        self.counter = counter
+        self.counter = self.confirmed = counter
 
     @property
     def may_resume(self) -> bool:
         """Whether everything in doubt is too old to arrive any more."""
-        return all(self._now() - since > SETTLED_AFTER for since, _ in self._doubt)
+        return all(self._now() - one.since > SETTLED_AFTER for one in self._doubt)
 
     def lost(self, found: str) -> CounterAheadError:
         """Nothing is released from this log any more; only people can say what happened."""
         self._lost = CounterAheadError(f"{self.origin}: {found}; nothing is opened until its operator has looked")
+        log.critical("vault.counter-ahead", origin=self.origin, found=found)
         return self._lost
 
-    async def _settle(self) -> None:
+    async def settle(self) -> None:
+        """Send again what is in doubt. Raises as `write`; UnsettledError once that is too old to be taken."""
         if self._lost is not None:
             raise self._lost
         if not self._doubt:
             return
         async with self._settling:
             while self._doubt:
-                since, entries = self._doubt[0]
-                if self._now() - since > RESEND_WITHIN:
-                    raise UnsettledError(f"{len(entries)} entries of {self.origin} are in doubt; they are read back")
+                one = self._doubt[0]
+                if self._now() - one.since > RESEND_WITHIN:
+                    raise UnsettledError(
+                        f"{len(one.entries)} entries of {self.origin} are in doubt; they are read back from the journal"
+                    )
                 try:
-                    await self._journal.append_all(self.origin, entries)
+                    await self._journal.append_all(self.origin, one.entries)
                 except Error as error:
                     raise _unavailable(error) from error
-                self._doubt.pop(0)
+                self.confirmed = max(self.confirmed, one.last)
+                self._doubt.remove(one)
 
-    async def _send(self, entries: Sequence[bytes], level: Level) -> Sequence[Receipt]:
+    async def _send(self, entries: Sequence[bytes], last: int, level: Level) -> Sequence[Receipt]:
         top, since = self.top, self._now()
         try:
             receipts = await self._journal.append_all(self.origin, entries, level)
         except LevelTimeoutError as error:  # durable, and still nothing may be opened
             raise _unavailable(error) from error
         except BaseException as error:
-            self._doubt.append((since, entries))
+            self._doubt.append(_Doubt(since, entries, last))
             if isinstance(error, Error):
                 raise _unavailable(error) from error
             raise
+        if self._lost is not None:
+            raise self._lost
         if any(receipt.index < top for receipt in receipts):
             raise self.lost(f"a new entry got an index below {top}, so the journal has lost entries")
         self.top = max(self.top, *(receipt.index + 1 for receipt in receipts))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from schleuse.database import open_database, reading, transaction
@@ -13,8 +16,7 @@ from schleuse.identifiers import IK
 from schleuse.vault.tables import ACTOR, COUNTER, IDENTITY, OPENING, SUBJECT, SUBJECT_KEY, TENANT_KEY
 
 MIGRATIONS = "schleuse.vault.migrations"
-#: SQLite binds at most 32,766 values in one statement.
-_AT_ONCE = 10_000
+_MANY: sa.BindParameter[bytes] = sa.bindparam("many", expanding=True)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -39,7 +41,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class SealedOpening:
-    """A row of OPENING. subject, version: None for the insurer's own key."""
+    """A row of OPENING. subject: the person it is about, if it is. version: None if the insurer's own key seals it."""
 
     first: bytes
     last: bytes
@@ -55,9 +57,9 @@ class VaultStore:
         self._engine = engine
         self._reading = reading(engine)
         if engine.dialect.name == "sqlite":
-            # What is erased must not stay in free pages of the file.
-            with engine.connect() as connection:
-                connection.exec_driver_sql("PRAGMA secure_delete=ON")
+            # What is erased must not stay in free pages of the file; each connection has to be told.
+            event.listen(engine, "connect", _overwrite_deleted)
+            engine.dispose()
 
     def close(self) -> None:
         """Give the connections back."""
@@ -66,9 +68,9 @@ class VaultStore:
     def subjects(self, ik: IK, lookups: Sequence[bytes]) -> dict[bytes, Subject]:
         """By lookup, those that exist."""
         columns = SUBJECT.c
-        query = sa.select(SUBJECT).where(columns.ik == ik.value, columns.lookup.in_(sa.bindparam("l", expanding=True)))
+        query = sa.select(SUBJECT).where(columns.ik == ik.value, columns.lookup.in_(_MANY))
         with transaction(self._reading) as connection:
-            rows = connection.execute(query, {"l": list(lookups)}).all()
+            rows = connection.execute(query, {"many": list(lookups)}).all()
         return {bytes(row.lookup): _subject(row) for row in rows}
 
     def add_subjects(self, ik: IK, new: Mapping[bytes, Subject]) -> dict[bytes, Subject]:
@@ -90,11 +92,9 @@ class VaultStore:
     def by_pseudonym(self, ik: IK, pseudonyms: Iterable[bytes]) -> dict[bytes, Subject]:
         """Those that exist at this insurer."""
         columns = SUBJECT.c
-        query = sa.select(SUBJECT).where(
-            columns.ik == ik.value, columns.pseudonym.in_(sa.bindparam("p", expanding=True))
-        )
+        query = sa.select(SUBJECT).where(columns.ik == ik.value, columns.pseudonym.in_(_MANY))
         with transaction(self._reading) as connection:
-            rows = connection.execute(query, {"p": list(pseudonyms)}).all()
+            rows = connection.execute(query, {"many": list(pseudonyms)}).all()
         return {bytes(row.pseudonym): _subject(row) for row in rows}
 
     def add_keys(
@@ -108,16 +108,16 @@ class VaultStore:
 
         False, and nothing is kept, if one of the subjects was erased meanwhile.
         """
+        newest = [{"s": subject, "v": version} for subject, version, _ in keys]
+        raised = sa.update(SUBJECT).where(
+            SUBJECT.c.pseudonym == sa.bindparam("s"), SUBJECT.c.last_version < sa.bindparam("v")
+        )
+        here = sa.select(sa.func.count()).where(SUBJECT.c.ik == ik.value, SUBJECT.c.pseudonym.in_(_MANY))
         with transaction(self._engine) as connection:
-            last = {subject: version for subject, version, _ in keys}
-            moved = 0
-            for subject, version in last.items():
-                moved += connection.execute(
-                    sa.update(SUBJECT)
-                    .where(SUBJECT.c.pseudonym == subject, SUBJECT.c.ik == ik.value)
-                    .values(last_version=version)
-                ).rowcount
-            if moved < len(last):
+            subjects = {subject for subject, _, _ in keys}
+            # Another batch may have filed a later version already. On PostgreSQL the lock keeps an erasure away.
+            connection.execute(raised.values(last_version=sa.bindparam("v")), newest)
+            if connection.execute(here, {"many": list(subjects)}).scalar_one() < len(subjects):
                 connection.rollback()
                 return False
             connection.execute(
@@ -167,6 +167,14 @@ class VaultStore:
             record = connection.execute(query).scalar_one_or_none()
         return None if record is None else bytes(record)
 
+    def has_key(self, ik: IK, subject: bytes, version: int) -> bool:
+        """Whether this insurer has this version of this subject's key."""
+        here = SUBJECT_KEY.join(SUBJECT, SUBJECT_KEY.c.subject == SUBJECT.c.pseudonym)
+        query = sa.select(SUBJECT.c.pseudonym).select_from(here)
+        query = query.where(SUBJECT.c.ik == ik.value, SUBJECT.c.pseudonym == subject, SUBJECT_KEY.c.version == version)
+        with transaction(self._reading) as connection:
+            return connection.execute(query).one_or_none() is not None
+
     def identities(self, ik: IK, kind: str) -> list[Identity]:
         """All that were taken over."""
         columns = IDENTITY.c
@@ -183,22 +191,21 @@ class VaultStore:
             connection.execute(sa.delete(OPENING).where(OPENING.c.subject == pseudonym))
             connection.execute(sa.delete(SUBJECT).where(SUBJECT.c.pseudonym == pseudonym, SUBJECT.c.ik == ik.value))
         if self._engine.dialect.name == "sqlite":  # the write-ahead file still has the old pages
-            with self._engine.connect() as connection:
-                connection.exec_driver_sql("COMMIT")
-                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+            with closing(self._engine.raw_connection()) as raw:
+                raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
-    def actor(self, ik: IK, name: str, fresh: bytes) -> bytes:
-        """The pseudonym of an actor, `fresh` if it has none yet."""
+    def actor(self, ik: IK, year: int, name: str, fresh: bytes) -> bytes:
+        """The pseudonym of an actor in the log of a year, `fresh` if it has none yet."""
         columns = ACTOR.c
-        query = sa.select(columns.pseudonym).where(columns.ik == ik.value, columns.name == name)
+        query = sa.select(columns.pseudonym).where(columns.ik == ik.value, columns.year == year, columns.name == name)
         with transaction(self._engine) as connection:
             known = connection.execute(query).scalar_one_or_none()
             if known is None:
-                connection.execute(sa.insert(ACTOR), {"ik": ik.value, "name": name, "pseudonym": fresh})
+                connection.execute(sa.insert(ACTOR), {"ik": ik.value, "year": year, "name": name, "pseudonym": fresh})
         return fresh if known is None else bytes(known)
 
     def actors(self, ik: IK) -> dict[bytes, str]:
-        """Names by pseudonym."""
+        """Names by pseudonym, of all years."""
         with transaction(self._reading) as connection:
             rows = connection.execute(sa.select(ACTOR).where(ACTOR.c.ik == ik.value)).all()
         return {bytes(row.pseudonym): row.name for row in rows}
@@ -261,3 +268,7 @@ def _insert_new(connection: sa.Connection, table: sa.Table) -> sa.Insert:
     from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
     return sqlite_insert(table).on_conflict_do_nothing()
+
+
+def _overwrite_deleted(connection: Any, _record: Any) -> None:
+    connection.execute("PRAGMA secure_delete=ON").close()

@@ -39,17 +39,18 @@ IDENTITY = sa.Table(
     sa.Column("container", sa.LargeBinary, nullable=False),
 )
 
-#: Random values for those who act, within an insurer (journal.md § 4).
+#: Random values for those who act, within an insurer's log of a year (journal.md § 4).
 ACTOR = sa.Table(
     "vault_actor",
     METADATA,
     sa.Column("ik", sa.Text, primary_key=True),
+    sa.Column("year", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("pseudonym", sa.LargeBinary, nullable=False),
 )
 
-#: What makes entries readable. first, last: events of a batch, in order. subject, version: of the key that seals it;
-#: None: the insurer's own (entries that name no insured person).
+#: What makes entries readable. first, last: events of a batch, in order. subject: the insured person that the entries
+#: name, with whom the row is erased. version: of the person's key that seals it; None: the insurer's own does.
 OPENING = sa.Table(
     "vault_opening",
     METADATA,
@@ -60,6 +61,7 @@ OPENING = sa.Table(
     sa.Column("version", sa.BigInteger),
     sa.Column("sealed", sa.LargeBinary, nullable=False),
 )
+sa.Index("vault_opening_subject", OPENING.c.subject)
 
 #: Keys of an insurer that no entry earns: for lookups, pseudonyms and openings that name no person. Wrapped by the KEK.
 TENANT_KEY = sa.Table(

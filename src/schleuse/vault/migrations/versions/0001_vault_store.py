@@ -38,6 +38,7 @@ def upgrade() -> None:
     op.create_table(
         "vault_actor",
         sa.Column("ik", sa.Text, primary_key=True),
+        sa.Column("year", sa.Integer, primary_key=True, autoincrement=False),
         sa.Column("name", sa.Text, primary_key=True),
         sa.Column("pseudonym", sa.LargeBinary, nullable=False),
     )
