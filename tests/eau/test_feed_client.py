@@ -20,8 +20,9 @@ from tests.eau.samples import AN_INSURER, ANOTHER_INSURER, an_id, eau, storno
 from tests.eau.test_feed import HERE, KEY, Fill, Journal, app, benefits, fill, journal, mails, signer, vault, xml_of
 from tests.vault_double import VaultDouble
 
-from schleuse.cli.eau_feed import UnreadableAccessError, feed
+from schleuse.cli.eau_feed import UnreadableAccessError, _access, _Given, feed
 from schleuse.clock import Now, utc_now
+from schleuse.config import read_config
 from schleuse.eau.feed_client import (
     BadFeedRequestError,
     FeedAccess,
@@ -31,10 +32,14 @@ from schleuse.eau.feed_client import (
     FeedUnreachableError,
     Signature,
 )
-from schleuse.eau.feed_login import Happened
+from schleuse.eau.feed_login import Asked, Happened, Logins
+from schleuse.environment import Environment
 from schleuse.errors import Error
 from schleuse.kim.pki import DevelopmentCA
+from schleuse.processes.eau import feed_clients
+from schleuse.processes.home import NewHome, NewInsurer, create_home
 from schleuse.vault.contracts import ErasedError, OverBudgetError, VaultUnavailableError
+from schleuse.vault.tokens import audience
 
 __all__ = ["app", "benefits", "fill", "journal", "mails", "signer", "vault"]  # fixtures
 
@@ -218,3 +223,18 @@ def test_the_command_fetches_a_document_to_a_file_and_to_stdout(
 def test_a_key_that_cannot_be_read_is_said_before_anything_is_sent(options: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(UnreadableAccessError, match="missing"):
         feed(AN_INSURER.value, **options | {"key_file": tmp_path / "missing"})
+
+
+def test_a_home_has_all_that_the_command_needs_and_the_role_knows_its_key(tmp_path: Path) -> None:
+    new = NewInsurer(AN_INSURER, "Kasse Eins", "eins")
+    create_home(tmp_path, NewHome(Environment.TEST, "kim.test", [new], [], first_port=9), datetime.now(UTC))
+    access = _access(AN_INSURER, _Given(tmp_path, None, None, None, None, None))
+    assert access.url.startswith("https://127.0.0.1:")
+    told = Journal()
+    logins = Logins(feed_clients(read_config(tmp_path)), audience("kim.test"), utc_now, told.tell)
+    path = f"/v1/{AN_INSURER}/eau"
+    asked = Asked("GET", path, AN_INSURER.value, None, "")
+    assert logins.admit(access.signature.token(AN_INSURER, "GET", path), asked).client == "eins"
+    assert told.happened() == [Happened.LOGIN]
+    with pytest.raises(UnreadableAccessError, match="--client"):
+        _access(ANOTHER_INSURER, _Given(tmp_path, None, None, None, None, None))
