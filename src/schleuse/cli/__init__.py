@@ -34,6 +34,7 @@ app.command("schleuse.cli.eau:app", name="eau")
 app.command("schleuse.cli.fhir:app", name="fhir")
 app.command("schleuse.cli.hold:app", name="hold")
 app.command("schleuse.cli.journal:app", name="journal")
+app.command("schleuse.cli.vault:app", name="vault")
 app.command("schleuse.cli.witness:app", name="witness")
 
 

@@ -154,6 +154,9 @@ class Readiness:
                 await self.again()
         except Error as error:
             reasons.append(f"{error.code}: {error}")
+        except Exception as fault:  # a mistake of the program about one key file; what is there works on
+            log.error("vault.mistake", error=type(fault).__name__)
+            reasons.append(f"a mistake of the program ({type(fault).__name__})")
         if not self._imported:
             reasons.append("key files are not taken over yet")
         return "; ".join(reasons)
