@@ -10,15 +10,22 @@ from hypothesis import strategies as st
 from tests.kim.layers import CLIENT_MAIL, FIELDS, Layers, ecies, recipients
 from tests.mail.smime.samples import INSURER, NOW, PRACTICE, ca, insurer, practice, trust, unwrap_by
 
-from schleuse.errors import UnavailableError
-from schleuse.kim.message import OpenedMail, open_kim_mail
+from schleuse.errors import Error, UnavailableError
+from schleuse.kim.message import OpenedMail, SealedKIMMail, open_kim_mail, open_with, read_envelope
 from schleuse.kim.pki import INSURER_OID, PRACTICE_OID, DevelopmentCA
 from schleuse.kim.results import DecryptionResult, IntegrityCheckResult
 from schleuse.mail.smime import ber
 from schleuse.mail.smime.recipients import issuer_and_serial
 from schleuse.mail.smime.trust import TrustStore
 from schleuse.vault import KeyMissingError, WrappedKey
-from schleuse.vault.contracts import UnwrapFailedError
+from schleuse.vault.contracts import (
+    BadRequestError,
+    NotAllowedError,
+    OverBudgetError,
+    SealBrokenError,
+    UnsupportedWrapError,
+    UnwrapFailedError,
+)
 
 VALID = Layers()
 I = IntegrityCheckResult  # noqa: E741
@@ -317,6 +324,64 @@ def test_only_our_own_trouble_comes_out_as_an_exception_of_the_callers_making() 
         raise StoreGoneError("vault does not answer")
 
     assert opened(VALID.mail(), unwrap=gone).decryption is D.KONNEKTOR_NOT_AVAILABLE
+
+
+# --- in two steps, without a key (decision 0016) ---
+
+
+def read(raw: bytes, certificates: list[bytes] | None = None) -> SealedKIMMail | OpenedMail:
+    return read_envelope(raw, address=INSURER, certificates=certificates or [insurer().certificate_der])
+
+
+def test_the_wrapped_key_of_a_mail_is_found_without_any_key_and_opens_it() -> None:
+    mail = read(VALID.mail())
+    assert isinstance(mail, SealedKIMMail)
+    assert mail.wrapped.recipient == issuer_and_serial(insurer().certificate_der)
+    mail_opened = open_with(mail, unwrap_by(insurer())(mail.wrapped), trust=trust(), now=NOW)
+    assert (mail_opened.intact, mail_opened.inner) == (True, CLIENT_MAIL)
+
+
+def test_what_no_key_can_help_is_told_before_any_is_asked_for() -> None:
+    others = recipients()[1:]
+    assert [
+        mail.decryption
+        for raw in (
+            replace(VALID, sealed_for=others, signed_for=others).mail(),
+            VALID.mail(b"no CMS"),
+            replace(VALID, wrap=ecies).mail(),
+        )
+        if isinstance(mail := read(raw), OpenedMail)
+    ] == [D.KEY_NOT_AVAILABLE, D.WRONG_FORMAT, D.UNSUPPORTED_KEY_TRANSPORT]
+
+
+def test_a_key_for_a_certificate_that_has_no_rsa_key_is_not_asked_for() -> None:
+    modern = insurer("brainpool")
+
+    def wrap(certificate: bytes, key: bytes) -> WrappedKey:
+        return replace(Layers().wrap(insurer().certificate_der, key), recipient=issuer_and_serial(certificate))
+
+    to = [(INSURER, modern.certificate_der)]
+    mail = read(replace(VALID, signed_for=to, sealed_for=to, wrap=wrap).mail(), [modern.certificate_der])
+    assert isinstance(mail, OpenedMail)
+    assert mail.decryption is D.WRONG_FORMAT
+
+
+@pytest.mark.parametrize(
+    ("reason", "result"),
+    [
+        (UnwrapFailedError("padding"), D.WRONG_FORMAT),
+        (UnsupportedWrapError("not OAEP"), D.WRONG_FORMAT),
+        (KeyMissingError("gone"), D.KONNEKTOR_NOT_AVAILABLE),
+        (OverBudgetError("enough"), D.KONNEKTOR_NOT_AVAILABLE),
+        (NotAllowedError("who are you"), D.KONNEKTOR_NOT_AVAILABLE),
+        (SealBrokenError("damaged"), D.KONNEKTOR_NOT_AVAILABLE),
+        (BadRequestError("our own program"), D.KONNEKTOR_NOT_AVAILABLE),
+    ],
+)
+def test_only_a_key_that_was_wrapped_wrongly_is_the_senders_fault(reason: Error, result: D) -> None:
+    mail = read(VALID.mail())
+    assert isinstance(mail, SealedKIMMail)
+    assert open_with(mail, reason, trust=trust(), now=NOW).decryption is result
 
 
 SEALED_MAIL = VALID.mail()

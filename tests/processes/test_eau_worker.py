@@ -12,8 +12,9 @@ from pathlib import Path
 from random import Random
 
 import pytest
+import sqlalchemy as sa
 from structlog.testing import capture_logs
-from tests.vault_double import VaultDouble, vault_of
+from tests.vault_double import Call, VaultDouble, vault_of
 
 from schleuse.config import Config, read_config
 from schleuse.database import sqlite_url
@@ -23,8 +24,11 @@ from schleuse.eau.decision import Flawed, judge
 from schleuse.eau.intake import Mailbox, Tools, examine
 from schleuse.eau.outcome import Policy
 from schleuse.eau.store import EauStore, open_store
+from schleuse.eau.tables import CONTENT, DOCUMENT
+from schleuse.eau.trips import FIRST_REST
 from schleuse.eau.worker import Worker
 from schleuse.environment import Environment
+from schleuse.errors import Error
 from schleuse.holding.states import State
 from schleuse.identifiers import IK
 from schleuse.kim.directory import DirectoryFile
@@ -38,7 +42,14 @@ from schleuse.practice.identity import load_practice
 from schleuse.practice.mailing import Addressee, new_message_id
 from schleuse.processes.eau import Anchors, make_worker
 from schleuse.processes.home import NewHome, NewInsurer, NewPractice, create_home
-from schleuse.vault import Signer
+from schleuse.vault import Named, Pseudonyms, SealedMail, Signer
+from schleuse.vault.contracts import (
+    BadRequestError,
+    KeyMissingError,
+    OverBudgetError,
+    SealBrokenError,
+    UnwrapFailedError,
+)
 
 NOW = datetime.now(UTC)  # certificates of the home are made now
 EINS, ZWEI = "109900011", "109900022"
@@ -51,9 +62,12 @@ class FakeLeases:
         self.mails = list(mails)
         self.states: dict[int, State] = {}
         self.reasons: dict[int, str | None] = {}
+        self.asked: list[set[str]] = []
 
-    def claim(self, _a: Sequence[str], limit: int, _o: str, _n: datetime, _l: timedelta) -> list[Claimed]:
-        taken, self.mails = self.mails[:limit], self.mails[limit:]
+    def claim(self, accounts: Sequence[str], limit: int, _o: str, _n: datetime, _l: timedelta) -> list[Claimed]:
+        self.asked.append(set(accounts))
+        taken = [mail for mail in self.mails if mail.account in accounts][:limit]
+        self.mails = [mail for mail in self.mails if mail not in taken]
         return taken
 
     def finish(self, outcomes: Sequence[Outcome], _owner: str, _now: datetime) -> frozenset[int]:
@@ -146,7 +160,9 @@ def vault(keys: VaultDouble) -> VaultDouble:
 def run(home: Path, sender: Sender, store: EauStore, checker: Checker, vault: VaultDouble) -> Run:
     """Process mails in one batch, in the changed home; the leases afterwards."""
 
-    def process(*mails: bytes, now: datetime = NOW, checker: Checker = checker) -> FakeLeases:
+    def process(
+        *mails: bytes, now: datetime = NOW, checker: Checker = checker, vault: VaultDouble = vault
+    ) -> FakeLeases:
         config = read_config(home)
         leases = FakeLeases([claimed(number, sender.account, mail) for number, mail in enumerate(mails, 1)])
         worker: Worker = make_worker(config, checker, "w", leases, store, vault)  # type: ignore[arg-type]
@@ -341,3 +357,135 @@ def test_anchors_are_read_again_when_their_file_has_changed(tmp_path: Path) -> N
     path.unlink()
     with pytest.raises(NoTrustAnchorError):
         anchors.current()
+
+
+# --- the vault (RP-01) ---
+
+
+def held_for(run: Run, *mails: bytes) -> tuple[dict[int, State], dict[str, int]]:
+    """(states, number of waiting mails by reason)."""
+    with capture_logs() as log:
+        leases = run(*mails)
+    waits = [line["reasons"] for line in log if line["event"] == "eau.waits"]
+    return leases.states, waits[0] if waits else {}
+
+
+def test_a_batch_is_three_round_trips_to_the_vault(run: Run, sender: Sender, vault: VaultDouble) -> None:
+    run(sender.mail(1), sender.mail(2), sender.faulty("certificate", 3), b"From: a@b\r\n\r\nno KIM mail\r\n")
+    asked = {method: vault.trips(method) for method in ("certificates", "open_mails", "pseudonyms", "file")}
+    assert asked == {"certificates": [0], "open_mails": [3], "pseudonyms": [3], "file": [2]}
+    assert vault.opened == [1, 2, 3]
+    assert vault.trips("seal_letter") == [1]
+
+
+def test_what_is_kept_are_pseudonyms_and_containers_of_the_vault(
+    run: Run, sender: Sender, store: EauStore, vault: VaultDouble
+) -> None:
+    run(sender.mail(1))
+    with store._engine.connect() as connection:
+        row = connection.execute(sa.select(DOCUMENT, CONTENT.c.p7s).join(CONTENT, sa.true())).one()
+    assert (len(row.person), len(row.content_key), len(row.practice)) == (16, 32, 32)
+    assert vault.fetch(IK(EINS), "token", row.document_id, "p7s", row.p7s).startswith(b"\x30")
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("method", ["*", "certificates", "open_mails", "pseudonyms", "file"])
+def test_mails_wait_while_the_vault_does_not_serve_and_are_worked_off_afterwards(
+    run: Run, sender: Sender, store: EauStore, vault: VaultDouble, method: str, after: bool
+) -> None:
+    vault.fail(method, after=after)
+    mails = sender.mail(1), sender.mail(2)
+    assert held_for(run, *mails) == ({1: State.HELD, 2: State.HELD}, {"key": 2})
+    assert vault.opened == (
+        [] if method in ("*", "certificates") or (method, after) == ("open_mails", False) else [1, 2]
+    )
+    assert store.documents(IK(EINS)) == {}
+    vault.recover()
+    assert run(*mails).states == {1: State.DELIVERED, 2: State.DELIVERED}
+    assert store.letters.waiting() == 0
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_faulty_mail_waits_for_its_answer_to_be_sealed_and_no_other_does(
+    run: Run, sender: Sender, store: EauStore, vault: VaultDouble, after: bool
+) -> None:
+    vault.fail("seal_letter", after=after)
+    mails = sender.faulty("certificate", 1), sender.mail(2), sender.faulty("certificate", 3)
+    assert run(*mails).states == {1: State.HELD, 2: State.DELIVERED, 3: State.HELD}
+    assert vault.trips("seal_letter") == [1]  # asked once: it happens under a lock
+    vault.recover()
+    assert run(*mails).states == {1: State.RETURNED, 2: State.DELIVERED, 3: State.RETURNED}
+    assert store.letters.waiting() == 2
+
+
+def test_a_report_needs_no_vault(run: Run, vault: VaultDouble) -> None:
+    vault.fail("*")
+    assert run(a_dsn(b"Action: delivered\r\n")).states == {1: State.DELIVERED}
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "reason"),
+    [
+        (UnwrapFailedError("wrongly built"), State.RETURNED, {}),
+        (KeyMissingError("no such key"), State.HELD, {"key": 1}),
+        (SealBrokenError("damaged"), State.HELD, {"key": 1}),
+        (BadRequestError("our own mistake"), State.HELD, {"key": 1}),
+        (OverBudgetError("enough for now"), State.HELD, {"budget": 1}),
+    ],
+)
+def test_what_keeps_one_mail_closed_is_told_to_its_sender_only_if_it_is_his_fault(
+    run: Run, sender: Sender, store: EauStore, vault: VaultDouble, error: Error, state: State, reason: dict[str, int]
+) -> None:
+    vault.mail_errors[1] = error
+    assert held_for(run, sender.mail(1), sender.mail(2)) == ({1: state, 2: State.DELIVERED}, reason)
+    assert store.letters.waiting() == (state is State.RETURNED)
+
+
+def test_beyond_the_budget_mails_wait_and_those_within_it_are_opened(
+    run: Run, sender: Sender, keys: VaultDouble
+) -> None:
+    class Budgeted(VaultDouble):
+        def open_mails(self, ik: IK, mails: Sequence[SealedMail]) -> Sequence[bytes | Error]:
+            if len(mails) > 1:
+                self.calls.append(Call("open_mails", ik, len(mails)))
+                raise OverBudgetError("one mail an hour")
+            return super().open_mails(ik, mails)
+
+    budgeted = Budgeted(keys.keys)
+    states = run(*(sender.mail(number) for number in range(1, 5)), vault=budgeted).states
+    assert states == {1: State.DELIVERED, 2: State.HELD, 3: State.HELD, 4: State.HELD}
+    assert budgeted.trips("open_mails") == [4, 2, 1]
+
+
+def test_a_person_who_is_erased_meanwhile_makes_its_own_document_wait_and_no_other(
+    run: Run, sender: Sender, keys: VaultDouble
+) -> None:
+    class Erasing(VaultDouble):
+        def pseudonyms(self, ik: IK, named: Sequence[Named]) -> Sequence[Pseudonyms]:
+            found = super().pseudonyms(ik, named)
+            self.erase(ik, named[0].person)
+            return found
+
+    erasing = Erasing(keys.keys)
+    assert run(sender.mail(1), sender.mail(2), vault=erasing).states == {1: State.HELD, 2: State.DELIVERED}
+    assert erasing.trips("file") == [2, 1, 1]
+
+
+def test_the_mail_of_an_insurer_whose_vault_does_not_serve_is_left_alone_for_a_while(
+    sender: Sender, store: EauStore, checker: Checker, vault: VaultDouble, home: Path
+) -> None:
+    config = read_config(home)
+    leases = FakeLeases([claimed(number, sender.account, sender.mail(number)) for number in (1, 2, 3)])
+    worker = make_worker(config, checker, "w", leases, store, vault)  # type: ignore[arg-type]
+    now = NOW
+    worker.now = lambda: now
+    worker.settings = replace(worker.settings, batch=1)
+    vault.fail("open_mails")
+    both = set(worker.mailboxes)
+    assert [worker.run_batch(), worker.run_batch()] == [1, 0]
+    assert leases.asked == [both, both - {sender.account}]
+    assert leases.states == {1: State.HELD}
+    vault.recover()
+    now = NOW + FIRST_REST
+    assert [worker.run_batch(), worker.run_batch()] == [1, 1]
+    assert leases.states == {1: State.HELD, 2: State.DELIVERED, 3: State.DELIVERED}
