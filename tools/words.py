@@ -57,7 +57,7 @@ CONFIGURATION: Mapping[str, str] = {
     "insurers[].store_key": "file of 32 random octets; stored documents are sealed and persons' pseudonyms are made with it. Lost: the documents are lost",
     "insurers[].password_file": "password of the insurer's mailbox in plain text, for sending Fehlernachrichten",
     "insurers[].feed_clients[].name": "for people",
-    "insurers[].feed_clients[].token_hash_file": "file with the SHA-256 of a bearer token in hexadecimal; the token has at least 128 random bits",
+    "insurers[].feed_clients[].public_key": "file with the SHA-256 of a bearer token in hexadecimal; the token has at least 128 random bits",
     "accounts[].address": "KIM address; also the user name for SMTP and POP3",
     "accounts[].owner": "`insurer:IK` or `practice:NAME`",
     "accounts[].password_hash_file": "file with an argon2id hash; read at start",

@@ -307,6 +307,11 @@ def _inconsistencies(table: Mapping[str, Any]) -> Iterator[str]:
     for address, owner in accounts:
         if owner.startswith("insurer:") and owner.partition(":")[2] not in {ik for ik, _ in insurers}:
             yield f"accounts: {address} belongs to {owner}, which is no insurer of this file"
+    for one in _tables(table.get("insurers")):
+        for name in _repeated(_text(client, "name") for client in _tables(one.get("feed_clients"))):
+            yield f"insurers: {_text(one, 'ik')} has two feed clients of the name {name}"
+    for name in _repeated(_text(operator, "name") for operator in _tables(table.get("operators"))):
+        yield f"operators: {name} is listed more than once"
     for listen in _repeated(_listens(table)):
         yield f"{listen} is listened on more than once"
     if _is_open_relay(table.get("kim")):

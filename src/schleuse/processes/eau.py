@@ -28,7 +28,7 @@ from schleuse.clock import Now, utc_now
 from schleuse.config import Config, host_and_port
 from schleuse.eau.checks import Checker
 from schleuse.eau.feed import Confirm, confirm_acknowledged, create_app
-from schleuse.eau.feed_login import FeedClient
+from schleuse.eau.feed_login import FeedClient, Told
 from schleuse.eau.intake import Mailbox, Tools
 from schleuse.eau.outbox import Outbox
 from schleuse.eau.outcome import Policy
@@ -36,9 +36,11 @@ from schleuse.eau.store import EauStore, open_store
 from schleuse.eau.worker import Settings, Worker
 from schleuse.errors import Error, UnavailableError
 from schleuse.identifiers import IK
+from schleuse.journal.client import JournalClient
 from schleuse.kim.directory import DirectoryFile
 from schleuse.kim.store import Leases, open_leases
 from schleuse.mail.smime.trust import NoTrustAnchorError, TrustStore
+from schleuse.processes.feed_trail import FeedTrail
 from schleuse.processes.http_protocol import BoundedProtocol
 from schleuse.processes.injection import injected_steps, kills_are_injected
 from schleuse.processes.letters import Submitter, finisher
@@ -46,8 +48,10 @@ from schleuse.processes.life import until_stopped
 from schleuse.processes.observe import observed, serving
 from schleuse.processes.prefork import Master, ParentWatch
 from schleuse.processes.supervisor import pause_after
+from schleuse.processes.trail import open_trail
 from schleuse.vault import Vault
 from schleuse.vault.client import VaultClient
+from schleuse.vault.denials import Denials
 from schleuse.vault.tokens import audience, read_public_key
 
 log = structlog.get_logger()
@@ -56,6 +60,7 @@ IDLE_SECONDS = 0.1
 TROUBLE_SECONDS = 2.0
 #: An error answer is due as fast as possible (eau.md § 13.1).
 LETTER_LATE = timedelta(hours=1)
+COALESCED_EVERY = timedelta(minutes=1)
 #: Mails overtake each other by minutes; a Storno that waits longer than this names an eAU that will not come.
 STORNO_OVERDUE = timedelta(days=1)
 
@@ -183,7 +188,11 @@ async def _desk(config: Config) -> None:
         stack.callback(leases.close)
         vault = open_vault(config)
         registry.register(Figures(store, [IK(insurer.ik) for insurer in config.insurers]))
-        await stack.enter_async_context(serving(_feed_server(config, store, vault, leases)))
+        journal = JournalClient(config.journal_socket)
+        stack.push_async_callback(journal.close)
+        trail = open_trail(config, "eau", journal)
+        told = FeedTrail(trail, Denials(), utc_now)
+        await stack.enter_async_context(serving(_feed_server(config, store, vault, leases, told.told)))
         await stack.enter_async_context(observed("eau", config.eau.metrics, registry, lambda: True))
         outbox = Outbox(store.letters, finisher(config, vault), Submitter(config).submit, utc_now)
         async with asyncio.TaskGroup() as group:
@@ -192,10 +201,18 @@ async def _desk(config: Config) -> None:
                 group.create_task(_repeat("confirm", lambda: _confirm(store, leases))),
                 group.create_task(outbox.run(asyncio.Event())),
                 group.create_task(_parent(watch)),
+                group.create_task(trail.run()),
+                group.create_task(_coalesced(told)),
             ]
             await until_stopped()
             for task in tasks:
                 task.cancel()
+
+
+async def _coalesced(told: FeedTrail) -> None:
+    while True:
+        await asyncio.sleep(COALESCED_EVERY.total_seconds())
+        told.tell_coalesced()
 
 
 def _publish(config: Config, store: EauStore, leases: Leases) -> int:
@@ -244,11 +261,17 @@ async def _parent(watch: ParentWatch) -> None:
     signal.raise_signal(signal.SIGTERM)
 
 
-def _feed_server(config: Config, store: EauStore, vault: Vault, leases: Leases) -> uvicorn.Config:
+def _feed_server(config: Config, store: EauStore, vault: Vault, leases: Leases, told: Told) -> uvicorn.Config:
     host, port = host_and_port(config.eau.feed)
     return uvicorn.Config(
         create_app(
-            store.feed, vault, feed_clients(config), _confirmer(leases), aud=audience(config.hostname), now=utc_now
+            store.feed,
+            vault,
+            feed_clients(config),
+            _confirmer(leases),
+            aud=audience(config.hostname),
+            now=utc_now,
+            told=told,
         ),
         host=host,
         port=port,

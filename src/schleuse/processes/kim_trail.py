@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable
 from datetime import datetime
 
@@ -72,6 +73,7 @@ class ToldLogins:
         self._trail = trail
         self._denials = denials
         self._now = now
+        self._lock = threading.Lock()
 
     def check(self, user: str, password: str, peer: str, done: Callable[[Outcome], None]) -> None:
         """As `Passwords.check`."""
@@ -97,7 +99,9 @@ class ToldLogins:
 
     def tell_coalesced(self) -> None:
         """One entry for all that were coalesced since; call it every minute."""
-        for actor, count in self._denials.due(self._now()):
+        with self._lock:
+            due = self._denials.due(self._now())
+        for actor, count in due:
             self._failed(actor, "", count)
 
     def _tell(self, user: str, peer: str, outcome: Outcome) -> None:
@@ -107,7 +111,9 @@ class ToldLogins:
         elif isinstance(outcome, RefusedError | MalformedError | TooManyGuessesError):
             # A name that is no account may be anything, even a password typed into the wrong field.
             name = self._known(user) or "unknown account"
-            if self._denials.told(name, self._now()):
+            with self._lock:
+                single = self._denials.told(name, self._now())
+            if single:
                 self._failed(name, peer, None)
 
     def _failed(self, name: str, peer: str, count: int | None) -> None:

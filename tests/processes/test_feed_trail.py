@@ -1,0 +1,74 @@
+"""What the journals are told of the feed: lists, logins once an hour, refusals without a flood."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from tests.processes.test_trail import Clock, FakeJournal
+
+from schleuse.eau.feed_login import FeedEvent, Happened
+from schleuse.identifiers import IK
+from schleuse.journal.entry import Entry, Kind, Result, parse_entry
+from schleuse.processes.feed_trail import FeedTrail
+from schleuse.processes.trail import Trail
+from schleuse.vault.denials import Denials
+
+KASSE, OTHER = IK("109900011"), IK("109900022")
+
+
+class Site:
+    def __init__(self, folder: Path) -> None:
+        self.clock, self.journal = Clock(), FakeJournal()
+        self.trail = Trail(folder, "eau", self.journal, lambda tenant, _year: tenant, self.clock)
+        self.feed = FeedTrail(self.trail, Denials(), self.clock)
+
+    def entries(self) -> list[tuple[str, Entry]]:
+        while asyncio.run(self.trail.send()):
+            pass
+        return [(log, parse_entry(entry)) for log, entries in self.journal.logs.items() for entry in entries.values()]
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+def event(what: Happened, ik: IK | None = KASSE, count: int | None = None, client: str = "nord") -> FeedEvent:
+    return FeedEvent(what, ik, client, KASSE if client else None, "jti", "192.0.2.1", "", count)
+
+
+def test_a_system_that_asks_all_the_time_logs_in_once_an_hour(site: Site) -> None:
+    for _ in range(10):
+        site.feed.told(event(Happened.LOGIN))
+    site.clock.now += timedelta(hours=1)
+    site.feed.told(event(Happened.LOGIN))
+    assert Counter(entry.kind for _, entry in site.entries()) == {Kind.LOGIN: 2}
+
+
+def test_a_list_is_an_entry_with_its_length_and_an_empty_one_is_none(site: Site) -> None:
+    site.feed.told(event(Happened.LISTING, count=17))
+    site.feed.told(event(Happened.LISTING, count=0))
+    ((log, entry),) = site.entries()
+    assert (log, entry.kind, entry.count, entry.result) == ("109900011", Kind.SEARCH, 17, Result.GRANTED)
+
+
+def test_refusals_stand_in_the_log_of_the_insurer_whose_feed_was_asked_for(site: Site) -> None:
+    site.feed.told(event(Happened.DENIED, OTHER))
+    site.feed.told(event(Happened.LOGIN_FAILED, None, client=""))
+    assert {(log, entry.result) for log, entry in site.entries()} == {
+        ("109900022", Result.DENIED),
+        ("platform", Result.DENIED),
+    }
+
+
+def test_a_flood_of_refusals_is_counted_in_one_entry(site: Site) -> None:
+    for _ in range(1000):
+        site.feed.told(event(Happened.LOGIN_FAILED, client=""))
+    site.feed.tell_coalesced()
+    entries = [entry for _, entry in site.entries()]
+    assert len(entries) == 101
+    assert sum(entry.count or 1 for entry in entries) == 1000
