@@ -151,6 +151,9 @@ _ENVELOPE: Final = {
     "the envelope binds none of our certificates to this address": (
         "der Umschlag bindet keines unserer Zertifikate an diese Adresse"
     ),
+    "the content key is not transported by RSAES-OAEP with SHA-256 to an RSA key": (
+        "der Inhaltsschlüssel ist nicht mit RSAES-OAEP und SHA-256 für einen RSA-Schlüssel verschlüsselt"
+    ),
     "no KIM mail: it has no X-KOM-LE-Version": "keine KIM-Nachricht: X-KOM-LE-Version fehlt",
     "the mail is clear-signed; KIM signs opaquely": "die Nachricht ist abgesetzt signiert (multipart/signed)",
     "the decrypted content is not signed": "der entschlüsselte Inhalt ist nicht signiert",
