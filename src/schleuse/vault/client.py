@@ -66,8 +66,9 @@ class _Connection:
 
     def is_alive(self) -> bool:
         """Whether the vault still holds its end. Between two requests it has nothing to say."""
+        self.socket.settimeout(0)  # MSG_DONTWAIT alone: a socket with a timeout waits for it all the same
         try:
-            self.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            self.socket.recv(1, socket.MSG_PEEK)
         except BlockingIOError:
             return True
         except OSError:
