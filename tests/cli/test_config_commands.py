@@ -69,13 +69,13 @@ def test_check_config_reports_all_mistakes_at_once(shell: Shell, home: Path) -> 
 
 def test_check_config_names_every_file_that_is_missing(shell: Shell, home: Path) -> None:
     (home / "pki" / "tls.key").unlink()
-    (home / "insurers" / "109900011" / "store.key").unlink()
+    (home / "insurers" / "109900011" / "osig.pem").unlink()
     ended = shell("check-config", "--home", str(home))
     assert ended.code == EXIT_CODES[MalformedError]
     assert [line.split(":")[1].strip() for line in ended.err.splitlines()] == [
         "kim.tls.key",
         "eau.feed_tls.key",
-        "insurers[0].store_key",
+        "insurers[0].signature[0]",
     ]
 
 

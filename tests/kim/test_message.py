@@ -370,7 +370,7 @@ def test_a_key_for_a_certificate_that_has_no_rsa_key_is_not_asked_for() -> None:
     ("reason", "result"),
     [
         (UnwrapFailedError("padding"), D.WRONG_FORMAT),
-        (UnsupportedWrapError("not OAEP"), D.WRONG_FORMAT),
+        (UnsupportedWrapError("not this key"), D.UNSUPPORTED_KEY_TRANSPORT),
         (KeyMissingError("gone"), D.KONNEKTOR_NOT_AVAILABLE),
         (OverBudgetError("enough"), D.KONNEKTOR_NOT_AVAILABLE),
         (NotAllowedError("who are you"), D.KONNEKTOR_NOT_AVAILABLE),

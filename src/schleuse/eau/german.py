@@ -151,6 +151,9 @@ _ENVELOPE: Final = {
     "the envelope binds none of our certificates to this address": (
         "der Umschlag bindet keines unserer Zertifikate an diese Adresse"
     ),
+    "the content key is transported by TI ECIES, which is not supported yet": (
+        "der Inhaltsschlüssel ist mit TI ECIES verschlüsselt, was noch nicht unterstützt wird"
+    ),
     "the content key is not transported by RSAES-OAEP with SHA-256 to an RSA key": (
         "der Inhaltsschlüssel ist nicht mit RSAES-OAEP und SHA-256 für einen RSA-Schlüssel verschlüsselt"
     ),

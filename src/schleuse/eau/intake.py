@@ -56,7 +56,7 @@ from schleuse.mail.contracts import Action
 from schleuse.mail.parts import BadPartError, leaves, payload_parts
 from schleuse.mail.smime.trust import Fault, TrustStore
 from schleuse.vault import SealedMail, Vault
-from schleuse.vault.contracts import UnsupportedWrapError, UnwrapFailedError
+from schleuse.vault.contracts import UnwrapFailedError
 
 log = structlog.get_logger()
 
@@ -223,7 +223,7 @@ def _read(sight: _Sight) -> Examined | _Unopened:
 
 
 def _open(sight: _Sight, unopened: _Unopened, key: bytes | Exception) -> Examined:
-    if isinstance(key, Exception) and not isinstance(key, UnwrapFailedError | UnsupportedWrapError):
+    if isinstance(key, Exception) and not isinstance(key, UnwrapFailedError):
         if not isinstance(key, Error):
             log.error("eau.mistake", delivery=sight.claimed.id, error=type(key).__name__)
         return replace(unopened.examined, findings=replace(unopened.examined.findings, trouble=trouble_of(key)))

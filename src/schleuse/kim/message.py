@@ -154,13 +154,13 @@ def read_envelope(raw: bytes, *, address: str | None, certificates: Sequence[byt
 def open_with(mail: SealedKIMMail, key: bytes | Error, *, trust: TrustStore | None, now: datetime) -> OpenedMail:
     """Decrypt and verify, with the content key or with the reason why there is none. Never raises.
 
-    Of the reasons only UnwrapFailedError and UnsupportedWrapError say something about the mail; every other one is our
-    own trouble, result 03 (HD-01).
+    Of the reasons only UnwrapFailedError says something about the mail; every other one is our own trouble (HD-01), for
+    `read_envelope` chose a key that its certificate can open.
     trust: None leaves the certificate unchecked, result 07.
     """
     outer, version = mail.outer, mail.version
     if isinstance(key, UnsupportedWrapError):
-        return _not_decrypted(outer, version, *_unsupported([mail.wrapped], key))
+        return _not_decrypted(outer, version, DecryptionResult.UNSUPPORTED_KEY_TRANSPORT, key)
     if isinstance(key, Error) and not isinstance(key, UnwrapFailedError):
         return _not_decrypted(outer, version, DecryptionResult.KONNEKTOR_NOT_AVAILABLE, key)
     try:
@@ -207,20 +207,14 @@ def _choose(envelope: Envelope, address: str | None, certificates: Sequence[byte
     if not candidates:
         raise _NoKeyError("the envelope binds none of our certificates to this address")
     candidates.sort(key=lambda one: TI_ECIES in one.algorithm)  # what we can open first
-    for one in candidates[:MAX_TRIED]:
+    tried = candidates[:MAX_TRIED]
+    for one in tried:
         if is_oaep_sha256(one.algorithm) and _has_rsa(own[one.recipient]):
             return one
-    raise _unsupported(
-        candidates[:MAX_TRIED],
-        UnsupportedWrapError("the content key is not transported by RSAES-OAEP with SHA-256 to an RSA key"),
-    )[1]
-
-
-def _unsupported(tried: Sequence[WrappedKey], error: UnsupportedWrapError) -> tuple[DecryptionResult, MalformedError]:
-    """TI ECIES is right and we cannot do it; anything else but RSAES-OAEP is outside the profile (kim.md § 7.2)."""
+    # TI ECIES is right and we cannot do it; anything else but RSAES-OAEP is outside the profile (kim.md § 7.2).
     if any(TI_ECIES in one.algorithm for one in tried):
-        return DecryptionResult.UNSUPPORTED_KEY_TRANSPORT, error
-    return DecryptionResult.WRONG_FORMAT, EnvelopeFormatError(str(error))
+        raise UnsupportedWrapError("the content key is transported by TI ECIES, which is not supported yet")
+    raise EnvelopeFormatError("the content key is not transported by RSAES-OAEP with SHA-256 to an RSA key")
 
 
 @lru_cache(64)
