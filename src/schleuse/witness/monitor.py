@@ -59,6 +59,7 @@ class Monitor:
         self._log = log
         self._store = store
         self._now = now
+        self._began = now()
         self._on_alarm = on_alarm
         self._ask_peer = ask_peer
         self._keep = keep
@@ -111,7 +112,9 @@ class Monitor:
             note = self._log.note("checkpoint")
             judged = self._policy.judge(note)
         except NotThereError:
-            self._add(lasting, Finding.NO_QUORUM, "log", "the log serves no checkpoint that satisfies its policy")
+            # A log that has just been opened: its witnesses may need a moment.
+            if self._store.position().note is not None or self._now() - self._began > STALE:
+                self._add(lasting, Finding.NO_QUORUM, "log", "the log serves no checkpoint that satisfies its policy")
             return None
         except (NoQuorumError, NoteRefusedError, MalformedError) as cause:
             self._add(lasting, Finding.NO_QUORUM, "log", str(cause))
