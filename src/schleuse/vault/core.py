@@ -10,6 +10,7 @@ import asyncio
 import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -233,9 +234,12 @@ class Core:
         for key, count in self._denials.due(self.now()):
             ik, actor, purpose = self._denied[key]
             try:
-                await self._tell(ik, actor, purpose, count)
+                await self._settled(ik)
             except Error:
                 self._denials.again(key, count, self.now())
+                continue
+            with suppress(Error):  # in doubt now, and sent again like any entry
+                await self._tell(ik, actor, purpose, count)
 
     def note_counters(self) -> None:
         """Remember how far the logs had come, independently of the journal (§ 14.5). Blocks; call it each second.

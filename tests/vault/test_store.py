@@ -1,0 +1,178 @@
+"""The vault's tables, in SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from schleuse.database import sqlite_url
+from schleuse.identifiers import IK
+from schleuse.vault.store import Identity, SealedOpening, Subject, VaultStore, open_vault_store
+from schleuse.vault.tables import METADATA
+from tests.postgres import fresh_database
+
+KASSE, OTHER = IK("109900011"), IK("109900022")
+ANNA, BERT = Subject(b"\xa1" * 16, b"\1" * 32, 0), Subject(b"\xb1" * 16, b"\2" * 32, 0)
+RECORD = bytes(92)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield sqlite_url(tmp_path / "vault.sqlite")
+    else:
+        with fresh_database() as address:
+            yield address
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[VaultStore]:
+    opened = open_vault_store(url)
+    yield opened
+    opened.close()
+
+
+def with_people(store: VaultStore) -> VaultStore:
+    store.add_subjects(KASSE, {b"anna": ANNA, b"bert": BERT})
+    return store
+
+
+def event(number: int) -> bytes:
+    return number.to_bytes(16)
+
+
+def test_the_migration_makes_what_the_tables_say(url: str) -> None:
+    open_vault_store(url).close()
+    engine = sa.create_engine(url)
+    found = sa.inspect(engine)
+    for table in METADATA.sorted_tables:
+        assert [column["name"] for column in found.get_columns(table.name)] == [column.name for column in table.columns]
+        assert {index["name"] for index in found.get_indexes(table.name) if not index["unique"]} == {
+            index.name for index in table.indexes
+        }
+    engine.dispose()
+
+
+def test_who_was_first_keeps_his_pseudonym(store: VaultStore) -> None:
+    assert store.add_subjects(KASSE, {b"anna": ANNA}) == {b"anna": ANNA}
+    assert store.add_subjects(KASSE, {b"anna": BERT}) == {b"anna": ANNA}
+    assert store.subjects(KASSE, [b"anna", b"nobody"]) == {b"anna": ANNA}
+    assert store.subjects(OTHER, [b"anna"]) == {}
+    assert store.by_pseudonym(KASSE, [ANNA.pseudonym, BERT.pseudonym]) == {ANNA.pseudonym: ANNA}
+    assert store.by_pseudonym(OTHER, [ANNA.pseudonym]) == {}
+
+
+def test_many_writers_at_once_agree_on_one_pseudonym(store: VaultStore) -> None:
+    def one(number: int) -> Subject:
+        fresh = Subject(bytes([number]) * 16, bytes(32), 0)
+        return store.add_subjects(KASSE, {b"anna": fresh})[b"anna"]
+
+    with ThreadPoolExecutor(8) as threads:
+        assert len({found.pseudonym for found in threads.map(one, range(16))}) == 1
+
+
+def test_key_versions_only_grow_in_whatever_order_they_come(store: VaultStore) -> None:
+    with_people(store)
+    assert store.add_keys(KASSE, [(ANNA.pseudonym, 2, RECORD), (BERT.pseudonym, 1, RECORD)], [])
+    assert store.add_keys(KASSE, [(ANNA.pseudonym, 1, b"older" + RECORD[5:])], [])
+    found = store.by_pseudonym(KASSE, [ANNA.pseudonym, BERT.pseudonym])
+    assert (found[ANNA.pseudonym].last_version, found[BERT.pseudonym].last_version) == (2, 1)
+    assert store.key(ANNA.pseudonym, 1) == b"older" + RECORD[5:]
+    assert store.has_key(KASSE, ANNA.pseudonym, 2)
+    assert not store.has_key(OTHER, ANNA.pseudonym, 2)
+    assert not store.has_key(KASSE, ANNA.pseudonym, 3)
+
+
+def test_nothing_is_filed_for_a_person_who_was_erased_meanwhile(store: VaultStore) -> None:
+    with_people(store).erase(KASSE, ANNA.pseudonym)
+    opening = SealedOpening(event(1), event(1), b"sealed", BERT.pseudonym, 1)
+    assert not store.add_keys(KASSE, [(BERT.pseudonym, 1, RECORD), (ANNA.pseudonym, 1, RECORD)], [opening])
+    assert store.key(BERT.pseudonym, 1) is None
+    assert store.opening(KASSE, event(1)) is None
+    assert store.by_pseudonym(KASSE, [BERT.pseudonym])[BERT.pseudonym].last_version == 0
+
+
+def test_an_opening_is_found_by_any_event_of_its_batch(store: VaultStore) -> None:
+    first = SealedOpening(event(10), event(19), b"one")
+    second = SealedOpening(event(20), event(20), b"two", ANNA.pseudonym, 3)
+    store.add_openings(KASSE, [first, second])
+    assert store.opening(KASSE, event(10)) == first
+    assert store.opening(KASSE, event(15)) == first
+    assert store.opening(KASSE, event(20)) == second
+    assert store.opening(KASSE, event(9)) is None
+    assert store.opening(KASSE, event(21)) is None
+    assert store.opening(OTHER, event(15)) is None
+
+
+def test_erasing_takes_keys_openings_and_the_link_of_one_person(store: VaultStore) -> None:
+    with_people(store)
+    rows = [
+        SealedOpening(event(1), event(1), b"of anna", ANNA.pseudonym, 1),
+        SealedOpening(event(2), event(2), b"of bert", BERT.pseudonym, 1),
+        SealedOpening(event(3), event(3), b"fetched by anna's insurer", ANNA.pseudonym),
+        SealedOpening(event(4), event(4), b"of nobody"),
+    ]
+    store.add_keys(KASSE, [(ANNA.pseudonym, 1, RECORD), (BERT.pseudonym, 1, RECORD)], rows)
+    store.add_keys(KASSE, [(ANNA.pseudonym, 2, RECORD)], [])
+    store.erase(KASSE, ANNA.pseudonym)
+    assert store.subjects(KASSE, [b"anna", b"bert"]).keys() == {b"bert"}
+    assert [store.key(ANNA.pseudonym, version) for version in (1, 2)] == [None, None]
+    assert store.key(BERT.pseudonym, 1) == RECORD
+    left = [store.opening(KASSE, event(number)) for number in (1, 2, 3, 4)]
+    assert [row is not None for row in left] == [False, True, False, True]
+
+
+def test_an_actor_has_one_pseudonym_a_year(store: VaultStore) -> None:
+    assert store.actor(KASSE, 2026, "role eau", b"\1" * 16) == b"\1" * 16
+    assert store.actor(KASSE, 2026, "role eau", b"\2" * 16) == b"\1" * 16
+    assert store.actor(KASSE, 2027, "role eau", b"\3" * 16) == b"\3" * 16
+    assert store.actor(OTHER, 2026, "role eau", b"\4" * 16) == b"\4" * 16
+    assert store.actors(KASSE) == {b"\1" * 16: "role eau", b"\3" * 16: "role eau"}
+
+
+def test_an_insurers_key_stays_the_first_one(store: VaultStore) -> None:
+    assert store.tenant_key(KASSE, b"one") == b"one"
+    assert store.tenant_key(KASSE, b"two") == b"one"
+    assert store.tenant_key(OTHER, b"two") == b"two"
+
+
+def test_identities_come_back_by_insurer_and_kind(store: VaultStore) -> None:
+    with_people(store)
+    identity = Identity(KASSE, "enc", b"\1" * 32, b"certificate", b"container")
+    store.add_keys(KASSE, [(ANNA.pseudonym, 1, RECORD)], [], identity)
+    assert store.identities(KASSE, "enc") == [identity]
+    assert store.identities(KASSE, "osig") == []
+    assert store.identities(OTHER, "enc") == []
+
+
+def test_counters_are_remembered_by_log(store: VaultStore) -> None:
+    assert store.counters() == {}
+    store.note_counters({"a": (1, 2), "b": (3, 4)})
+    store.note_counters({"a": (2**40, 9)})
+    assert store.counters() == {"a": (2**40, 9), "b": (3, 4)}
+
+
+def test_every_connection_overwrites_what_is_deleted(tmp_path: Path) -> None:
+    store = open_vault_store(sqlite_url(tmp_path / "vault.sqlite"))
+    several = [store._engine.raw_connection() for _ in range(3)]
+    assert [one.cursor().execute("PRAGMA secure_delete").fetchone() for one in several] == [(1,)] * 3  # type: ignore[func-returns-value]
+    for one in several:
+        one.close()
+    store.close()
+
+
+def test_what_was_erased_is_in_no_file_any_more(tmp_path: Path) -> None:
+    store = with_people(open_vault_store(sqlite_url(tmp_path / "vault.sqlite")))
+    secret = b"a wrapped key that must not survive" * 3
+    opening = SealedOpening(event(1), event(1), b"a detail record that must not survive", ANNA.pseudonym, 1)
+    store.add_keys(KASSE, [(ANNA.pseudonym, 1, secret[:92])], [opening])
+    assert any(secret[:40] in path.read_bytes() for path in tmp_path.iterdir())
+    store.erase(KASSE, ANNA.pseudonym)
+    content = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    for gone in (secret[:40], b"must not survive", ANNA.pseudonym, ANNA.nonce):
+        assert gone not in content
+    store.close()
