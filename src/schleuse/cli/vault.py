@@ -19,7 +19,7 @@ from uuid import UUID
 
 from cyclopts import App, Parameter
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from schleuse.cli.up import Home, german
 from schleuse.clock import utc_now
@@ -105,7 +105,8 @@ def import_command(*, home: Home = None, json_output: Json = False) -> None:
         de = german()
         words = _STATES_DE if de else {}
         disk = "liegt noch als Datei" if de else "still a file"
-        table = Table("IK", "", "Datei" if de else "file", "Stand" if de else "state", "", box=None, pad_edge=False)
+        path = Column("Datei" if de else "file", overflow="fold")
+        table = Table("IK", "", path, "Stand" if de else "state", "", box=None, pad_edge=False)
         for one in found:
             state = words.get(one["state"], one["state"])
             table.add_row(one["ik"], one["kind"], one["file"], state, disk if one["on_disk"] == "yes" else "")
@@ -264,7 +265,7 @@ def _health(config: Config) -> Mapping[str, Any]:
 def _print_status(found: Mapping[str, Any]) -> None:
     console, de = Console(), german()
     table = Table(
-        "Journal" if de else "log",
+        Column("Journal" if de else "log", overflow="fold"),
         "letzte Freigabe" if de else "last release",
         "Einträge" if de else "entries",
         "ungewiss" if de else "in doubt",

@@ -159,7 +159,7 @@ class Readiness:
             reasons.append(f"a mistake of the program ({type(fault).__name__})")
         if not self._imported:
             reasons.append("key files are not taken over yet")
-        return "; ".join(reasons)
+        return "; ".join(dict.fromkeys(reasons))
 
     async def _open_log(self, ik: IK) -> str:
         until, reason = self._damaged.get(ik, (0.0, ""))

@@ -133,9 +133,9 @@ def _erase_files(found: Sequence[Found], keep: set[Path]) -> None:
                 load_pair(one.file.certificate, path)
             erase_file(path)
         except (OSError, Error) as error:
-            log.error("vault.key-file-not-erased", file=path.name, error=type(error).__name__)
+            log.error("vault.key-file-not-erased", ik=ones[0].file.ik.value, file=path.name, error=type(error).__name__)
         else:
-            log.info("vault.key-file-erased", file=path.name)
+            log.info("vault.key-file-erased", ik=ones[0].file.ik.value, file=path.name)
 
 
 def _other_uses(config: Config) -> Iterator[Path]:
