@@ -32,7 +32,7 @@ def test_init_writes_a_home_that_check_config_accepts(shell: Shell, tmp_path: Pa
 
 
 def test_init_keeps_keys_and_passwords_to_its_user(a_home: Path) -> None:
-    secret = [path for path in a_home.rglob("*") if path.suffix == ".key" or path.name in ("password", "feed.token")]
+    secret = [path for path in a_home.rglob("*") if path.suffix == ".key" or path.name == "password"]
     assert len(secret) >= 8
     assert [path.name for path in [*secret, a_home] if path.stat().st_mode & 0o077] == []
 
