@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -12,13 +13,14 @@ import pytest
 from tests.journal.samples import AN_ENTRY, LOG, ORIGIN, T0, WA, WB, policy
 from tests.witness.parties import URL, Clock, FakeLog
 
+from schleuse.database import DatabaseUnavailableError
 from schleuse.journal.entry import Entry, Kind, Purpose, Result
 from schleuse.journal.note import Note
 from schleuse.journal.policy import Witness
 from schleuse.witness.alarm import Alarm, Finding
-from schleuse.witness.monitor import Monitor
+from schleuse.witness.monitor import STALE, Monitor
 from schleuse.witness.monitor_store import MonitorStore
-from schleuse.witness.remote import RemoteError, RemoteLog
+from schleuse.witness.remote import NotThereError, RemoteError, RemoteLog
 from schleuse.witness.rules import Between, Known, Memory, Settings, Watcher, reconcile, releases
 
 CANARY = b"\xca" * 16
@@ -87,6 +89,25 @@ def test_too_many_persons_within_an_hour() -> None:
     assert found(*persons[:3], *(replace(one, at=one.at + timedelta(hours=1)) for one in persons[3:])) == []
 
 
+def test_the_hour_before_counts_and_not_the_hour_of_the_clock() -> None:
+    """Else twice as many are opened around the full hour."""
+    base = AN_ENTRY.at.replace(minute=50, second=0, microsecond=0)
+    persons = [event(n, subject=bytes([n + 1]) * 16, at=base + timedelta(minutes=5 * n)) for n in range(30)]
+    assert found(*persons) == [(Finding.OVER_BUDGET, 3), (Finding.OVER_BUDGET, 15), (Finding.OVER_BUDGET, 27)]
+    same = [event(n, subject=bytes([n % 3 + 1]) * 16, at=base + timedelta(minutes=5 * n)) for n in range(30)]
+    assert found(*same) == []
+
+
+def test_the_vaults_own_number_is_compared_with_its_entries() -> None:
+    """§ 14.5: it says its number at each start."""
+
+    def report(number: int, counter: int) -> Entry:
+        return event(number, kind=Kind.ADMINISTRATION, purpose=Purpose.OPERATION, release_counter=counter)
+
+    assert found(release(0, 1), release(1, 2), report(2, 2), release(3, 3), report(4, 3)) == []
+    assert found(release(0, 1), report(1, 2)) == [(Finding.COUNTS_DIFFER, 1)]
+
+
 def test_the_spool_loses_nothing_and_opens_nothing_twice() -> None:
     accepted, opened = (event(n, kind=kind) for n, kind in enumerate((Kind.SPOOL_ACCEPTED, Kind.SPOOL_OPENED)))
     assert found(accepted, opened, event(2, kind=Kind.SPOOL_DELIVERED)) == []
@@ -115,7 +136,7 @@ class Watch:
     def __init__(self, folder: Path, ask_peer: Callable[[Witness], Note] | None = None) -> None:
         self.clock, self.alarms, self.log = Clock(), list[Alarm](), FakeLog()
         self._folder, self._ask_peer = folder, ask_peer
-        self.count = 0
+        self.kept: list[tuple[Finding, Note, Note | None]] = []
         self.start()
 
     def start(self) -> None:
@@ -129,6 +150,7 @@ class Watch:
             self.clock,
             self.alarms.append,
             self._ask_peer,
+            keep=lambda finding, shown, _reason, before: self.kept.append((finding, shown, before)),
         )
 
     def restart(self) -> None:
@@ -193,17 +215,22 @@ def test_a_finding_that_could_not_be_told_is_told_later(tmp_path: Path) -> None:
 def test_a_tail_that_is_cut_off_is_noticed(watch: Watch) -> None:
     """T-09."""
     watch.shows(entries(1300))
+    before = watch.log.note
     watch.look()
+    watch.restart()
     watch.shows(entries(300))
     assert watch.look() == [Finding.ROLLBACK]
     assert watch.look() == []
+    assert set(watch.kept) == {(Finding.ROLLBACK, watch.log.note, before)}
 
 
 def test_a_history_that_changed_is_noticed(watch: Watch) -> None:
     watch.shows(entries(300))
     watch.look()
+    before = watch.log.note
     watch.shows([*entries(200), *reversed(entries(400)[200:])])
     assert watch.look() == [Finding.FORK]
+    assert watch.kept == [(Finding.FORK, watch.log.note, before)]
 
 
 def test_an_entry_that_is_not_what_was_signed_is_noticed(watch: Watch) -> None:
@@ -254,3 +281,114 @@ def test_a_peer_that_answers_nonsense_accuses_nobody(tmp_path: Path) -> None:
     watch.shows(entries(9))
     assert watch.look() == []
     assert LOG.key.name == ORIGIN
+
+
+def test_a_fork_is_told_even_if_it_cannot_be_kept(watch: Watch) -> None:
+    def full(*_: object) -> None:
+        raise DatabaseUnavailableError("the disk is full")
+
+    watch.shows(entries(300))
+    watch.look()
+    watch.monitor._keep = full
+    watch.shows([*entries(200), *reversed(entries(400)[200:])])
+    with pytest.raises(DatabaseUnavailableError):
+        watch.look()
+    assert [alarm.finding for alarm in watch.alarms] == [Finding.FORK]
+
+
+def test_a_restart_gives_nobody_another_hour(watch: Watch) -> None:
+    persons = [event(n, subject=bytes([n + 1]) * 16).encode() for n in range(4)]
+    watch.shows(persons[:3])
+    assert watch.look() == []
+    watch.restart()
+    watch.shows(persons)
+    assert watch.look() == [Finding.OVER_BUDGET]
+    watch.restart()
+    watch.shows([*persons, event(9, subject=b"\x99" * 16).encode()])
+    assert watch.look() == []  # told within this hour
+
+
+def test_a_restart_begins_no_new_series_of_refusals(watch: Watch) -> None:
+    denied = [event(n, result=Result.DENIED).encode() for n in range(3)]
+    for size, findings in ((1, []), (2, []), (3, [Finding.DENIALS])):
+        watch.shows(denied[:size])
+        assert watch.look() == findings
+        watch.restart()
+
+
+def test_the_vaults_numbers_are_remembered(watch: Watch) -> None:
+    report = event(7, kind=Kind.ADMINISTRATION, purpose=Purpose.OPERATION, release_counter=1)
+    watch.shows([release(0, 1).encode(), report.encode()])
+    assert watch.look() == []
+    watch.restart()
+    assert (watch.store.memory().counter, watch.store.memory().reported) == (1, 1)
+    watch.shows([release(0, 1).encode(), report.encode(), release(1, 3).encode()])
+    assert watch.look() == [Finding.COUNTER_GAP]
+
+
+@pytest.mark.parametrize("at", [7, 700, 5001])
+def test_what_is_changed_after_it_was_read_is_noticed(watch: Watch, at: int) -> None:
+    """One byte on the log's disk; 16 bundles are read again with each look, all in turn."""
+    watch.shows(entries(5100))
+    assert watch.look() == []
+    watch.restart()
+    watch.log.entries[at] = event(7777).encode()
+    told: list[Alarm] = []
+    for _ in range(2):
+        watch.look()
+        told += watch.alarms
+    assert [alarm.finding for alarm in told] == [Finding.FALSE_TILES]
+    assert f"tile/entries/{at // 256:03}" in told[0].text
+
+
+def test_what_is_taken_away_after_it_was_read_is_noticed(watch: Watch) -> None:
+    watch.shows(entries(600))
+    assert watch.look() == []
+    get = watch.log.get
+
+    def without(url: str, limit: int) -> bytes:
+        if url.endswith("tile/entries/001"):
+            raise NotThereError(url)
+        return get(url, limit)
+
+    watch.log.get = without  # type: ignore[method-assign]
+    assert watch.look() == [Finding.FALSE_TILES]
+    assert "bundle 1" in watch.alarms[0].text
+
+
+def test_a_log_that_has_just_begun_may_be_without_a_quorum_for_a_while(watch: Watch) -> None:
+    get = watch.log.get
+
+    def nothing(url: str, limit: int) -> bytes:
+        raise NotThereError(url)
+
+    watch.log.get = nothing  # type: ignore[method-assign]
+    assert watch.look() == []
+    watch.clock.move(STALE.total_seconds() + 1)
+    assert watch.look() == [Finding.NO_QUORUM]
+    watch.log.get = get  # type: ignore[method-assign]
+    watch.shows(entries(3))
+    assert watch.look() == []
+    watch.log.get = nothing  # type: ignore[method-assign]
+    assert watch.look() == [Finding.NO_QUORUM]
+
+
+def test_a_file_of_the_version_before_goes_on(tmp_path: Path) -> None:
+    """It had neither the note's signatures nor the hour's persons."""
+    watch = Watch(tmp_path)
+    watch.shows(entries(300))
+    watch.look()
+    watch.store.close()
+    connection = sqlite3.connect(tmp_path / "monitor.sqlite")
+    for name in ("denials", "person", "over_budget"):
+        connection.execute(f"DROP TABLE {name}")
+    for name in ("note", "reported", "reread"):
+        connection.execute(f"ALTER TABLE position DROP COLUMN {name}")
+    connection.execute("PRAGMA user_version = 1")
+    connection.commit()
+    connection.close()
+    watch.start()
+    assert watch.store.position().read == 300
+    watch.shows(entries(200))
+    assert watch.look() == [Finding.ROLLBACK]
+    assert watch.kept[0][2] is None

@@ -9,7 +9,7 @@ from tests.journal.samples import ORIGIN, WA, leaves, policy
 from tests.witness.parties import URL, FakeLog, Party, rewritten, size_of
 
 from schleuse.errors import MalformedError
-from schleuse.journal.note import NoteRefusedError
+from schleuse.journal.note import NoteRefusedError, parse_note
 from schleuse.witness.alarm import Finding
 from schleuse.witness.decision import Conflict, Contradiction
 from schleuse.witness.paper import read_answer, read_sheet, sheet
@@ -75,6 +75,10 @@ def test_a_tail_that_was_cut_off_is_an_alarm_once(tmp_path: Path) -> None:
     assert party.findings == [Finding.ROLLBACK]
     assert "1000 entries are gone" in party.alarms[0].text
     assert party.size == 1300
+    (evidence,) = party.store.evidence()
+    assert (evidence.finding, evidence.theirs) == (Finding.ROLLBACK, log.note.encode())
+    assert evidence.ours is not None
+    assert size_of(parse_note(evidence.ours)) == 1300
 
 
 def test_a_rewritten_entry_is_proven_with_the_logs_own_tiles(tmp_path: Path) -> None:
