@@ -1,10 +1,12 @@
 """eAU a second from the insurer's mailbox to the feed, with the budget of each stage, beside raw limits.
 
-    python -m bench.processing [--mails 1500] [--workers 2] [--rounds 3] [--signers rsa,p256,brainpool]
+    python -m bench.processing [--mails 1500] [--workers 2] [--rounds 3] [--signers rsa,p256,brainpool] [--no-journal]
 
 Every mail is distinct: own document of about 25 KB, own signatures, own content key. Recipients have RSA-2048 keys
 (EC recipients, TI ECIES, are not supported yet); the signers of mail and document have the named kind of key.
-Workers are forked with compiled rules, as the role's master does it. CPU is user and system time of all workers.
+Workers are forked with compiled rules, as the role's master does it. Each round is run twice in turn: with vault and
+journal as processes of their own, every opening an entry, and "without journal", with the keys in the workers and
+no entry (tests/vault_double.py). CPU is user and system time of all workers, and of vault and journal.
 """
 
 from __future__ import annotations
@@ -14,27 +16,32 @@ import gc
 import json
 import os
 import resource
+import socket
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 
+import httpx
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from tests.vault_double import vault_of
 
 from schleuse.clock import utc_now
-from schleuse.config import Config, Environment, read_config
+from schleuse.config import Config, read_config
 from schleuse.eau.checks import Checker
 from schleuse.eau.store import open_store
 from schleuse.eau.worker import Worker
+from schleuse.environment import Environment
 from schleuse.errors import Error
 from schleuse.holding.states import State
 from schleuse.identifiers import IK
@@ -48,17 +55,20 @@ from schleuse.practice.mailing import Addressee, client_mail, kim_mail, new_mess
 from schleuse.processes.eau import make_worker, open_checker, open_vault
 from schleuse.processes.home import NewHome, NewInsurer, NewPractice, create_home
 from schleuse.processes.kim import load_accounts, store_settings
+from schleuse.vault import Vault
 
 RESULTS = Path(__file__).parent / "results"
 HELD = 350_000  #: the design case of the issue: held eAU to be worked off in under ten minutes
-STAGES = ("claim", "head", "open", "parts", "signature", "check", "facts", "seal", "file", "finish")
+STAGES = ("claim", "head", "keys", "open", "parts", "signature", "check", "facts", "seal", "file", "finish")
+KEEPERS = ("vault", "journal")
 
 
 @dataclass(frozen=True)
 class Round:
-    """One run over all mails. cpu_ms: of all workers, per mail; stages: CPU ms per mail."""
+    """One run over all mails. cpu_ms: of all processes, per mail; stages: CPU ms of workers, per mail."""
 
     signer: str
+    journalled: bool
     store: str
     mails: int
     per_second: float
@@ -86,8 +96,53 @@ def new_home(folder: Path, signer: Algorithm) -> Config:
     new = NewHome(
         Environment.TEST, "kim.bench.kim.telematik-test", [insurer], [NewPractice("praxis", "Praxis", signer)]
     )
-    create_home(folder, new, utc_now())
+    create_home(folder, replace(new, first_port=free_ports(11)), utc_now())
     return read_config(folder)
+
+
+def free_ports(count: int) -> int:
+    """First of so many neighbouring ports that nobody listens on."""
+    for first in range(21000, 60000, count):
+        with suppress(OSError):
+            for port in range(first, first + count):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", port))
+            return first
+    raise RuntimeError("no free ports")
+
+
+@contextmanager
+def keepers(config: Config) -> Iterator[dict[str, int]]:
+    """Journal and vault of this home, ready; their process ids. The vault is not ready without the journal."""
+    running: dict[str, subprocess.Popen[bytes]] = {}
+    try:
+        for role in ("journal", "vault"):
+            with (config.home / f"{role}.log").open("ab") as log:
+                command = [sys.executable, "-m", "schleuse", "run", role, "--home", str(config.home)]
+                running[role] = subprocess.Popen(command, stdout=log, stderr=log)
+        _until_ready("vault", config.vault.metrics)
+        yield {role: process.pid for role, process in running.items()}
+    finally:
+        for process in running.values():
+            process.terminate()
+        for process in running.values():
+            process.wait(30)
+
+
+def _until_ready(role: str, listen: str) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with suppress(httpx.HTTPError):
+            if httpx.get(f"http://{listen}/readyz", timeout=2).status_code == 200:
+                return
+        time.sleep(0.1)
+    raise RuntimeError(f"{role} did not become ready")
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process that runs."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def wire_mails(config: Config, count: int, seed: int) -> Iterator[bytes]:
@@ -127,11 +182,14 @@ def fill(config: Config, mails: list[bytes]) -> None:
     store.close()
 
 
-def work_off(config: Config, checker: Checker, workers: int, signer: str) -> Round:
-    """Fork the workers, let them drain the mailbox, and add up what they used."""
+def work_off(
+    config: Config, checker: Checker, workers: int, signer: str, vault: Vault, keepers: Mapping[str, int]
+) -> Round:
+    """Fork the workers, let them drain the mailbox, and add up what they used. keepers: processes of the vault."""
     kind = "postgresql" if config.kim_database.startswith("postgresql") else "sqlite"
     gc.collect()
     gc.freeze()
+    kept = {role: cpu_seconds(pid) for role, pid in keepers.items()}
     start = time.perf_counter()
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     pipes = []
@@ -139,7 +197,7 @@ def work_off(config: Config, checker: Checker, workers: int, signer: str) -> Rou
         read, write = os.pipe()
         if os.fork() == 0:
             os.close(read)
-            _work(config, checker, number, write)
+            _work(config, checker, number, write, vault)
         os.close(write)
         pipes.append(read)
     totals: dict[str, float] = defaultdict(float)
@@ -156,15 +214,16 @@ def work_off(config: Config, checker: Checker, workers: int, signer: str) -> Rou
     gc.unfreeze()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    stages = {stage: totals[stage] / mails * 1e3 for stage in STAGES}
-    return Round(signer, kind, mails, mails / wall, cpu / mails * 1e3, stages)
+    used = {role: cpu_seconds(pid) - kept[role] for role, pid in keepers.items()}
+    stages = {name: seconds / mails * 1e3 for name, seconds in [*((one, totals[one]) for one in STAGES), *used.items()]}
+    return Round(signer, bool(keepers), kind, mails, mails / wall, (cpu + sum(used.values())) / mails * 1e3, stages)
 
 
-def _work(config: Config, checker: Checker, number: int, write: int) -> None:
+def _work(config: Config, checker: Checker, number: int, write: int, vault: Vault) -> None:
     gc.disable()
     clock = StageClock()
     leases, store = open_leases(config.kim_database, config.kim.spool), open_store(config.eau_database)
-    worker: Worker = make_worker(config, checker, f"bench-{number}", leases, store, open_vault(config))
+    worker: Worker = make_worker(config, checker, f"bench-{number}", leases, store, vault)
     worker.tools = replace(worker.tools, stage=clock)
     mails = 0
     while taken := worker.run_batch():
@@ -202,20 +261,26 @@ def _rate(call: object, seconds: float = 1.0) -> float:
     return count / (time.perf_counter() - start)
 
 
-def bench(signer: Algorithm, mails: int, workers: int, rounds: int) -> list[Round]:
+def bench(signer: Algorithm, mails: int, workers: int, rounds: int, journal: bool = True) -> list[Round]:
     found = []
     with tempfile.TemporaryDirectory(dir=os.environ.get("SCHLEUSE_BENCH_DIR", "/var/tmp")) as folder:
         base = Path(folder)
         config = new_home(base / "home", signer)
         checker = open_checker(config)
+        double = vault_of(config)  # now, for the vault takes the key files over and erases them
         for round_ in range(rounds):
-            fill(config, list(wire_mails(config, mails, 1000 + round_)))
-            found.append(work_off(config, checker, workers, signer))
-            print(f"  {signer}: {found[-1].per_second:.0f}/s, {found[-1].cpu_ms:.2f} ms", file=sys.stderr)
+            fill(config, list(wire_mails(config, mails, 1000 + 2 * round_)))
+            found.append(work_off(config, checker, workers, signer, double, {}))
+            if journal:
+                fill(config, list(wire_mails(config, mails, 1001 + 2 * round_)))
+                with keepers(config) as pids:
+                    found.append(work_off(config, checker, workers, signer, open_vault(config), pids))
+            for one in found[-1 - journal :]:
+                print(f"  {label(one)}: {one.per_second:.0f}/s, {one.cpu_ms:.2f} ms", file=sys.stderr)
         store = open_store(config.eau_database)
         outcomes = store.outcomes(IK(config.insurers[0].ik))
         store.close()
-        assert outcomes == {State.DELIVERED: mails * rounds}, outcomes
+        assert outcomes == {State.DELIVERED: mails * len(found)}, outcomes
     return found
 
 
@@ -225,10 +290,14 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--signers", default="rsa,p256,brainpool")
+    parser.add_argument("--no-journal", action="store_true", help="leave out the rounds with vault and journal")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         limits = raw_limits(Path(folder))
-    results = {name: bench(name, options.mails, options.workers, options.rounds) for name in options.signers.split(",")}
+    results: dict[str, list[Round]] = {}
+    for name in options.signers.split(","):
+        for one in bench(name, options.mails, options.workers, options.rounds, not options.no_journal):
+            results.setdefault(label(one), []).append(one)
     RESULTS.mkdir(exist_ok=True)
     rows = {name: [asdict(one) for one in rounds] for name, rounds in results.items()}
     (RESULTS / "processing.json").write_text(json.dumps({"limits": limits, "rounds": rows}, indent=1) + "\n")
@@ -238,25 +307,45 @@ def main() -> None:
     plot(results)
 
 
+def label(one: Round) -> str:
+    return one.signer if one.journalled else f"{one.signer}, without journal"
+
+
 def report(limits: dict[str, float], results: dict[str, list[Round]], workers: int) -> str:
     lines = ["| raw limit of this run | value |", "|---|---|"]
     lines += [f"| {name} | {value:,.0f} |" for name, value in limits.items()]
     lines += ["", f"{workers} workers, medians:", ""]
+    stages_told = (*STAGES, *KEEPERS)
     lines += [
-        f"| signer | eAU/s | CPU ms a mail | {HELD:,} take | RSA limit used | " + " | ".join(STAGES) + " |",
-        "|---|---|---|---|---|" + "---|" * len(STAGES),
+        f"| signer | eAU/s | CPU ms a mail | {HELD:,} take | RSA limit used | " + " | ".join(stages_told) + " |",
+        "|---|---|---|---|---|" + "---|" * len(stages_told),
     ]
     decryptions = next(iter(limits.values()))
     for name, rounds in results.items():
         rate = statistics.median(one.per_second for one in rounds)
         cpu = statistics.median(one.cpu_ms for one in rounds)
-        stages = [statistics.median(one.stages[stage] for one in rounds) for stage in STAGES]
+        stages = [statistics.median(one.stages.get(stage, 0.0) for one in rounds) for stage in stages_told]
         lines.append(
             f"| {name} | {rate:,.0f} | {cpu:.2f} | {HELD / rate / 60:.1f} min | {rate / (workers * decryptions):.0%} | "
             + " | ".join(f"{value:.2f}" for value in stages)
             + " |"
         )
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", *_cost(results)]) + "\n"
+
+
+def _cost(results: dict[str, list[Round]]) -> Iterator[str]:
+    """What the journal takes away of the throughput, round by round."""
+    for name, with_journal in results.items():
+        without = results.get(f"{name}, without journal")
+        if without:
+            ratios = [one.per_second / other.per_second for one, other in zip(with_journal, without, strict=True)]
+            cpu = statistics.median(one.cpu_ms for one in with_journal) / statistics.median(
+                one.cpu_ms for one in without
+            )
+            yield (
+                f"{name}: with vault and journal {statistics.median(ratios):.0%} of the eAU/s without "
+                f"(rounds {min(ratios):.0%} to {max(ratios):.0%}), {cpu:.0%} of the CPU"
+            )
 
 
 def plot(results: dict[str, list[Round]]) -> None:
@@ -268,8 +357,8 @@ def plot(results: dict[str, list[Round]]) -> None:
     figure, axes = pyplot.subplots(figsize=(9, 2.2 + 0.5 * len(results)))
     names = list(results)
     left = [0.0] * len(names)
-    for stage in STAGES:
-        values = [statistics.median(one.stages[stage] for one in results[name]) for name in names]
+    for stage in (*STAGES, *KEEPERS):
+        values = [statistics.median(one.stages.get(stage, 0.0) for one in results[name]) for name in names]
         axes.barh(names, values, left=left, label=stage)
         left = [a + b for a, b in zip(left, values, strict=True)]
     axes.axvline(3.43, color="black", linestyle="--", linewidth=1)
