@@ -29,7 +29,7 @@ from schleuse.processes.home import (
     SameNameTwiceError,
     create_home,
 )
-from schleuse.processes.home_witnesses import NewWitness, policy
+from schleuse.processes.home_witnesses import NewWitness, policy, renew_witnesses
 from schleuse.processes.journal import log_signer, origin_of, policy_file
 from schleuse.processes.trail import PLATFORM
 from schleuse.witness.config import WitnessConfig, read_witness_config
@@ -132,7 +132,7 @@ def test_the_policies_name_the_keys_that_the_witnesses_have(home: Path, config: 
 
 
 def test_the_own_witness_and_one_of_the_others_make_a_checkpoint_worth_believing(home: Path) -> None:
-    own, other, third = (f"kasse-kasse-{n}" for n in (11, 22, 33))
+    own, other, third = (f"kasse-{ik}" for ik in IKS)
     rules = the_policy(home, IKS[0])
     assert rules.is_satisfied({own, other})
     assert rules.is_satisfied({own, third})
@@ -145,7 +145,7 @@ def test_the_own_witness_and_one_of_the_others_make_a_checkpoint_worth_believing
 
 def some(count: int) -> tuple[list[NewWitness], dict[str, str]]:
     """Witnesses of invented insurers, with keys as a file would name them."""
-    made = [NewWitness(str(n), f"k{n}", f"witness.k{n}", Path(), f"h:{n}", f"h:{n}") for n in range(count)]
+    made = [NewWitness(str(n), f"witness.k{n}", Path(), f"h:{n}", f"h:{n}") for n in range(count)]
     keys = {
         one.ik: Ed25519Cosigner(one.name, Ed25519PrivateKey.from_private_bytes(bytes([n + 1]) * 32)).key.vkey
         for n, one in enumerate(made)
@@ -195,3 +195,28 @@ def test_a_home_that_was_cut_short_is_made_again_with_the_keys_it_had(tmp_path: 
     create_home(tmp_path / "home", NEW, NOW)
     assert missing_files(read_config(tmp_path / "home")) == []
     assert (tmp_path / "home" / "insurers" / IKS[0] / "witness" / "witness.key").read_bytes() == key
+
+
+def test_a_new_years_logs_get_to_the_witnesses_and_nothing_else_changes(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    create_home(home, NEW, NOW)
+    agreed = policy_file(home / "journal", origin_of(NEW.hostname, IKS[0], NOW.year))
+    agreed.write_bytes(agreed.read_bytes() + b"# as agreed\n")
+    before = {path: path.read_bytes() for path in home.rglob("*") if path.is_file() and path.name != "witness.toml"}
+    for _ in range(2):
+        renew_witnesses(read_config(home), NOW.year)
+        renew_witnesses(read_config(home), NOW.year + 1)
+    assert {path: path.read_bytes() for path in before} == before
+    for ik, witness in zip(IKS, witnesses(read_config(home)), strict=True):
+        assert len(witness.trusted) == 8
+        watched = [log.origin for log in witness.logs if log.monitor]
+        assert watched == [origin_of(NEW.hostname, ik, year) for year in (NOW.year, NOW.year + 1)]
+        policy_of = parse_policy((witness.home / f"policy-{NOW.year + 1}").read_bytes())
+        assert policy_of.witness_keys == the_policy(home, ik).witness_keys
+
+
+def test_a_home_without_witnesses_gets_none(tmp_path: Path) -> None:
+    create_home(tmp_path / "home", replace(NEW, insurers=()), NOW)
+    renew_witnesses(read_config(tmp_path / "home"), NOW.year + 1)
+    assert the_policy(tmp_path / "home", PLATFORM).quorum == "none"
+    assert not policy_file(tmp_path / "home" / "journal", origin_of(NEW.hostname, PLATFORM, NOW.year + 1)).exists()

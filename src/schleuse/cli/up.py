@@ -15,6 +15,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
+from schleuse.clock import utc_now
 from schleuse.config import FILE_NAME, Config, default_home, read_config
 from schleuse.errors import ConflictError
 from schleuse.processes.life import keep_private, only_instance
@@ -76,6 +77,10 @@ def up(*, demo: bool = False, home: Home = None) -> None:
     config = read_config(folder)
     with only_instance(config.home, "supervisor"):
         configure_log("supervisor")
+        if config.witnesses:
+            from schleuse.processes.home_witnesses import renew_witnesses
+
+            renew_witnesses(config, utc_now().year)
         asyncio.run(_up(config, console))
 
 

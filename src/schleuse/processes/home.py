@@ -143,7 +143,6 @@ def _witnesses(home: Path, new: NewHome) -> list[NewWitness]:
     return [
         NewWitness(
             one.ik.value,
-            one.slug,
             f"witness.{one.slug}{new.environment.suffix}",
             home / _witness_folder(one),
             f"127.0.0.1:{first + 2 * index}",

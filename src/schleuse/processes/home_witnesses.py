@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from schleuse.config import Config
 from schleuse.kim.pki import write_private
 from schleuse.processes.journal import log_signer, origin_of, policy_file
 from schleuse.processes.trail import PLATFORM
@@ -23,24 +24,24 @@ MONITOR_SECONDS = 30
 
 @dataclass(frozen=True, slots=True)
 class NewWitness:
-    """A witness to set up. ik, slug: of its insurer. folder: of its file. listen, metrics: HOST:PORT."""
+    """A witness to set up. ik: of its insurer. folder: of its file. listen, metrics: HOST:PORT."""
 
     ik: str
-    slug: str
     name: str
     folder: Path
-    listen: str
-    metrics: str
+    listen: str | None
+    metrics: str | None
 
     @property
     def called(self) -> str:
-        """Its name in policies; the prefix keeps a slug from being a word of the format."""
-        return f"kasse-{self.slug}"
+        """Its name in policies."""
+        return f"kasse-{self.ik}"
 
 
 def create_witnesses(journal: Path, host: str, http: str, witnesses: Sequence[NewWitness], year: int) -> None:
     """Keys of all logs of the year, the witnesses' files and keys, and the policies that name both.
 
+    What is there stays as it is; witness files get the logs that they lack.
     journal: folder `<home>/journal`. host: of the platform. http: HOST:PORT where the logs are read.
     """
     logs = {
@@ -49,14 +50,27 @@ def create_witnesses(journal: Path, host: str, http: str, witnesses: Sequence[Ne
     }
     urls = {tenant: f"http://{http}/{tenant}/{year}" for tenant in logs}
     for one in witnesses:
-        write_private(one.folder / FILE_NAME, _file(one, logs, urls, year).encode())
+        _write_file(one, logs, urls, year)
     keys = {one.ik: _key(one.folder) for one in witnesses}
     for tenant, vkey in logs.items():
         text = policy(tenant, f"{vkey} {urls[tenant]}", witnesses, keys).encode()
-        write_private(policy_file(journal, origin_of(host, tenant, year)), text)
-        for one in witnesses:
-            if one.ik == tenant:  # what the insurer expects is its own file: the operator's could be changed
-                write_private(one.folder / _policy_name(year), text)
+        # What the insurer expects is a file of its own: the operator could change his.
+        own = [one.folder / _policy_name(year) for one in witnesses if one.ik == tenant]
+        for path in (policy_file(journal, origin_of(host, tenant, year)), *own):
+            if not path.exists():
+                write_private(path, text)
+
+
+def renew_witnesses(config: Config, year: int) -> None:
+    """The logs of a new year, for the witnesses of this machine: as the operator and insurers do it with each other."""
+    witnesses, insurers = [], {one.ik for one in config.insurers}
+    for folder in config.witnesses:
+        if folder.parent.name not in insurers:  # not made by us
+            continue
+        found = read_witness_config(folder)
+        witnesses.append(NewWitness(folder.parent.name, found.name, folder, found.listen, found.metrics))
+    if witnesses:
+        create_witnesses(config.home / "journal", config.hostname, config.journal.http, witnesses, year)
 
 
 def policy(tenant: str, log: str, witnesses: Sequence[NewWitness], keys: Mapping[str, str]) -> str:
@@ -68,7 +82,9 @@ def policy(tenant: str, log: str, witnesses: Sequence[NewWitness], keys: Mapping
     own = [one.called for one in witnesses if one.ik == tenant]
     others = [one.called for one in witnesses if one.ik != tenant]
     lines = [f"log {log}"]
-    lines += [f"witness {one.called} {keys[one.ik]} http://{one.listen}" for one in witnesses]
+    lines += [
+        f"witness {one.called} {keys[one.ik]}" + (f" http://{one.listen}" if one.listen else "") for one in witnesses
+    ]
     if others:
         few = bool(own) and len(others) <= 2
         lines.append(f"group others {1 if few else len(others) // 2 + 1} {' '.join(others)}")
@@ -78,38 +94,32 @@ def policy(tenant: str, log: str, witnesses: Sequence[NewWitness], keys: Mapping
     return "\n".join([*lines, f"quorum {quorum}", ""])
 
 
-def _file(new: NewWitness, logs: Mapping[str, str], urls: Mapping[str, str], year: int) -> str:
-    own = new.ik
-    return "\n".join(
-        [
-            f"# The witness of {own}, made with the home; docs/witness.md has every key.",
-            f'name = "{new.name}"',
-            f'listen = "{new.listen}"',
-            f'metrics = "{new.metrics}"',
-            *(
-                line
-                for tenant, vkey in sorted(logs.items(), key=lambda log: log[0] != own)
-                for line in (
-                    "",
-                    "[[logs]]",
-                    f'keys = ["{vkey}"]',
-                    f'url = "{urls[tenant]}"',
-                    f"pull_seconds = {PULL_SECONDS}",
-                    *(
-                        [
-                            "",
-                            "[logs.monitor]",
-                            f'policy = "{_policy_name(year)}"',
-                            f"every_seconds = {MONITOR_SECONDS}",
-                            f'database = "monitor-{year}.sqlite"',
-                        ]
-                        if tenant == own
-                        else []
-                    ),
-                )
-            ),
-            "",
-        ]
+def _write_file(new: NewWitness, logs: Mapping[str, str], urls: Mapping[str, str], year: int) -> None:
+    """Logs that the file does not name yet are added at its end."""
+    file = new.folder / FILE_NAME
+    text = file.read_text(encoding="utf-8") if file.exists() else _head(new)
+    for tenant, vkey in sorted(logs.items(), key=lambda log: log[0] != new.ik):
+        if vkey not in text:
+            text += _log_lines(vkey, urls[tenant])
+            text += _monitor_lines(year) if tenant == new.ik else ""
+    write_private(file, text.encode())
+
+
+def _head(new: NewWitness) -> str:
+    return (
+        f"# The witness of {new.ik}, made with the home; docs/witness.md has every key.\n"
+        f'name = "{new.name}"\nlisten = "{new.listen}"\nmetrics = "{new.metrics}"\n'
+    )
+
+
+def _log_lines(vkey: str, url: str) -> str:
+    return f'\n[[logs]]\nkeys = ["{vkey}"]\nurl = "{url}"\npull_seconds = {PULL_SECONDS}\n'
+
+
+def _monitor_lines(year: int) -> str:
+    return (
+        f'\n[logs.monitor]\npolicy = "{_policy_name(year)}"\nevery_seconds = {MONITOR_SECONDS}\n'
+        f'database = "monitor-{year}.sqlite"\n'
     )
 
 

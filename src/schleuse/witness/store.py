@@ -179,7 +179,8 @@ def _prepare(connection: sqlite3.Connection, path: Path, scripts: Sequence[str])
         for script in scripts[found:]:
             for statement in _statements(script):
                 connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {len(scripts)}")
+        if found < len(scripts):
+            connection.execute(f"PRAGMA user_version = {len(scripts)}")
     # SQLite syncs what is in its files; that a new file has its name is the folder's matter.
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
