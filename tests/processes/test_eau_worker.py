@@ -26,7 +26,7 @@ from schleuse.eau.outcome import Policy
 from schleuse.eau.store import EauStore, open_store
 from schleuse.eau.tables import CONTENT, DOCUMENT
 from schleuse.eau.trips import FIRST_REST
-from schleuse.eau.worker import Worker
+from schleuse.eau.worker import STEPS, Worker
 from schleuse.environment import Environment
 from schleuse.errors import Error
 from schleuse.holding.states import State
@@ -489,3 +489,32 @@ def test_the_mail_of_an_insurer_whose_vault_does_not_serve_is_left_alone_for_a_w
     now = NOW + FIRST_REST
     assert [worker.run_batch(), worker.run_batch()] == [1, 1]
     assert leases.states == {1: State.HELD, 2: State.DELIVERED, 3: State.DELIVERED}
+
+
+class Died(BaseException):
+    """Stands for SIGKILL: nothing of ours catches it."""
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_batch_that_was_cut_short_is_opened_again_and_filed_and_answered_once(
+    sender: Sender, store: EauStore, checker: Checker, vault: VaultDouble, home: Path, step: str
+) -> None:
+    mails = [claimed(1, sender.account, sender.mail(1)), claimed(2, sender.account, sender.faulty("certificate", 2))]
+
+    def die(at: str) -> None:
+        if at == step:
+            raise Died
+
+    def worker(leases: FakeLeases) -> Worker:
+        return make_worker(read_config(home), checker, "w", leases, store, vault)  # type: ignore[arg-type]
+
+    dying = worker(FakeLeases(mails))
+    dying.step = die
+    with pytest.raises(Died):
+        dying.run_batch()
+    leases = FakeLeases(mails)
+    worker(leases).run_batch()
+    assert leases.states == {1: State.DELIVERED, 2: State.RETURNED}
+    assert (store.letters.waiting(), store.outcomes(IK(EINS))) == (1, {State.DELIVERED: 1, State.RETURNED: 1})
+    # Whatever may have been read has an entry (RP-01), so both times.
+    assert vault.opened == ([1, 2] if step == "claimed" else [1, 2, 1, 2])
