@@ -44,6 +44,7 @@ PersonFile = Annotated[
     Path | None,
     Parameter(
         name="--person-file",
+        allow_leading_hyphen=True,
         help="File with the KVNR; or, without one, with family name, given name and birth date in three lines, as the "
         "documents write them. - for standard input [default: ask]",
     ),
@@ -85,7 +86,8 @@ class UnknownInsurerError(RefusedError):
 def status(*, home: Home = None, json_output: Json = False) -> None:
     """Show what the vault has counted in each log and released since its start. Exit code 69: it is not ready."""
     config = read_config(home or default_home())
-    found = {**_client(config).status(), "health": _health(config)}
+    with _client(config) as client:
+        found = {**client.status(), "health": _health(config)}
     if json_output:
         print(json.dumps(found))
     else:
@@ -98,7 +100,8 @@ def status(*, home: Home = None, json_output: Json = False) -> None:
 def import_command(*, home: Home = None, json_output: Json = False) -> None:
     """Take key files over that were configured since the vault's start. Exit code 69: not all are in the vault."""
     config = read_config(home or default_home())
-    found = _client(config).import_keys()
+    with _client(config) as client:
+        found = client.import_keys()
     if json_output:
         print(json.dumps(found))
     else:
@@ -139,7 +142,9 @@ def erase(
         print("--yes führt es aus" if de else "--yes does it")
         return
     token = _order(config, insurer, operator, operator_key, "erase", ("ERASE", sha256(person).hexdigest()))
-    if _client(config).erase(insurer, token, person):
+    with _client(config) as client:
+        destroyed = client.erase(insurer, token, person)
+    if destroyed:
         print("vernichtet" if de else "destroyed")
     else:
         print("die Kasse hat nichts von dieser Person" if de else "the insurer has nothing of this person")
@@ -169,7 +174,8 @@ def opening(
     except ValueError as cause:
         raise BadEventError(f"{event!r} is no UUID; expected the event of an entry") from cause
     token = _order(config, insurer, operator, operator_key, "opening", ("OPENING", wanted.hex()))
-    found = _client(config).opening(insurer, token, wanted)
+    with _client(config) as client:
+        found = client.opening(insurer, token, wanted)
     if found is None:
         raise NoOpeningError(f"the vault can show nothing of the event {event} at {insurer}")
     if json_output:

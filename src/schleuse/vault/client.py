@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from schleuse.errors import Error
 from schleuse.identifiers import IK
@@ -165,6 +165,12 @@ class VaultClient:
     def import_keys(self) -> list[dict[str, str]]:
         """What became of each configured key file: "ik", "kind", "file", "state"."""
         return self._ask(Ask.IMPORT, Nothing(), list[dict[str, str]])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Hang up. The next request connects again."""
