@@ -229,7 +229,7 @@ def _person(file: Path | None) -> tuple[str, bytes]:
             text = getpass.getpass("KVNR: ")
         else:
             text = sys.stdin.read() if file == Path("-") else file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as cause:
+    except (OSError, EOFError, UnicodeDecodeError) as cause:
         raise UnreadablePersonError(
             f"the file that names the person cannot be read ({type(cause).__name__})"
         ) from cause
