@@ -1,4 +1,7 @@
-"""`schleuse witness run|status|sign|evidence|mirror|reconcile`: what an insurer runs by itself."""
+"""`schleuse witness run|status|sign|evidence|mirror|reconcile`: what an insurer runs by itself.
+
+And `sheet` and `hand-in`, the operator's side of a witness on paper.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,17 @@ from rich.table import Table
 from schleuse.cli.up import german
 from schleuse.clock import utc_now
 from schleuse.errors import ConflictError, MalformedError, UnavailableError
+from schleuse.journal.checkpoint import parse_checkpoint
+from schleuse.journal.note import parse_note
 from schleuse.journal.policy import parse_policy
+from schleuse.journal.proof import consistency_proof
+from schleuse.journal.tile_reader import VerifiedTiles
 from schleuse.witness.alarm import Alarm, Finding
 from schleuse.witness.config import WitnessConfig, read_witness_config
 from schleuse.witness.decision import Conflict
 from schleuse.witness.keys import open_memory
 from schleuse.witness.monitor_store import MonitorStore
-from schleuse.witness.paper import read_sheet
+from schleuse.witness.paper import read_answer, read_sheet, sheet
 from schleuse.witness.remote import HttpRemote, RemoteLog
 from schleuse.witness.rules import reconcile, releases
 from schleuse.witness.service import Cosigned, Witness
@@ -102,6 +109,42 @@ def sign(sheet: Path, *, config: ConfigFile) -> None:
             raise NotCosignedError(f"the sheet begins at size {request.old}, this witness is at size {size}")
         case _:
             raise NotCosignedError(answer.reason)
+
+
+@app.command(name="sheet")
+def sheet_command(
+    log: str, *, old: Annotated[Path | None, Parameter(help="Checkpoint that the witness cosigned last")] = None
+) -> None:
+    """For the operator of the log: print what a witness without network shall cosign, to stdout.
+
+    Parameters
+    ----------
+    log
+        URL of the log.
+    """
+    remote = RemoteLog(log, HttpRemote())
+    before, new = None if old is None else parse_note(old.read_bytes()), remote.note("pending")
+    checkpoint, size = parse_checkpoint(new.text), 0 if before is None else parse_checkpoint(before.text).size
+    proof = consistency_proof(size, checkpoint.size, VerifiedTiles(checkpoint, remote.tile)) if size else []
+    sys.stdout.buffer.write(sheet(before, proof, new))
+
+
+@app.command(name="hand-in")
+def hand_in_command(log: str, sheet: Path, answer: Path) -> None:
+    """For the operator of the log: take the lines of a witness without network; the note with them goes to stdout.
+
+    Parameters
+    ----------
+    log
+        URL of the log.
+    sheet
+        What was printed.
+    answer
+        What came back.
+    """
+    note = read_answer(answer.read_bytes(), read_sheet(sheet.read_bytes()).note)
+    RemoteLog(log, HttpRemote()).add_cosignature(note)
+    sys.stdout.buffer.write(note.encode())
 
 
 @app.command(name="evidence")
