@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -21,6 +22,7 @@ from schleuse.mail.smime.trust import TrustStore
 from schleuse.vault.client import VaultClient
 from schleuse.vault.contracts import (
     BadTokenError,
+    CounterAheadError,
     Document,
     ErasedError,
     KeyMissingError,
@@ -232,6 +234,26 @@ def assert_numbered(site: Platform, client: VaultClient) -> None:
     numbers = [one.release_counter for one in releases(site, client)]
     assert numbers == list(range(1, len(numbers) + 1))
     assert counter(client) == len(numbers)
+
+
+def test_a_journal_that_was_set_back_is_noticed_and_nothing_opens(up: Platform, client: VaultClient) -> None:
+    """A backup put back, or entries taken away: the vault has counted more than the journal has (§ 14.5)."""
+    mail = sealed(up, client)
+    up.stop("journal")
+    shutil.copytree(up.home / "journal", up.home / "backup")
+    up.start("journal")
+    until(lambda: up.ready("vault"), "the vault to be ready again")
+    assert isinstance(opened(client, mail), bytes)
+    up.stop("vault")
+    up.stop("journal")
+    shutil.rmtree(up.home / "journal")
+    (up.home / "backup").rename(up.home / "journal")
+    up.start("journal")
+    up.start("vault")
+    until(lambda: CounterAheadError.code in up.log("vault"), "the vault to say so")
+    with pytest.raises(CounterAheadError):
+        opened(client, mail)
+    assert not up.ready("vault")
 
 
 def test_key_files_are_taken_over_once_and_then_gone(up: Platform, client: VaultClient) -> None:
