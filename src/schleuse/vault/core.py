@@ -24,7 +24,7 @@ from schleuse.journal.contracts import Level
 from schleuse.journal.entry import NOBODY, Kind, Purpose, Result
 from schleuse.journal.opening import Json
 from schleuse.vault.budgets import Budgets, Limits
-from schleuse.vault.contracts import OverBudgetError, VaultUnavailableError
+from schleuse.vault.contracts import CounterAheadError, OverBudgetError, VaultUnavailableError
 from schleuse.vault.denials import Denials
 from schleuse.vault.details import describe, seal_for_insurer
 from schleuse.vault.history import History
@@ -108,6 +108,7 @@ class Core:
         self._denied: dict[str, tuple[IK, Actor, Purpose]] = {}
         self._ledgers: dict[str, Ledger] = {}
         self._starting: dict[str, asyncio.Lock] = {}
+        self._lost: dict[str, str] = {}
         self._actors: dict[tuple[IK, int, str], bytes] = {}
 
     async def ledger(self, ik: IK) -> Ledger:
@@ -117,8 +118,14 @@ class Core:
         if known is not None:
             return known
         async with self._starting.setdefault(origin, asyncio.Lock()):
+            if origin in self._lost:  # to look again would write again, until the loss is made up for and forgotten
+                raise CounterAheadError(self._lost[origin])
             if origin not in self._ledgers:
-                self._ledgers[origin] = await self._start(ik, origin)
+                try:
+                    self._ledgers[origin] = await self._start(ik, origin)
+                except CounterAheadError as error:
+                    self._lost[origin] = str(error)
+                    raise
         return self._ledgers[origin]
 
     def ledgers(self) -> Mapping[str, Ledger]:
