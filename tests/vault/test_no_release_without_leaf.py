@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections import Counter
-from collections.abc import Awaitable
+from collections.abc import Coroutine
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from tests.vault.vaults import EAU, ENC, FOREIGN, KASSE, OTHER, Fate, build, mail, store_in, take_over, token
 
 from schleuse.errors import Error, UnavailableError
 from schleuse.journal.contracts import Level
@@ -22,7 +23,6 @@ from schleuse.vault.contracts import BadTokenError, ErasedError
 from schleuse.vault.details import open_for_insurer
 from schleuse.vault.filing import object_id
 from schleuse.vault.ve1 import parse_header
-from tests.vault.vaults import EAU, ENC, FOREIGN, KASSE, OTHER, Fate, Vault, build, mail, store_in, take_over, token
 
 _T = TypeVar("_T")
 PEOPLE = [b"A123456780", b"B123456782"]
@@ -48,7 +48,7 @@ class NoReleaseWithoutLeaf(RuleBasedStateMachine):
         self.number = 0
         self.unwrapped_without_entry: list[str] = []
 
-    def run(self, fates: list[Fate], work: Awaitable[_T]) -> _T | None:
+    def run(self, fates: list[Fate], work: Coroutine[Any, Any, _T]) -> _T | None:
         """The result, or None if the vault could not."""
         self.vault.journal.fates.extend(fates)
 
@@ -74,10 +74,12 @@ class NoReleaseWithoutLeaf(RuleBasedStateMachine):
     def names(self, entry: Entry) -> str | None:
         row = self.vault.store.opening(KASSE, entry.event.bytes)
         if row is None:
-            assert entry.purpose is Purpose.EAU_DELIVERY and self.erased
+            assert entry.purpose is Purpose.EAU_DELIVERY
+            assert self.erased
             return None
         opening = open_for_insurer(self.vault.core.keyring.tenant(KASSE), row).about(entry.event.bytes)
-        assert opening is not None and opening.object_ is not None
+        assert opening is not None
+        assert opening.object_ is not None
         assert opening.matches(entry)
         assert self.vault.store.actors(KASSE)[entry.actor]
         return opening.object_[1]
@@ -140,7 +142,9 @@ class NoReleaseWithoutLeaf(RuleBasedStateMachine):
         self.number += 1
         name = f"<{self.number}@x>"
         container = self.run(fates, self.vault.service.seal_letter(EAU, KASSE, name, b"draft"))
-        if container is not None and self.run(fates, self.vault.service.open_letter(EAU, KASSE, name, container)):
+        if container is None:
+            return
+        if self.run(fates, self.vault.service.open_letter(EAU, KASSE, name, container)) is not None:
             self.handed_out(Purpose.FEHLERNACHRICHT, object_id(KASSE, name, "draft").hex())
 
     @rule(fates=FATES, person=st.sampled_from(PEOPLE), level=st.sampled_from(Level))

@@ -6,11 +6,11 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from tests.vault.vaults import EAU, KASSE, OTHER, Fate, Vault, build, mail, origin_of, with_vault
 
 from schleuse.journal.entry import Kind
 from schleuse.vault.contracts import CounterAheadError, VaultUnavailableError
 from schleuse.vault.ledger import UnsettledError
-from tests.vault.vaults import EAU, KASSE, OTHER, Fate, Vault, build, mail, origin_of, with_vault
 
 ORIGIN = origin_of(KASSE, 2026)
 

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.vault.vaults import EAU, KASSE, OPERATOR, OTHER, Fate, Vault, build, token, with_vault
 
 from schleuse.journal.entry import Kind, Purpose, Result
 from schleuse.journal.opening import parse_opening
@@ -21,7 +22,6 @@ from schleuse.vault.contracts import (
     VaultUnavailableError,
 )
 from schleuse.vault.ve1 import MAX_PLAINTEXT, TooLargeError, parse_header
-from tests.vault.vaults import EAU, KASSE, OPERATOR, OTHER, Fate, Vault, build, token, with_vault
 
 ANNA, BERT = b"A123456780", b"B123456782"
 
@@ -242,8 +242,8 @@ def test_a_container_of_another_document_does_not_open(tmp_path: Path) -> None:
         for container in (two, one[:24] + two[24:], one[:-1] + bytes([one[-1] ^ 1]), b"", one[:60]):
             with pytest.raises((SealBrokenError, ErasedError)):
                 await vault.fetched("urn:uuid:1", container)
+        request = token(vault.clock, "urn:uuid:1")
         with pytest.raises(SealBrokenError):  # the same document in another form
-            request = token(vault.clock, "urn:uuid:1")
             await vault.service.fetch(EAU, KASSE, request, "urn:uuid:1", "p7s", one)
         assert await vault.fetched("urn:uuid:1", one) == b"<1/>"
 

@@ -10,19 +10,6 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-
-from schleuse.identifiers import IK
-from schleuse.journal.entry import Kind, Purpose, Result
-from schleuse.journal.opening import parse_opening
-from schleuse.vault.actors import Caller
-from schleuse.vault.budgets import Limits
-from schleuse.vault.contracts import (
-    KeyMissingError,
-    NotAllowedError,
-    OverBudgetError,
-    UnwrapFailedError,
-    VaultUnavailableError,
-)
 from tests.vault.vaults import (
     EAU,
     FOREIGN,
@@ -36,6 +23,19 @@ from tests.vault.vaults import (
     rsa_key,
     token,
     with_vault,
+)
+
+from schleuse.identifiers import IK
+from schleuse.journal.entry import Kind, Purpose, Result
+from schleuse.journal.opening import parse_opening
+from schleuse.vault.actors import Caller
+from schleuse.vault.budgets import Limits
+from schleuse.vault.contracts import (
+    KeyMissingError,
+    NotAllowedError,
+    OverBudgetError,
+    UnwrapFailedError,
+    VaultUnavailableError,
 )
 
 
@@ -65,7 +65,8 @@ def test_an_entry_commits_to_the_wrapped_key_that_was_opened(tmp_path: Path) -> 
             found = await vault.service.opening(EAU, KASSE, order, entry.event.bytes)
             opening = parse_opening(json.dumps(found, sort_keys=True, separators=(",", ":")).encode())
             assert opening.matches(entry)
-            assert opening.object_ is not None and opening.detail is not None
+            assert opening.object_ is not None
+            assert opening.detail is not None
             assert opening.object_[1] == "kim:" + sha256(sealed.wrapped.encrypted_key).hexdigest()
             assert json.loads(opening.detail[1])["deliveries"] == [41, 42]
 

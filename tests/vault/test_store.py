@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from tests.postgres import fresh_database
 
 from schleuse.database import sqlite_url
 from schleuse.identifiers import IK
 from schleuse.vault.store import Identity, SealedOpening, Subject, VaultStore, open_vault_store
 from schleuse.vault.tables import METADATA
-from tests.postgres import fresh_database
 
 KASSE, OTHER = IK("109900011"), IK("109900022")
 ANNA, BERT = Subject(b"\xa1" * 16, b"\1" * 32, 0), Subject(b"\xb1" * 16, b"\2" * 32, 0)
@@ -159,7 +159,7 @@ def test_counters_are_remembered_by_log(store: VaultStore) -> None:
 def test_every_connection_overwrites_what_is_deleted(tmp_path: Path) -> None:
     store = open_vault_store(sqlite_url(tmp_path / "vault.sqlite"))
     several = [store._engine.raw_connection() for _ in range(3)]
-    assert [one.cursor().execute("PRAGMA secure_delete").fetchone() for one in several] == [(1,)] * 3  # type: ignore[func-returns-value]
+    assert [one.cursor().execute("PRAGMA secure_delete").fetchone() for one in several] == [(1,)] * 3
     for one in several:
         one.close()
     store.close()
