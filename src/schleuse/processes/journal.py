@@ -10,6 +10,7 @@ import asyncio
 import gc
 import json
 import os
+import pwd
 import secrets
 import time
 from collections.abc import Callable
@@ -23,6 +24,7 @@ import structlog
 import uvicorn
 import uvloop
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from prometheus_client import CollectorRegistry
 
 from schleuse.clock import Now, utc_now
 from schleuse.config import Config, host_and_port
@@ -40,8 +42,10 @@ from schleuse.journal.recovery import open_journal
 from schleuse.journal.server import Peers, listen
 from schleuse.journal.shares import KeyShares
 from schleuse.journal.store import Journal, Settings
+from schleuse.processes.journal_care import Care, Figures, readiness
 from schleuse.processes.life import until_stopped
-from schleuse.processes.observe import serving
+from schleuse.processes.observe import observed, serving
+from schleuse.processes.trail import PLATFORM
 
 log = structlog.get_logger()
 
@@ -57,15 +61,26 @@ class KeyMissingError(CorruptError):
     code = "journal.key-missing"
 
 
+class UnknownUserError(UnavailableError):
+    """A user in the configuration does not exist on this machine; its operator makes him, or corrects the name."""
+
+    code = "journal.unknown-user"
+
+
 @dataclass(frozen=True, slots=True)
 class JournalRole:
-    """What the role is made of. vaults: user ids of the vault; empty: our own user, as with `schleuse up`."""
+    """What the role is made of. vaults: user ids of the vault; empty: our own user, as with `schleuse up`.
+
+    metrics: None in tests that look at nothing.
+    """
 
     home: Path
     host: str
     insurers: tuple[IK, ...]
     http: str = "127.0.0.1:9480"
+    metrics: str | None = None
     spares: int = 2
+    retention_years: int = 3
     vaults: frozenset[int] = frozenset()
     writers: frozenset[int] = frozenset()
     shares_per_hour: int = 2_000_000
@@ -87,8 +102,34 @@ class JournalRole:
 def main(config: Config) -> None:
     """Run until stopped."""
     collect_seldom()
-    insurers = tuple(IK(insurer.ik) for insurer in config.insurers)
-    uvloop.run(run(JournalRole(config.home, config.hostname, insurers)))
+    uvloop.run(run(role_of(config)))
+
+
+def role_of(config: Config) -> JournalRole:
+    """What the configuration says. Raises UnknownUserError."""
+    section = config.journal
+    return JournalRole(
+        config.home,
+        config.hostname,
+        tuple(IK(insurer.ik) for insurer in config.insurers),
+        http=section.http,
+        metrics=section.metrics,
+        spares=section.spare_segments,
+        retention_years=section.retention_years,
+        vaults=_uids(section.vaults),
+        writers=_uids(section.writers),
+        shares_per_hour=section.shares_per_hour,
+        publish_seconds=section.publish_seconds,
+    )
+
+
+def _uids(names: tuple[str, ...]) -> frozenset[int]:
+    try:
+        return frozenset(pwd.getpwnam(name).pw_uid for name in names)
+    except KeyError as cause:
+        raise UnknownUserError(
+            f"this machine has no user of the name in {cause}; see journal.writers and vaults"
+        ) from cause
 
 
 def collect_seldom() -> None:
@@ -100,11 +141,14 @@ def collect_seldom() -> None:
 
 async def run(role: JournalRole) -> None:
     """One screen shows all that the role is made of; leaving the block closes in reverse order."""
-    logs = [log_config(role, insurer, role.now()) for insurer in role.insurers]
+    tenants = (*map(str, role.insurers), PLATFORM)
+    logs = [log_config(role, tenant, role.now()) for tenant in tenants]
     shares = KeyShares(
+        # Not for the platform's own log: nothing is sealed for it.
         {
-            one.origin: _secret(role.folder / "keys" / f"share-{ik}")
-            for one, ik in zip(logs, role.insurers, strict=True)
+            one.origin: _secret(role.folder / "keys" / f"share-{tenant}")
+            for one, tenant in zip(logs, tenants, strict=True)
+            if tenant != PLATFORM
         },
         role.shares_per_hour,
         now_us,
@@ -131,8 +175,13 @@ async def run(role: JournalRole) -> None:
         policies = {one.origin: one.policy for one in logs}
         push = WitnessPush(journal, post, _alarm)
         journal.publisher.signed.append(lambda log: push.signed(log, policies[log.origin]))
-        ticking = asyncio.create_task(_tick(journal, role.publish_seconds))
-        stack.callback(ticking.cancel)
+        care = Care(journal, role.folder, role.home / "run" / "retention.frozen", role.retention_years, role.now)
+        for work in (_tick(journal, role.publish_seconds), care.watch(), care.prune_daily()):
+            stack.callback(asyncio.create_task(work).cancel)
+        if role.metrics is not None:
+            registry = CollectorRegistry()
+            registry.register(Figures(journal))
+            await stack.enter_async_context(observed("journal", role.metrics, registry, lambda: readiness(journal)))
         log.info("journal.ready", logs=len(logs), findings=len(journal.findings))
         await until_stopped()
 
@@ -147,9 +196,9 @@ def origin_of(host: str, insurer: IK | str, year: int) -> str:
     return f"journal.{host}/{insurer}/{year}"
 
 
-def log_config(role: JournalRole, insurer: IK, now: datetime) -> LogConfig:
-    """The insurer's log of this year, its key and policy made if they do not exist. Raises KeyMissingError."""
-    origin = origin_of(role.host, insurer, now.year)
+def log_config(role: JournalRole, tenant: str, now: datetime) -> LogConfig:
+    """The tenant's log of this year, its key and policy made if they do not exist. Raises KeyMissingError."""
+    origin = origin_of(role.host, tenant, now.year)
     signer = log_signer(role.folder, origin, new=not _has_log(role.folder, origin))
     policy = policy_file(role.folder, origin)
     if not policy.exists():
