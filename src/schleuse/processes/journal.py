@@ -30,6 +30,7 @@ from schleuse.clock import Now, utc_now
 from schleuse.config import Config, host_and_port
 from schleuse.errors import CorruptError, Error, UnavailableError
 from schleuse.identifiers import IK
+from schleuse.journal.ask import ask_witnesses, get
 from schleuse.journal.disk import OsDisk, replace
 from schleuse.journal.entry import Entry, Kind, Purpose, Result
 from schleuse.journal.http import JournalPages
@@ -164,6 +165,11 @@ async def run(role: JournalRole) -> None:
     role.socket.parent.mkdir(parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(journal.close)
+        policies = {one.origin: one.policy for one in logs}
+        if not journal.findings and (contradicted := await ask_witnesses(journal, policies, get, _alarm)):
+            for finding in contradicted:
+                log.error("journal.quarantine", finding=finding)
+            journal.stop(contradicted)
         if not journal.findings:
             await _open_logs(role, journal, logs)
         readers = Readers(role.folder / "readers.json", journal, role.now)
@@ -172,7 +178,6 @@ async def run(role: JournalRole) -> None:
         web = uvicorn.Config(app, host=host, port=port, log_config=None, access_log=False, lifespan="off")
         await stack.enter_async_context(serving(web))
         await stack.enter_async_context(listen(role.socket, journal, peers, shares=shares))
-        policies = {one.origin: one.policy for one in logs}
         push = WitnessPush(journal, post, _alarm)
         journal.publisher.signed.append(lambda log: push.signed(log, policies[log.origin]))
         care = Care(journal, role.folder, role.home / "run" / "retention.frozen", role.retention_years, role.now)
