@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from schleuse.cli.up import german
+from schleuse.config import FILE_NAME, default_home, read_config
 from schleuse.errors import RefusedError
 from schleuse.journal import audit
 from schleuse.journal.note import parse_note
@@ -36,15 +37,17 @@ class NothingToVerifyError(RefusedError):
 
 
 @app.command
-def status(*, url: str = DEFAULT_URL, json_output: Json = False) -> None:
+def status(*, url: str | None = None, home: Path | None = None, json_output: Json = False) -> None:
     """How far each log is: durable, published, witnessed. Exit code 0: it takes entries; 69: it does not.
 
     Parameters
     ----------
     url
-        Address of the journal role's HTTP port.
+        Address of the journal role's HTTP port [default: as the home is configured].
+    home
+        Folder of the configuration [default: the user's].
     """
-    health = json.loads(audit.from_url(url)("health"))
+    health = json.loads(audit.from_url(url or _configured(home or default_home()))("health"))
     if json_output:
         print(json.dumps(health))
     else:
@@ -117,6 +120,11 @@ def export_command(log: str, folder: Path) -> None:
     """
     checkpoint = audit.export(_source(log), folder)
     print(f"{checkpoint.origin}: {checkpoint.size}")
+
+
+def _configured(home: Path) -> str:
+    """Where the journal of a home is, or would be if nothing is configured: an auditor has no home."""
+    return f"http://{read_config(home).journal.http}" if (home / FILE_NAME).exists() else DEFAULT_URL
 
 
 def _source(log: str) -> audit.Source:

@@ -200,7 +200,7 @@ def mirror_command(folder: Path | None = None, *, config: ConfigFile) -> None:
 
 @app.command(name="reconcile")
 def reconcile_command(
-    origin: str,
+    origin: str | None = None,
     *,
     config: ConfigFile,
     status: Annotated[Path | None, Parameter(name="--status", help="What `vault status --json` wrote")] = None,
@@ -215,11 +215,14 @@ def reconcile_command(
     Parameters
     ----------
     origin
-        Name of the log.
+        Name of the log [default: the one that this witness monitors].
     """
     logs = {log["origin"]: log for log in _status(read_witness_config(config))["logs"]}
-    if origin not in logs:
-        raise NotCosignedError(f"this witness watches no log {origin}")
+    if origin is None:
+        monitored = [log["origin"] for log in logs.values() if log["read"] is not None]
+        origin = monitored[0] if len(monitored) == 1 else None
+    if origin is None or origin not in logs:
+        raise NotCosignedError(f"name one of the logs that this witness watches: {', '.join(logs)}")
     log = logs[origin]
     if status is not None:
         vault = _counter(status, origin, log["read"] or 0)
