@@ -20,6 +20,7 @@ REQUIRED: Mapping[int, ExtensionType] = {
 }
 
 _KEYS_HELD_BY_VAULT = range(0x20, 0x30)
+_OF_THE_JOURNAL = frozenset({Kind.LOG_OPENED, Kind.SHARD_CLOSED})
 _SHARED = frozenset({Kind.KEY_CREATED, Kind.KEY_RELEASED})
 
 
@@ -52,6 +53,11 @@ def admit(data: bytes, now_us: int) -> bytes:
 def is_for_vault_only(data: bytes) -> bool:
     """Whether only the vault may write this entry: all about keys, kinds 0x2* (journal.md § 13)."""
     return data[4] in _KEYS_HELD_BY_VAULT
+
+
+def is_for_journal_only(data: bytes) -> bool:
+    """Whether only the journal itself may write this entry: the first and last leaf of a shard (journal.md § 17)."""
+    return data[4] in _OF_THE_JOURNAL
 
 
 def share_request(data: bytes) -> tuple[bytes, int] | None:

@@ -79,6 +79,12 @@ class UnknownLogError(RefusedError):
     code = "journal.unknown-log"
 
 
+class ShardClosedError(RefusedError):
+    """The log's year is over and its last entry written; the writer uses the log of the new year."""
+
+    code = "journal.shard-closed"
+
+
 class NotAllowedError(RefusedError):
     """This peer may not do this; the configuration of the journal role says who may."""
 

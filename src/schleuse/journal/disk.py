@@ -106,6 +106,21 @@ def write_all(disk: Disk, fd: int, data: bytes, offset: int) -> None:
         taken += more
 
 
+def erase(disk: Disk, path: Path) -> None:
+    """Overwrite a small file with zeros and remove it, durably. Raises OSError; then it may be called again.
+
+    What the medium itself keeps beside (a journalling file system, flash) nobody can reach from here.
+    """
+    fd = disk.open(path, create=False)
+    try:
+        write_all(disk, fd, bytes(disk.size(fd)), 0)
+        disk.sync(fd)
+    finally:
+        disk.close(fd)
+    disk.unlink(path)
+    disk.sync_directory(path.parent)
+
+
 def replace(disk: Disk, path: Path, data: bytes, *, durable: bool = True) -> None:
     """The whole file, old or new, never half of it: temporary file, sync, rename, sync of the folder.
 

@@ -33,10 +33,13 @@ class Sink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LogConfig:
-    """One log as the configuration names it: who signs, and what makes a checkpoint WITNESSED (§ 10)."""
+    """One log as the configuration names it: who signs, and what makes a checkpoint WITNESSED (§ 10).
+
+    signer: None for a closed shard whose key was destroyed (§ 17); it is served, and grows no more.
+    """
 
     origin: str
-    signer: LogSigner
+    signer: LogSigner | None
     policy: Policy
 
 
@@ -52,6 +55,7 @@ class Log:
     """State of one log. Changed by the journal's own loop only.
 
     next: index of the next entry to arrive. size: durable entries. The tree may lag behind by one group.
+    closed: its last entry says so, or nobody can sign for it; it takes no other.
     """
 
     def __init__(self, number: int, origin: str, folder: Path, files: Files, segment_entries: int) -> None:
@@ -66,7 +70,7 @@ class Log:
         self.pending: list[bytes] = []
         self.waiters: list[tuple[Sink, Any]] = []
         self.repeats: list[tuple[int, Sink, Any]] = []
-        self.signing = False
+        self.signing = self.closed = False
         self.signed: Signed | None = None
         self.served: Signed | None = None
         self.notes: dict[int, Signed] = {}

@@ -31,12 +31,16 @@ class Publisher:
         served: Callable[[Log], None] = lambda log: None,
     ) -> None:
         self.signed: list[Callable[[Log], None]] = []
-        self._configs = configs
+        self._configs = dict(configs)
         self._control = control
         self._served = served
         self._waits: dict[int, list[tuple[int, Level, asyncio.Future[None]]]] = {}
         self._merging: set[asyncio.Future[None]] = set()
         self._refusal: Error | None = None
+
+    def configure(self, config: LogConfig) -> None:
+        """From now on this log is signed and judged so."""
+        self._configs[config.origin] = config
 
     def publish(self, log: Log) -> None:
         """Sign the log's size if it has grown. The note goes nowhere before it is durable.
@@ -46,7 +50,7 @@ class Publisher:
         config = self._configs.get(log.origin)
         size = log.frontier.size
         last = log.signed.checkpoint if log.signed else None
-        if config is None or log.signing or size == 0 or (last is not None and last.size == size):
+        if config is None or config.signer is None or log.signing or size == 0 or (last is not None and last.size == size):
             return
         checkpoint = Checkpoint(log.origin, size, log.frontier.root())
         check_signable(checkpoint, last=last, durable_size=log.size)

@@ -14,6 +14,7 @@ from schleuse.errors import Error, MalformedError
 from schleuse.journal.checkpoint import Checkpoint, parse_checkpoint
 from schleuse.journal.contracts import BeyondSizeError
 from schleuse.journal.disk import Disk, OsDisk
+from schleuse.journal.entry import Kind
 from schleuse.journal.frame import (
     CONTROL,
     BadFrameError,
@@ -155,6 +156,7 @@ class _Opening:
         for log in self.logs.values():
             log.write()
             log.next = log.size = log.frontier.size
+            log.closed = _is_closed(log)
             if log.minimum:  # frames may have brought deleted entries back
                 log.entries.erase_below(log.minimum)
             self.findings += self._contradictions(log)
@@ -248,6 +250,13 @@ class _Opening:
             self.findings.append(f"{where}: is of {checkpoint.origin}, expected {log.origin}")
             return
         yield where, checkpoint
+
+
+def _is_closed(log: Log) -> bool:
+    """Whether the log's last entry closes it (§ 17)."""
+    if log.size <= log.minimum:
+        return False
+    return next(log.entries.read(log.size - 1, log.size))[4:5] == bytes([Kind.SHARD_CLOSED])
 
 
 def contradictions(log: Log, checkpoint: Checkpoint, source: str) -> Iterator[str]:

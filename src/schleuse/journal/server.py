@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from schleuse.errors import Error
-from schleuse.journal.admission import is_for_vault_only, share_request
+from schleuse.journal.admission import is_for_journal_only, is_for_vault_only, share_request
 from schleuse.journal.contracts import BadRequestError, Level, NotAllowedError
 from schleuse.journal.shares import KeyShares
 from schleuse.journal.store import Journal
@@ -86,6 +86,8 @@ class Connection(asyncio.Protocol):
                 log = journal.log_number(number)
                 if length > 4 and is_for_vault_only(entry):
                     self._check_vault(request_id, log.origin, entry)
+                elif length > 4 and is_for_journal_only(entry):
+                    raise NotAllowedError("only the journal itself opens and closes a shard")
                 journal.submit(log, entry, self, request_id)
             except Error as error:
                 self._earned.pop(request_id, None)

@@ -29,6 +29,10 @@ class KeyShares:
         self._now_us = now_us
         self._taken: dict[str, tuple[int, int]] = {}
 
+    def add(self, origin: str, key: bytes) -> None:
+        """The log of a new year: the insurer's k_J is the same for all of its shards, so that old documents open."""
+        self._keys[origin] = key
+
     def take(self, origin: str) -> None:
         """Count one share before its entry is written. Raises ShareLimitError."""
         hour = self._now_us() // HOUR_US

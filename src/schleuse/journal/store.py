@@ -27,6 +27,7 @@ from schleuse.journal.contracts import (
     Level,
     QuarantinedError,
     Receipt,
+    ShardClosedError,
     UnknownLogError,
 )
 from schleuse.journal.disk import Disk, replace
@@ -154,6 +155,8 @@ class Journal:
             return range(log.size, log.size)
         for entry in entries:
             if self._recent.get(log.key + entry[16:32]) is None:
+                if log.closed:
+                    raise _closed(log)
                 admit(entry, now)
         self._check_room(len(entries))
         many = _Many(len(entries))
@@ -177,6 +180,8 @@ class Journal:
             raise self._refusal
         key = log.key + entry[16:32]
         if not self._is_repeat(log, key, entry, sink, token):
+            if log.closed:
+                raise _closed(log)
             admit(entry, self._now_us())
             if self._full is not None or self._count >= MAX_PENDING or self._bytes >= MAX_PENDING_BYTES:
                 self._check_room(1)
@@ -224,6 +229,30 @@ class Journal:
         self._started[number] = 0
         self.control(NewLog(number, origin), lambda: None)
         return log
+
+    def configure(self, config: LogConfig) -> None:
+        """Sign and judge this log so; a log without signer takes no entry. What satisfies its policy is served."""
+        self.publisher.configure(config)
+        log = self._by_origin.get(config.origin)
+        if log is not None:
+            log.closed = log.closed or config.signer is None
+            for signed in list(log.notes.values()):
+                self.publisher.serve(log, signed)
+
+    async def close_log(self, origin: str, entry: bytes) -> int:
+        """Write the last entry of a shard (§ 17) and return its index; whatever comes after it is refused.
+
+        Raises as `append`; then nothing was written, and the log is open still.
+        """
+        log = self._writable(origin)
+        written: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.submit(log, entry, _FUTURES, written)
+        log.closed = True  # in the same step of the loop: nothing comes in between
+        try:
+            return await written
+        except Error:
+            log.closed = False
+            raise
 
     async def prune(self, origin: str, index: int) -> None:
         """Delete the entries below `index` for good (§ 17); every proof and every hash stays. Returns when it is done.
@@ -670,6 +699,10 @@ class _Many:
     def reject(self, tokens: Sequence[Any], error: Error) -> None:
         if not self.future.done():
             self.future.set_exception(error)
+
+
+def _closed(log: Log) -> ShardClosedError:
+    return ShardClosedError(f"{log.origin} is closed; its year is over, entries belong to the log of the new one")
 
 
 def _fitting(entries: Sequence[bytes], room: int) -> int:

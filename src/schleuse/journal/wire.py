@@ -21,6 +21,7 @@ from schleuse.journal.contracts import (
     LevelTimeoutError,
     NotAllowedError,
     QuarantinedError,
+    ShardClosedError,
     UnknownLogError,
 )
 from schleuse.journal.shares import ShareLimitError
@@ -47,6 +48,7 @@ ERRORS: Mapping[int, type[Error]] = {
     8: LevelTimeoutError,
     9: ShareLimitError,
     10: BadRequestError,
+    11: ShardClosedError,
     253: UnavailableError,
     254: RefusedError,
     255: MalformedError,
