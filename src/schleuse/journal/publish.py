@@ -50,7 +50,13 @@ class Publisher:
         config = self._configs.get(log.origin)
         size = log.frontier.size
         last = log.signed.checkpoint if log.signed else None
-        if config is None or config.signer is None or log.signing or size == 0 or (last is not None and last.size == size):
+        if (
+            config is None
+            or config.signer is None
+            or log.signing
+            or size == 0
+            or (last is not None and last.size == size)
+        ):
             return
         checkpoint = Checkpoint(log.origin, size, log.frontier.root())
         check_signable(checkpoint, last=last, durable_size=log.size)

@@ -1,0 +1,203 @@
+"""One shard after the other: a log for each tenant and year, opened in time, closed behind it (journal.md § 17).
+
+Every step is found from what is durable, so that after a crash the next look goes on where the last one ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from hashlib import sha256
+from uuid import UUID
+
+import structlog
+
+from schleuse.errors import Error
+from schleuse.journal.disk import OsDisk, erase, replace
+from schleuse.journal.entry import Entry, Kind, Purpose, Result, parse_entry
+from schleuse.journal.log import Log, LogConfig
+from schleuse.journal.opening import Json, Opening, canonical_json, detail_commitment
+from schleuse.journal.policy import Policy, parse_policy
+from schleuse.journal.shares import KeyShares
+from schleuse.journal.store import Journal
+from schleuse.processes.journal_keys import (
+    JournalRole,
+    key_file,
+    log_config,
+    log_signer,
+    origin_of,
+    policy_file,
+    share_key,
+)
+from schleuse.processes.trail import PLATFORM
+
+log = structlog.get_logger()
+
+LOOK_SECONDS = 60.0
+#: A year's logs are there before the year, for writers whose clocks are ahead, and a while after it, for what is late.
+AHEAD = BEHIND = timedelta(minutes=10)
+#: How long the last checkpoint of a shard may wait for its witnesses before the key is destroyed all the same.
+QUORUM_PATIENCE = timedelta(hours=1)
+
+
+class Shards:
+    """Which logs there are. ask: shows a log's newest note to the witnesses of a policy (`WitnessPush.signed`).
+
+    policies: by origin, of all logs that are known.
+    """
+
+    def __init__(
+        self, role: JournalRole, journal: Journal, shares: KeyShares, ask: Callable[[Log, Policy], None]
+    ) -> None:
+        self.policies: dict[str, Policy] = {}
+        self._role = role
+        self._journal = journal
+        self._shares = shares
+        self._ask = ask
+
+    def adopt(self) -> None:
+        """Policies and keys of the logs that are there already, and of this year's. Raises KeyMissingError."""
+        now = self._role.now()
+        for one in self._journal.logs():
+            if self._is_ours(one.origin) and policy_file(self._role.folder, one.origin).exists():
+                _, tenant, year = one.origin.rsplit("/", 2)
+                if tenant not in self._tenants or int(year) < now.year:
+                    self._configure(self._config_of(one.origin))
+        for tenant in self._tenants:
+            self._configure(log_config(self._role, tenant, now))
+
+    async def watch(self) -> None:
+        """Look each minute, for ever."""
+        while True:
+            try:
+                await self.look()
+            except (Error, OSError) as error:
+                log.error("journal.shard-waits", reason=str(error))
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def look(self) -> None:
+        """Open what is due, and take one step with each log whose year is over. Raises Error, OSError."""
+        if self._journal.findings:
+            return
+        await self.open_logs()
+        last = (self._role.now() - BEHIND).year
+        for one in list(self._journal.logs()):
+            if self._is_ours(one.origin) and _year(one.origin) < last:
+                await self._retire(one)
+
+    async def open_logs(self) -> None:
+        """The logs of this year, and a little before its end those of the next. Raises Error, OSError."""
+        now = self._role.now()
+        for year in sorted({now.year, (now + AHEAD).year}):
+            for tenant in self._tenants:
+                await self._open(tenant, now if year == now.year else now + AHEAD)
+
+    def show(self, one: Log) -> None:
+        """Show its newest note to its witnesses."""
+        policy = self.policies.get(one.origin)
+        if policy is not None:
+            self._ask(one, policy)
+
+    def current(self, origin: str) -> str:
+        """The log that takes entries about this one now."""
+        _, tenant, _ = origin.rsplit("/", 2)
+        now = origin_of(self._role.host, tenant, self._role.now().year)
+        return origin if _year(origin) >= self._role.now().year else now
+
+    @property
+    def _tenants(self) -> tuple[str, ...]:
+        return (*map(str, self._role.insurers), PLATFORM)
+
+    def _is_ours(self, origin: str) -> bool:
+        return origin.rsplit("/", 2)[0] == f"journal.{self._role.host}"
+
+    def _config_of(self, origin: str) -> LogConfig:
+        """Of a log that is there: without its key it is only served."""
+        has_key = key_file(self._role.folder, origin).exists()
+        signer = log_signer(self._role.folder, origin) if has_key else None
+        return LogConfig(origin, signer, parse_policy(policy_file(self._role.folder, origin).read_bytes()))
+
+    def _configure(self, config: LogConfig) -> None:
+        self._journal.configure(config)
+        self.policies[config.origin] = config.policy
+        _, tenant, _ = config.origin.rsplit("/", 2)
+        if tenant != PLATFORM:  # nothing is sealed for the platform
+            self._shares.add(config.origin, share_key(self._role.folder, tenant))
+
+    async def _open(self, tenant: str, at: datetime) -> None:
+        """The log begins with a leaf 0x01 that commits to key, policy and the shard before (§ 4, § 17)."""
+        origin = origin_of(self._role.host, tenant, at.year)
+        known = {one.origin: one for one in self._journal.logs()}
+        if origin in self.policies and origin in known and known[origin].size:
+            return
+        config = log_config(self._role, tenant, at)
+        self._configure(config)
+        if origin in known and known[origin].size:
+            return
+        before = known.get(origin_of(self._role.host, tenant, at.year - 1))
+        entry = self._entry(Kind.LOG_OPENED, self._opened(config, before))
+        if origin not in known:
+            self._journal.open_log(origin)
+        await self._journal.append(origin, entry)  # in the same step of the loop: no other entry comes first
+        log.info("journal.shard-opened", origin=origin)
+
+    async def _retire(self, one: Log) -> None:
+        """One step: the last entry, its checkpoint, the witnesses, and then nobody can ever sign for this log again."""
+        path = key_file(self._role.folder, one.origin)
+        if not path.exists() or one.origin not in self.policies:
+            return
+        if not one.closed:
+            _, tenant, _ = one.origin.rsplit("/", 2)
+            following = origin_of(self._role.host, tenant, _year(one.origin) + 1)
+            detail: Json = {"following": following, "origin": one.origin}
+            await self._journal.close_log(one.origin, self._entry(Kind.SHARD_CLOSED, detail))
+            log.info("journal.shard-closed", origin=one.origin, size=one.size)
+            return
+        if one.signed is None or one.signed.checkpoint.size < one.size:
+            return  # the next tick signs it
+        if one.served is None or one.served.checkpoint.size < one.size:
+            if self._role.now() - self._closed_at(one) < QUORUM_PATIENCE:
+                self.show(one)
+                return
+            log.error("journal.closed-without-quorum", origin=one.origin, size=one.size)
+        await asyncio.to_thread(erase, OsDisk(), path)
+        self._journal.configure(LogConfig(one.origin, None, self.policies[one.origin]))
+        log.info("journal.key-destroyed", origin=one.origin)
+
+    def _closed_at(self, one: Log) -> datetime:
+        return parse_entry(next(self._journal.read(one.origin, one.size - 1, one.size))).at
+
+    def _opened(self, config: LogConfig, before: Log | None) -> Json:
+        detail: dict[str, Json] = {
+            "key": log_signer(self._role.folder, config.origin, new=False).key.vkey,
+            "origin": config.origin,
+            "policy": sha256(policy_file(self._role.folder, config.origin).read_bytes()).hexdigest(),
+            "quorum": config.policy.quorum,
+            "witnesses": [witness.key.key.vkey for witness in config.policy.witnesses],
+        }
+        if before is not None and before.signed is not None:
+            detail["previous"] = before.signed.note.encode().decode()
+        return detail
+
+    def _entry(self, kind: Kind, detail: Json) -> bytes:
+        """Its opening is kept first: a leaf whose detail nobody has would prove nothing."""
+        salt, record, now = secrets.token_bytes(16), canonical_json(detail), self._role.now()
+        event = new_event(now)
+        openings = self._role.folder / "openings"
+        openings.mkdir(mode=0o700, exist_ok=True)
+        replace(OsDisk(), openings / f"{event}.json", Opening(detail=(salt, record)).encode())
+        commitment = detail_commitment(salt, record)
+        return Entry(kind, Result.GRANTED, Purpose.OPERATION, now, event, detail=commitment).encode()
+
+
+def _year(origin: str) -> int:
+    return int(origin.rpartition("/")[2])
+
+
+def new_event(now: datetime) -> UUID:
+    """A UUIDv7 (RFC 9562 § 5.7)."""
+    ms = int(now.timestamp() * 1000)
+    value = ms << 80 | secrets.randbits(80)
+    return UUID(int=value & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62)

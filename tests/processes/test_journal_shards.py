@@ -1,0 +1,255 @@
+"""From one year to the next: opened in time, closed behind it, and its key gone (journal.md § 17)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from tests.journal.faulty_disk import FaultyDisk, When, nth
+from tests.journal.journals import WITNESS
+
+from schleuse.identifiers import IK
+from schleuse.journal.contracts import Level, ShardClosedError
+from schleuse.journal.disk import erase
+from schleuse.journal.entry import Entry, Kind, Purpose, Result, parse_entry
+from schleuse.journal.log import Log
+from schleuse.journal.note import parse_note
+from schleuse.journal.opening import detail_commitment, parse_opening
+from schleuse.journal.policy import Policy, parse_policy
+from schleuse.journal.recovery import open_journal
+from schleuse.journal.shares import KeyShares
+from schleuse.journal.store import Journal, Settings
+from schleuse.processes.journal_keys import JournalRole, key_file, log_signer, origin_of, policy_file
+from schleuse.processes.journal_shards import BEHIND, QUORUM_PATIENCE, Shards, new_event
+from schleuse.processes.trail import PLATFORM
+
+KASSE = IK("109905003")
+OLD, NEW = origin_of("test.example", KASSE, 2026), origin_of("test.example", KASSE, 2027)
+NEW_YEAR = datetime(2027, 1, 1, tzinfo=UTC)
+
+
+class Clock:
+    """Stands until it is moved."""
+
+    def __init__(self) -> None:
+        self.at = NEW_YEAR - timedelta(days=7)
+
+    def __call__(self) -> datetime:
+        return self.at
+
+
+class Host:
+    """The journal of one insurer in a folder, as the role puts it together; may be left and started again."""
+
+    def __init__(self, home: Path) -> None:
+        self.clock = Clock()
+        self.role = JournalRole(home, "test.example", (KASSE,), now=self.clock)
+        self.asked: list[str] = []
+        self.key = key_file(self.role.folder, OLD)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[tuple[Journal, Shards]]:
+        def now_us() -> int:
+            return int(self.clock.at.timestamp() * 1_000_000)
+
+        shares = KeyShares({}, 100, now_us)
+        settings = Settings(
+            self.role.folder, (), now_us, segment_size=64 * 1024, spares=2, inline=True, share=shares.share
+        )
+        journal = open_journal(settings)
+        assert journal.findings == ()
+        while journal._wal.wants_spares:
+            journal._wal.prepare()
+        shards = Shards(self.role, journal, shares, self._ask)
+        shards.adopt()
+        await shards.open_logs()
+        try:
+            yield journal, shards
+        finally:
+            await journal.close()
+
+    def _ask(self, log: Log, _policy: Policy) -> None:
+        self.asked.append(log.origin)
+
+    def entry(self, kind: Kind = Kind.WRITE) -> bytes:
+        now = self.clock.at
+        whole = Entry(kind, Result.GRANTED, Purpose.OPERATION, now, new_event(now))
+        if kind is Kind.KEY_CREATED:
+            whole = replace(whole, subject=b"s" * 16, subject_key_version=1)
+        return whole.encode()
+
+    def ask_for_a_witness(self) -> None:
+        """The old shard's policy from now on."""
+        vkey = log_signer(self.role.folder, OLD).key.vkey
+        policy = policy_file(self.role.folder, OLD)
+        policy.parent.mkdir(parents=True, exist_ok=True)
+        policy.write_text(f"log {vkey} http://journal/x/2026\nwitness w {WITNESS.key.vkey} http://w\nquorum w\n")
+
+
+async def sign(journal: Journal, origin: str) -> None:
+    journal.tick()
+    await journal.wait(origin, journal.log(origin).size, Level.PUBLISHED, 5)
+
+
+def kinds(journal: Journal, origin: str) -> list[Kind | int]:
+    return [parse_entry(data).kind for data in journal.read(origin, 0, journal.log(origin).size)]
+
+
+def test_the_next_log_is_there_before_the_year_and_names_the_one_before(tmp_path: Path) -> None:
+    async def run() -> None:
+        host = Host(tmp_path)
+        async with host.running() as (journal, shards):
+            await journal.append(OLD, host.entry())
+            await sign(journal, OLD)
+            host.clock.at = NEW_YEAR - timedelta(minutes=5)
+            await shards.look()
+            assert (await journal.append(OLD, host.entry())).index == 2
+            await journal.append(NEW, host.entry())
+            await sign(journal, NEW)
+            assert kinds(journal, NEW) == [Kind.LOG_OPENED, Kind.WRITE]
+            first = parse_entry(next(journal.read(NEW, 0, 1)))
+            opening = parse_opening((host.role.folder / "openings" / f"{first.event}.json").read_bytes())
+            assert opening.detail is not None
+            salt, record = opening.detail
+            assert first.detail == detail_commitment(salt, record)
+            detail = json.loads(record)
+            assert detail["previous"] == journal.log(OLD).notes[2].note.encode().decode()
+            assert detail["key"] == log_signer(host.role.folder, NEW, new=False).key.vkey
+            assert origin_of("test.example", PLATFORM, 2027) in {log.origin for log in journal.logs()}
+
+    asyncio.run(run())
+
+
+def test_the_old_log_is_closed_signed_and_nobody_can_sign_for_it_again(tmp_path: Path) -> None:
+    async def run() -> None:
+        host = Host(tmp_path)
+        async with host.running() as (journal, shards):
+            late = host.entry()
+            index = (await journal.append(OLD, late)).index
+            host.clock.at = NEW_YEAR + BEHIND / 2
+            await shards.look()
+            assert not journal.log(OLD).closed  # writers whose clocks are behind
+            host.clock.at = NEW_YEAR + BEHIND
+            await shards.look()
+            assert kinds(journal, OLD)[-1] is Kind.SHARD_CLOSED
+            with pytest.raises(ShardClosedError, match="2026 is closed"):
+                await journal.append(OLD, host.entry())
+            with pytest.raises(ShardClosedError):
+                await journal.append_many(OLD, [host.entry()])
+            assert (await journal.append(OLD, late)).index == index  # a repetition is told its place still
+            assert host.key.exists()
+            await sign(journal, OLD)
+            await shards.look()
+            assert not host.key.exists()
+            assert shards.current(OLD) == NEW
+        async with host.running() as (journal, shards):
+            served = parse_note(journal.checkpoint(OLD))
+            assert parse_policy(policy_file(host.role.folder, OLD).read_bytes()).judge(served).checkpoint.size == 3
+            assert len(list(journal.read(OLD, 0, 3))) == 3
+            with pytest.raises(ShardClosedError):
+                await journal.append(OLD, host.entry())
+            await shards.look()
+            await journal.append(NEW, host.entry())
+
+    asyncio.run(run())
+
+
+def test_it_goes_on_where_a_crash_left_it_whatever_the_step(tmp_path: Path) -> None:
+    """A start after every single step; what the process had in memory is lost each time."""
+
+    async def run() -> None:
+        host = Host(tmp_path)
+        async with host.running() as (journal, _):
+            await journal.append(OLD, host.entry())
+        host.clock.at = NEW_YEAR + BEHIND
+        for _ in range(4):
+            async with host.running() as (_, shards):
+                await shards.look()
+        assert not host.key.exists()
+        async with host.running() as (journal, _):
+            assert kinds(journal, OLD) == [Kind.LOG_OPENED, Kind.WRITE, Kind.SHARD_CLOSED]
+            assert kinds(journal, NEW) == [Kind.LOG_OPENED]
+            assert b"\n3\n" in journal.checkpoint(OLD)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("call", ["open", "write", "sync", "sync_directory"])
+@pytest.mark.parametrize("when", [When.BEFORE, When.AFTER])
+def test_a_key_that_was_half_destroyed_is_destroyed_at_the_next_look(tmp_path: Path, call: str, when: When) -> None:
+    async def run() -> None:
+        host = Host(tmp_path)
+        async with host.running() as (journal, shards):
+            host.clock.at = NEW_YEAR + BEHIND
+            await shards.look()
+            await sign(journal, OLD)
+            note = journal.checkpoint(OLD)
+        with pytest.raises(OSError, match="Input/output"):
+            erase(FaultyDisk(nth(call, when)), host.key)
+        async with host.running() as (journal, shards):
+            await shards.look()
+            assert not host.key.exists()
+            assert journal.checkpoint(OLD) == note
+
+    asyncio.run(run())
+
+
+def test_witnesses_are_asked_again_until_they_answer_or_patience_ends(tmp_path: Path) -> None:
+    async def run() -> None:
+        host = Host(tmp_path)
+        host.ask_for_a_witness()
+        async with host.running() as (journal, shards):
+            host.clock.at = NEW_YEAR + BEHIND
+            await shards.look()
+            await sign(journal, OLD)
+            for _ in range(2):
+                await shards.look()
+            assert host.asked.count(OLD) == 2
+            assert host.key.exists()
+            host.clock.at += QUORUM_PATIENCE
+            await shards.look()
+            assert not host.key.exists()
+            # A cosignature that comes later still completes the last checkpoint.
+            checkpoint = journal.log(OLD).signed
+            assert checkpoint is not None
+            assert journal.log(OLD).served is None
+            line = WITNESS.cosign(checkpoint.checkpoint, 1_800_000_000)
+            await journal.add_cosignature(OLD, checkpoint.note.with_lines([line]).encode())
+        async with host.running() as (journal, _):
+            assert b"\n2\n" in journal.checkpoint(OLD)
+
+    asyncio.run(run())
+
+
+def test_the_next_year_asks_for_the_same_witnesses_until_people_agree_on_others(tmp_path: Path) -> None:
+    async def run() -> None:
+        host = Host(tmp_path)
+        host.ask_for_a_witness()
+        async with host.running() as (_, shards):
+            host.clock.at = NEW_YEAR
+            await shards.look()
+            policy = shards.policies[NEW]
+            assert (policy.quorum, [one.key.key for one in policy.witnesses]) == ("w", [WITNESS.key])
+            assert [key.key.name for key in policy.log_keys] == [NEW]
+
+    asyncio.run(run())
+
+
+def test_documents_of_the_old_year_open_with_the_share_of_the_new_one(tmp_path: Path) -> None:
+    async def run() -> None:
+        host = Host(tmp_path)
+        async with host.running() as (journal, _):
+            before = await journal.append(OLD, host.entry(Kind.KEY_CREATED))
+        host.clock.at = NEW_YEAR + BEHIND
+        async with host.running() as (journal, _):
+            after = await journal.append(NEW, host.entry(Kind.KEY_CREATED))
+        assert before.share is not None
+        assert before.share == after.share
+
+    asyncio.run(run())
