@@ -253,3 +253,52 @@ def test_a_file_with_changed_octets_opens_as_it_was_or_not_at_all(
     except KeyMissingError:
         return
     assert kek.unwrap(NONCE, wrapped, AAD) == SECRET  # white space, or a hexadecimal digit's case
+
+
+def test_a_new_generation_wraps_at_once_and_the_next_start_has_it(
+    folder: Path, unlock: Unlock, unlock_file: Path
+) -> None:
+    kek = open_kek(folder, unlock, unlock_file)
+    old = kek.wrap(NONCE, SECRET, AAD)
+    assert kek.renew() == kek.id == 2
+    assert kek.generations == (1, 2)
+    new, named = kek.wrap(NONCE, SECRET, AAD), kek.wrap(NONCE, SECRET, AAD, 1)
+    assert named == old
+    for one in (kek, open_kek(folder, unlock, unlock_file)):
+        assert one.unwrap(NONCE, old, AAD, 1) == one.unwrap(NONCE, new, AAD, 2) == SECRET
+
+
+def test_a_destroyed_generation_opens_nothing_any_more(folder: Path, unlock: Unlock, unlock_file: Path) -> None:
+    kek = open_kek(folder, unlock, unlock_file)
+    old = kek.wrap(NONCE, SECRET, AAD)
+    kek.renew()
+    kek.destroy(1)
+    for one in (kek, open_kek(folder, unlock, unlock_file)):
+        assert one.generations == (2,)
+        with pytest.raises(KeyMissingError, match="generation 1"):
+            one.unwrap(NONCE, old, AAD, 1)
+        with pytest.raises(SealBrokenError):
+            one.unwrap(NONCE, old, AAD)
+
+
+@pytest.mark.parametrize("generation", [0, 2, 3])
+def test_only_an_older_generation_is_destroyed(
+    folder: Path, unlock: Unlock, unlock_file: Path, generation: int
+) -> None:
+    kek = open_kek(folder, unlock, unlock_file)
+    kek.renew()
+    before = (folder / FILE).read_bytes()
+    with pytest.raises(KeyMissingError, match="only such are destroyed"):
+        kek.destroy(generation)
+    assert (folder / FILE).read_bytes() == before
+
+
+def test_a_generation_that_could_not_be_written_does_not_wrap(folder: Path, unlock: Unlock, unlock_file: Path) -> None:
+    kek = open_kek(folder, unlock, unlock_file)
+    content = unlock_file.read_bytes()
+    unlock_file.write_bytes(b"\xff" * 32)
+    with pytest.raises(KeyMissingError):
+        kek.renew()
+    assert kek.generations == (1,)
+    unlock_file.write_bytes(content)
+    assert open_kek(folder, unlock, unlock_file).generations == (1,)

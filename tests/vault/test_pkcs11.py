@@ -102,6 +102,25 @@ def test_a_new_generation_wraps_and_the_old_one_still_opens(hsm: HSM) -> None:
 
 
 @needs_softhsm
+def test_a_generation_is_made_and_destroyed_while_the_token_is_in_use(hsm: HSM, kek: Pkcs11Kek) -> None:
+    old = seal_sk1(kek, SUBJECT, 1, S_VAULT, NONCE)
+    assert kek.renew() == kek.id == 2
+    assert list(kek.generations) == [1, 2]
+    renewed = rewrap(kek, old, NONCE)
+    assert renewed is not None
+    assert kek_id(renewed) == 2
+    with pytest.raises(KeyMissingError, match="only such are destroyed"):
+        kek.destroy(2)
+    kek.destroy(1)
+    assert list(kek.generations) == [2]
+    assert open_sk1(kek, renewed, SUBJECT, 1) == S_VAULT
+    with pytest.raises(KeyMissingError, match="generation 1"):
+        open_sk1(kek, old, SUBJECT, 1)
+    kek.close()
+    assert list(Pkcs11Kek(hsm).generations) == [2]
+
+
+@needs_softhsm
 def test_a_record_of_a_generation_that_the_token_has_not_says_so(kek: Pkcs11Kek) -> None:
     with pytest.raises(KeyMissingError, match=r"generation 9 .* here are \[1\]"):
         kek.unwrap(NONCE, bytes(48), b"", 9)

@@ -19,9 +19,10 @@ from schleuse.vault.contracts import (
     KeyMissingError,
     OverBudgetError,
     SealBrokenError,
+    TooLargeError,
     VaultUnavailableError,
 )
-from schleuse.vault.ve1 import MAX_PLAINTEXT, TooLargeError, parse_header
+from schleuse.vault.ve1 import MAX_PLAINTEXT, parse_header
 
 ANNA, BERT = b"A123456780", b"B123456782"
 

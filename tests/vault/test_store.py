@@ -99,7 +99,7 @@ def test_nothing_is_filed_for_a_person_who_was_erased_meanwhile(store: VaultStor
 def test_an_opening_is_found_by_any_event_of_its_batch(store: VaultStore) -> None:
     first = SealedOpening(event(10), event(19), b"one")
     second = SealedOpening(event(20), event(20), b"two", ANNA.pseudonym, 3)
-    store.add_openings(KASSE, [first, second])
+    store.keep([Deposit(KASSE, openings=[first, second])])
     assert store.opening(KASSE, event(10)) == first
     assert store.opening(KASSE, event(15)) == first
     assert store.opening(KASSE, event(20)) == second
@@ -176,3 +176,55 @@ def test_what_was_erased_is_in_no_file_any_more(tmp_path: Path) -> None:
     for gone in (secret[:40], b"must not survive", ANNA.pseudonym, ANNA.nonce):
         assert gone not in content
     store.close()
+
+
+def sk1(generation: int, subject: bytes, version: int, filler: bytes = b"s") -> bytes:
+    """Shaped like a record SK1."""
+    return b"SK1\n\x01\0\0\0" + subject + version.to_bytes(4) + generation.to_bytes(4) + filler * 60
+
+
+def test_records_of_older_generations_are_found_in_order_and_in_portions(store: VaultStore) -> None:
+    with_people(store)
+    keys = [(ANNA.pseudonym, 1, 1), (ANNA.pseudonym, 2, 2), (BERT.pseudonym, 1, 1), (BERT.pseudonym, 2, 256)]
+    store.add_keys(KASSE, [(subject, version, sk1(by, subject, version)) for subject, version, by in keys], [])
+    found = store.keys_below(2, 10)
+    assert [(one.ik, one.subject, one.version) for one in found] == [
+        (KASSE, ANNA.pseudonym, 1),
+        (KASSE, BERT.pseudonym, 1),
+    ]
+    assert store.keys_below(2, 1) == found[:1]
+    assert store.keys_below(2, 10, (ANNA.pseudonym, 1)) == found[1:]
+    assert [store.count_below(generation) for generation in (1, 2, 3, 257)] == [0, 2, 3, 4]
+
+
+def test_a_record_is_replaced_only_while_it_is_the_old_one(store: VaultStore) -> None:
+    with_people(store)
+    people = (ANNA.pseudonym, BERT.pseudonym)
+    store.add_keys(KASSE, [(subject, 1, sk1(1, subject, 1)) for subject in people], [])
+    found = store.keys_below(2, 10)
+    store.erase(KASSE, BERT.pseudonym)
+    store.replace_keys([(one, sk1(2, one.subject, 1)) for one in found])
+    assert store.key(ANNA.pseudonym, 1) == sk1(2, ANNA.pseudonym, 1)
+    assert store.key(BERT.pseudonym, 1) is None, "what was erased does not come back"
+    store.replace_keys([(found[0], sk1(3, ANNA.pseudonym, 1))])
+    assert store.key(ANNA.pseudonym, 1) == sk1(2, ANNA.pseudonym, 1)
+    store.replace_keys([])
+
+
+def test_a_tenants_key_is_replaced_only_while_it_is_the_old_one(store: VaultStore) -> None:
+    store.tenant_key(KASSE, b"old")
+    store.replace_tenant_key(KASSE, b"other", b"new")
+    assert store.tenant_records() == {KASSE: b"old"}
+    store.replace_tenant_key(KASSE, b"old", b"new")
+    assert store.tenant_records() == {KASSE: b"new"}
+
+
+def test_anything_that_the_key_encryption_key_wraps_is_noticed(store: VaultStore) -> None:
+    assert not store.has_wrapped_records()
+    store.tenant_key(KASSE, b"wrapped")
+    assert store.has_wrapped_records()
+
+
+def test_a_subject_key_alone_is_noticed_too(store: VaultStore) -> None:
+    with_people(store).add_keys(KASSE, [(ANNA.pseudonym, 1, RECORD)], [])
+    assert store.has_wrapped_records()

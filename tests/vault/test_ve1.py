@@ -9,12 +9,11 @@ from uuid import uuid4
 import pytest
 
 from schleuse.errors import MalformedError
-from schleuse.vault.contracts import SealBrokenError
+from schleuse.vault.contracts import SealBrokenError, TooLargeError
 from schleuse.vault.ve1 import (
     MAX_PLAINTEXT,
     OVERHEAD,
     Header,
-    TooLargeError,
     open_container,
     parse_header,
     seal_container,

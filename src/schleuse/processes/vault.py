@@ -31,7 +31,7 @@ from schleuse.processes.observe import observed
 from schleuse.processes.supervisor import pause_after
 from schleuse.processes.vault_figures import TimedJournal, VaultFigures
 from schleuse.processes.vault_keys import KeyState, key_files, take_over
-from schleuse.vault.budgets import limits_of, platform_limits
+from schleuse.vault.budgets import limits_of, platform_limits, tenant_limits
 from schleuse.vault.core import Core
 from schleuse.vault.history import HistoryReader
 from schleuse.vault.kek import Kek, open_kek
@@ -79,6 +79,7 @@ async def run(config: Config, now: Now = utc_now) -> None:
             store=store,
             keyring=keyring,
             limits=lambda kind, ik: limits_of(config.vault.budgets, kind, ik),
+            tenant=lambda ik: tenant_limits(config.vault.budgets, ik),
             platform=platform_limits(config.vault.releases_per_hour),
             origin_of=lambda ik, year: origin_of(config.hostname, ik, year),
             now=now,
@@ -206,7 +207,7 @@ def open_keys(config: Config, store: VaultStore) -> Kek:
         return Pkcs11Kek(config.vault.hsm)
     section = config.vault
     # A store that has worked is worth nothing without its key; a new key would only hide that.
-    return open_kek(section.folder, section.unlock, section.unlock_file, must_exist=bool(store.counters()))
+    return open_kek(section.folder, section.unlock, section.unlock_file, must_exist=store.has_wrapped_records())
 
 
 def roles(config: Config) -> dict[int, str]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from schleuse.errors import CorruptError, Error, MalformedError, RefusedError, UnavailableError
+from schleuse.errors import ConflictError, CorruptError, Error, MalformedError, RefusedError, UnavailableError
 from schleuse.identifiers import IK
 
 
@@ -69,6 +69,18 @@ class BadRequestError(MalformedError):
     """Not a request of the vault's protocol; the caller's program can change it."""
 
     code = "vault.bad-request"
+
+
+class TooLargeError(MalformedError):
+    """The content does not fit into one container; whoever files it splits it."""
+
+    code = "vault.too-large"
+
+
+class RotationRefusedError(ConflictError):
+    """The key encryption key is not in the state that the order presumes; the operator looks again and decides."""
+
+    code = "vault.rotation-refused"
 
 
 class SealBrokenError(CorruptError):

@@ -11,13 +11,13 @@ from hashlib import sha256
 
 from schleuse.identifiers import IK
 from schleuse.journal.entry import Kind, Purpose, Result
-from schleuse.vault.contracts import BadRequestError, Document, ErasedError, KeyMissingError
+from schleuse.vault.contracts import BadRequestError, Document, ErasedError, KeyMissingError, TooLargeError
 from schleuse.vault.core import Actor, Core
 from schleuse.vault.details import Details, describe, seal_for_person
 from schleuse.vault.leaves import leaf, to_us
-from schleuse.vault.sk1 import derive, seal_sk1
-from schleuse.vault.store import SealedOpening, Subject
-from schleuse.vault.ve1 import MAX_PLAINTEXT, TooLargeError, seal_container
+from schleuse.vault.sk1 import derive, seal_all
+from schleuse.vault.store import Deposit, SealedOpening, Subject
+from schleuse.vault.ve1 import MAX_PLAINTEXT, seal_container
 
 MAX_VERSION = 2**32 - 1
 SHARE = 32  #: bytes of S_journal
@@ -118,7 +118,7 @@ class Filing:
             ]
         shares = iter(await self._core.write(ik, lambda: entries))
         containers = [b""] * len(documents)
-        keys: list[tuple[bytes, int, bytes]] = []
+        halves: list[tuple[bytes, int, bytes]] = []
         openings: list[SealedOpening] = []
         for part, details in zip(parts, described, strict=True):
             s_vault = secrets.token_bytes(32)
@@ -133,10 +133,12 @@ class Filing:
                     object_version=now_us,
                     plaintext=documents[place].plaintext,
                 )
-            record = seal_sk1(self._core.keyring.kek, part.subject, part.version, s_vault, secrets.token_bytes(12))
-            keys.append((part.subject, part.version, record))
+            halves.append((part.subject, part.version, s_vault))
             openings.append(seal_for_person(sk, details, part.subject, part.version))
-        if not await asyncio.to_thread(self._core.store.add_keys, ik, keys, openings):
+
+        # In a thread: a token wraps slower than a disk writes, and the loop must not wait for it.
+        keys = await asyncio.to_thread(seal_all, self._core.keyring.kek, halves)
+        if not await self._core.writer.keep(Deposit(ik, keys, openings)):
             raise ErasedError("a person was erased while this was being filed")
         return containers
 

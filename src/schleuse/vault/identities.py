@@ -20,8 +20,8 @@ from schleuse.vault.core import Actor, Core, Wanted
 from schleuse.vault.filing import checked_share
 from schleuse.vault.leaves import leaf, to_us
 from schleuse.vault.private_keys import PrivateKey, checked_key, issuer_and_serial, key_signer, unwrap_with
-from schleuse.vault.sk1 import derive, seal_sk1
-from schleuse.vault.store import Identity, Subject
+from schleuse.vault.sk1 import derive, seal_all
+from schleuse.vault.store import Deposit, Identity, Subject
 from schleuse.vault.ve1 import parse_header, seal_container
 
 #: Private key operations between two looks at the sockets.
@@ -154,9 +154,9 @@ class Identities:
                 serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
             ),
         )
-        record = seal_sk1(core.keyring.kek, subject, version, s_vault, secrets.token_bytes(12))
         identity = Identity(ik, kind, fingerprint, certificate, container)
-        await asyncio.to_thread(core.store.add_keys, ik, [(subject, version, record)], [], identity)
+        keys = await asyncio.to_thread(seal_all, core.keyring.kek, [(subject, version, s_vault)])
+        await core.writer.keep(Deposit(ik, keys, identity=identity))
 
     async def _known(self, ik: IK) -> dict[bytes, _Recipient]:
         """By IssuerAndSerialNumber."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -46,12 +46,25 @@ class Kek(Protocol):
         """How often it unwrapped since the start: the third number of § 14.5 where no HSM counts."""
         ...
 
-    def wrap(self, nonce: bytes, plaintext: bytes, aad: bytes) -> bytes:
-        """AES-256-GCM under the newest generation, tag at the end. nonce: 12 bytes. Raises KeyMissingError."""
+    @property
+    def generations(self) -> tuple[int, ...]:
+        """All that are here, oldest first."""
+        ...
+
+    def wrap(self, nonce: bytes, plaintext: bytes, aad: bytes, generation: int | None = None) -> bytes:
+        """AES-256-GCM, tag at the end. nonce: 12 bytes. generation: None for the newest. Raises KeyMissingError."""
         ...
 
     def unwrap(self, nonce: bytes, ciphertext: bytes, aad: bytes, generation: int | None = None) -> bytes:
         """The plaintext. generation: None tries all, newest first. Raises SealBrokenError, KeyMissingError."""
+        ...
+
+    def renew(self) -> int:
+        """Make the next generation, durably; from now on it wraps. Its number. Blocks. Raises KeyMissingError."""
+        ...
+
+    def destroy(self, generation: int) -> None:
+        """For good, what it wraps included; never the newest. Blocks. Raises KeyMissingError."""
         ...
 
 
@@ -74,9 +87,14 @@ class SoftwareKek:
         """See `Kek`."""
         return self._unwraps
 
-    def wrap(self, nonce: bytes, plaintext: bytes, aad: bytes) -> bytes:
+    @property
+    def generations(self) -> tuple[int, ...]:
         """See `Kek`."""
-        return self._ciphers[self._id].encrypt(nonce, plaintext, aad)
+        return tuple(sorted(self._ciphers))
+
+    def wrap(self, nonce: bytes, plaintext: bytes, aad: bytes, generation: int | None = None) -> bytes:
+        """See `Kek`."""
+        return self._chosen(self._id if generation is None else generation)[0].encrypt(nonce, plaintext, aad)
 
     def unwrap(self, nonce: bytes, ciphertext: bytes, aad: bytes, generation: int | None = None) -> bytes:
         """See `Kek`."""
@@ -88,12 +106,71 @@ class SoftwareKek:
                 continue
         raise SealBrokenError("a wrapped key does not open under this key encryption key")
 
+    def renew(self) -> int:
+        """See `Kek`; here in memory only."""
+        self._add(self._id + 1, os.urandom(KEY))
+        return self._id
+
+    def destroy(self, generation: int) -> None:
+        """See `Kek`; here in memory only."""
+        check_old(generation, self._ciphers)
+        self._ciphers = {one: cipher for one, cipher in self._ciphers.items() if one != generation}
+
+    def _add(self, id: int, key: bytes | bytearray) -> None:
+        # Other threads use these meanwhile: the new key is there before its number is.
+        self._ciphers = {id: AESGCM(key), **self._ciphers}
+        self._id = id
+
     def _chosen(self, generation: int | None) -> list[AESGCM]:
+        ciphers = self._ciphers
         if generation is None:
-            return list(self._ciphers.values())
-        if generation not in self._ciphers:
-            raise no_generation(generation, self._ciphers)
-        return [self._ciphers[generation]]
+            return list(ciphers.values())
+        if generation not in ciphers:
+            raise no_generation(generation, ciphers)
+        return [ciphers[generation]]
+
+
+class SealedKek(SoftwareKek):
+    """The generations of `kek.sealed`; what changes, changes there first."""
+
+    def __init__(self, path: Path, unlock: Unlock, unlock_file: Path) -> None:
+        self._path, self._unlock, self._unlock_file = path, unlock, unlock_file
+        keys = _opened(path, unlock, unlock_file)
+        newest = max(keys)
+        try:
+            super().__init__(newest, keys[newest], {id: key for id, key in keys.items() if id != newest})
+        finally:
+            _wipe_all(keys)
+
+    def renew(self) -> int:
+        """See `Kek`."""
+        newest = add_generation(self._path.parent, self._unlock, self._unlock_file)
+        keys = _opened(self._path, self._unlock, self._unlock_file)  # what cannot be opened again must not wrap
+        try:
+            self._add(newest, keys[newest])
+        finally:
+            _wipe_all(keys)
+        return newest
+
+    def destroy(self, generation: int) -> None:
+        """See `Kek`."""
+        keys = _opened(self._path, self._unlock, self._unlock_file)
+        try:
+            check_old(generation, keys)
+            left = {id: key for id, key in keys.items() if id != generation}
+            _write(self._path, left, self._unlock, self._unlock_file)
+        finally:
+            _wipe_all(keys)
+        super().destroy(generation)
+
+
+def check_old(generation: int, known: Collection[int]) -> None:
+    """Whether it may be destroyed: it is here, and another one wraps. Raises KeyMissingError."""
+    if generation not in known or generation == max(known):
+        raise KeyMissingError(
+            f"generation {generation} of the key encryption key is not an older one of {sorted(known)}; only such are"
+            " destroyed"
+        )
 
 
 def no_generation(wanted: int, known: Mapping[int, object]) -> KeyMissingError:
@@ -104,7 +181,7 @@ def no_generation(wanted: int, known: Mapping[int, object]) -> KeyMissingError:
     )
 
 
-def open_kek(folder: Path, unlock: Unlock, unlock_file: Path, *, must_exist: bool = False) -> SoftwareKek:
+def open_kek(folder: Path, unlock: Unlock, unlock_file: Path, *, must_exist: bool = False) -> SealedKek:
     """All generations of `folder`. Without `kek.sealed` the first is made, unless must_exist: all would be lost.
 
     Raises KeyMissingError.
@@ -114,36 +191,34 @@ def open_kek(folder: Path, unlock: Unlock, unlock_file: Path, *, must_exist: boo
         if must_exist:
             raise KeyMissingError(f"{path} is not there, but keys that it wraps are; the vault's operator restores it")
         return _made(path, unlock, unlock_file)
-    keys = _opened(path, unlock, unlock_file)
-    return _software(keys)
+    return SealedKek(path, unlock, unlock_file)
 
 
 def add_generation(folder: Path, unlock: Unlock, unlock_file: Path) -> int:
-    """A new generation in `kek.sealed`, used from the next start on (§ 17: yearly). Raises KeyMissingError."""
+    """A new generation in `kek.sealed` (§ 17: yearly). Raises KeyMissingError, and nothing changed."""
     path = folder / FILE
     keys = _opened(path, unlock, unlock_file)
-    newest = max(keys) + 1
-    _write(path, {**keys, newest: os.urandom(KEY)}, unlock, unlock_file)
+    try:
+        newest = max(keys) + 1
+        _write(path, {**keys, newest: os.urandom(KEY)}, unlock, unlock_file)
+    finally:
+        _wipe_all(keys)
     return newest
 
 
-def _made(path: Path, unlock: Unlock, unlock_file: Path) -> SoftwareKek:
+def _made(path: Path, unlock: Unlock, unlock_file: Path) -> SealedKek:
     _folder(path.parent)
     if unlock == "key" and not _is_there(unlock_file):
         _folder(unlock_file.parent)
         _replace(unlock_file, os.urandom(KEY))
     _write(path, {1: os.urandom(KEY)}, unlock, unlock_file)
     # What was written is read back: a vault must not wrap its first key under something that cannot be opened again.
-    return _software(_opened(path, unlock, unlock_file))
+    return SealedKek(path, unlock, unlock_file)
 
 
-def _software(keys: Mapping[int, bytearray]) -> SoftwareKek:
-    newest = max(keys)
-    try:
-        return SoftwareKek(newest, keys[newest], {id: key for id, key in keys.items() if id != newest})
-    finally:
-        for key in keys.values():
-            wipe(key)
+def _wipe_all(keys: Mapping[int, bytearray]) -> None:
+    for key in keys.values():
+        wipe(key)
 
 
 def _write(path: Path, keys: Mapping[int, bytes | bytearray], unlock: Unlock, unlock_file: Path) -> None:

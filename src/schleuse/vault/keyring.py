@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
 from schleuse.identifiers import IK
-from schleuse.vault.contracts import ErasedError, KeyMissingError
+from schleuse.vault.contracts import ErasedError, KeyMissingError, SealBrokenError
 from schleuse.vault.kek import Kek
 from schleuse.vault.private_keys import PrivateKey, checked_key
 from schleuse.vault.sk1 import derive, open_sk1
@@ -96,12 +96,32 @@ class Keyring:
         """Raises UnavailableError, SealBrokenError."""
         keys = self._tenants.get(ik)
         if keys is None:
-            aad = b"schleuse tenant key " + ik.value.encode()
-            nonce = os.urandom(_NONCE)
+            aad, nonce = _tenant_aad(ik), os.urandom(_NONCE)
             record = self._store.tenant_key(ik, nonce + self.kek.wrap(nonce, os.urandom(32), aad))
             root = self.kek.unwrap(record[:_NONCE], record[_NONCE:], aad)
             keys = self._tenants[ik] = TenantKeys(*(_part(root, use) for use in (b"lookup", b"pseudonym", b"opening")))
         return keys
+
+    def renew_tenants(self) -> None:
+        """Wrap every insurer's key under the newest generation that is not yet (§ 17). Raises as `tenant`."""
+        for ik, record in self._store.tenant_records().items():
+            aad, newest = _tenant_aad(ik), self.kek.id
+            if not self._wraps(newest, record, aad):
+                nonce = os.urandom(_NONCE)
+                root = self.kek.unwrap(record[:_NONCE], record[_NONCE:], aad)
+                self._store.replace_tenant_key(ik, record, nonce + self.kek.wrap(nonce, root, aad, newest))
+
+    def tenants_are_renewed(self) -> bool:
+        """Whether the newest generation wraps every insurer's key."""
+        records = self._store.tenant_records()
+        return all(self._wraps(self.kek.id, record, _tenant_aad(ik)) for ik, record in records.items())
+
+    def _wraps(self, generation: int, record: bytes, aad: bytes) -> bool:
+        try:
+            self.kek.unwrap(record[:_NONCE], record[_NONCE:], aad, generation)
+        except SealBrokenError:
+            return False
+        return True
 
     def _remembered(self, subject: bytes, version: int, share: bytes) -> _Remembered:
         now = self._monotonic()
@@ -120,6 +140,10 @@ class Keyring:
         if len(self._subjects) > REMEMBER_SUBJECTS:
             self._subjects.popitem(last=False)
         return known
+
+
+def _tenant_aad(ik: IK) -> bytes:
+    return b"schleuse tenant key " + ik.value.encode()
 
 
 def _part(root: bytes, use: bytes) -> bytes:

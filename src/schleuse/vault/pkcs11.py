@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from schleuse.config import HSM
 from schleuse.vault.contracts import KeyMissingError, SealBrokenError
-from schleuse.vault.kek import KEY, NONCE, no_generation
+from schleuse.vault.kek import KEY, NONCE, check_old, no_generation
 
 if TYPE_CHECKING:
     import pkcs11
@@ -38,10 +38,10 @@ class Pkcs11Kek:
         self._hsm = hsm
         self._session: pkcs11.Session | None = None
         self._keys: dict[int, AESKey] = {}
+        self._known: frozenset[int] = frozenset()  # as last seen, whatever the session does
         self._refused = ""
         self._unwraps = 0
         _wait(_worker().submit(self._open))
-        # A generation made later is used from the next start on: SK1 asks for the id first and wraps then.
         self._id = max(self._keys)
 
     @property
@@ -54,9 +54,15 @@ class Pkcs11Kek:
         """Every C_Decrypt, checks after a failure included: what the token's own counter has (§ 14.5)."""
         return self._unwraps
 
-    def wrap(self, nonce: bytes, plaintext: bytes, aad: bytes) -> bytes:
+    @property
+    def generations(self) -> tuple[int, ...]:
         """See `Kek`."""
-        return _wait(_worker().submit(self._with_session, lambda: self._encrypt(self._id, nonce, plaintext, aad)))
+        return tuple(sorted(self._known))
+
+    def wrap(self, nonce: bytes, plaintext: bytes, aad: bytes, generation: int | None = None) -> bytes:
+        """See `Kek`."""
+        chosen = self._id if generation is None else generation
+        return _wait(_worker().submit(self._with_session, lambda: self._encrypt(chosen, nonce, plaintext, aad)))
 
     def unwrap(self, nonce: bytes, ciphertext: bytes, aad: bytes, generation: int | None = None) -> bytes:
         """See `Kek`."""
@@ -66,11 +72,36 @@ class Pkcs11Kek:
         """The same, for a caller that must not block: `await asyncio.wrap_future(…)`."""
         return _worker().submit(self._with_session, lambda: self._unwrap(nonce, ciphertext, aad, generation))
 
+    def renew(self) -> int:
+        """See `Kek`."""
+        return _wait(_worker().submit(self._renew))
+
+    def destroy(self, generation: int) -> None:
+        """See `Kek`."""
+        _wait(_worker().submit(self._destroy, generation))
+
     def close(self) -> None:
         """Log out. The next use opens a session again."""
         _wait(_worker().submit(self._close))
 
     # Everything from here on runs in the one thread.
+
+    def _renew(self) -> int:
+        newest = self._id + 1
+        self._close()  # the process is logged in once, and this session may only read
+        _create(self._hsm, newest)
+        self._close()
+        self._open()
+        self._check(newest)
+        self._id = newest
+        return newest
+
+    def _destroy(self, generation: int) -> None:
+        check_old(generation, self._known)
+        self._close()
+        _remove(self._hsm, generation)
+        self._close()
+        self._open()
 
     def _with_session(self, act: Callable[[], T]) -> T:
         """Act; once more in a new session if the old one is lost."""
@@ -134,6 +165,7 @@ class Pkcs11Kek:
             with _translated(self._hsm, self._refuse):
                 self._session = _open_session(self._hsm, rw=False)
                 self._keys = _generations(self._session, self._hsm)
+                self._known = frozenset(self._keys)
         except KeyMissingError:
             self._close()  # or the next try is told that we are logged in already
             raise
@@ -186,6 +218,16 @@ def _create(hsm: HSM, generation: int) -> bool:
                 },
             )
             return True
+        finally:
+            session.close()
+
+
+def _remove(hsm: HSM, generation: int) -> None:
+    with _translated(hsm):
+        session = _open_session(hsm, rw=True)
+        try:
+            for key in _find(session, hsm, generation):
+                key.destroy()
         finally:
             session.close()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import struct
+from collections.abc import Sequence
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -29,8 +31,17 @@ def seal_sk1(kek: Kek, subject: bytes, version: int, s_vault: bytes, nonce: byte
     """The record, 92 bytes, wrapped by the newest generation. nonce: 12 fresh random bytes. Raises KeyMissingError."""
     if (len(s_vault), len(subject), len(nonce)) != (KEY, 16, 12):
         raise ValueError("the vault's half of a subject key has 32 bytes, its subject 16, a nonce 12")
-    header = _HEADER.pack(_MAGIC, 1, subject, version, kek.id)
-    return header + nonce + kek.wrap(nonce, s_vault, header)
+    generation = kek.id  # a new one may come between the two uses
+    header = _HEADER.pack(_MAGIC, 1, subject, version, generation)
+    return header + nonce + kek.wrap(nonce, s_vault, header, generation)
+
+
+def seal_all(kek: Kek, halves: Sequence[tuple[bytes, int, bytes]]) -> list[tuple[bytes, int, bytes]]:
+    """(subject, version, record) for each (subject, version, S_vault), with fresh nonces."""
+    return [
+        (subject, version, seal_sk1(kek, subject, version, s_vault, os.urandom(12)))
+        for subject, version, s_vault in halves
+    ]
 
 
 def open_sk1(kek: Kek, record: bytes, subject: bytes, version: int) -> bytes:

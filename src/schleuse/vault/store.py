@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,12 @@ from schleuse.vault.tables import ACTOR, COUNTER, IDENTITY, OPENING, SUBJECT, SU
 
 MIGRATIONS = "schleuse.vault.migrations"
 _MANY: sa.BindParameter[bytes] = sa.bindparam("many", expanding=True)
+#: Another batch may have filed a later version already.
+_RAISED = (
+    sa.update(SUBJECT)
+    .where(SUBJECT.c.pseudonym == sa.bindparam("s"), SUBJECT.c.last_version < sa.bindparam("v"))
+    .values(last_version=sa.bindparam("v"))
+)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -48,6 +54,29 @@ class SealedOpening:
     sealed: bytes
     subject: bytes | None = None
     version: int | None = None
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class KeyRecord:
+    """A row of SUBJECT_KEY with its insurer. record: SK1."""
+
+    ik: IK
+    subject: bytes
+    version: int
+    record: bytes
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Deposit:
+    """What is kept together or not at all.
+
+    keys: new versions of subject keys, (subject, version, SK1). openings: what makes entries readable.
+    """
+
+    ik: IK
+    keys: Sequence[tuple[bytes, int, bytes]] = ()
+    openings: Sequence[SealedOpening] = ()
+    identity: Identity | None = None
 
 
 class VaultStore:
@@ -97,51 +126,23 @@ class VaultStore:
             rows = connection.execute(query, {"many": list(pseudonyms)}).all()
         return {bytes(row.pseudonym): _subject(row) for row in rows}
 
-    def add_keys(
-        self,
-        ik: IK,
-        keys: Sequence[tuple[bytes, int, bytes]],
-        openings: Sequence[SealedOpening],
-        identity: Identity | None = None,
-    ) -> bool:
-        """New versions of subject keys, (subject, version, SK1), with what was sealed under them.
-
-        False, and nothing is kept, if one of the subjects was erased meanwhile.
-        """
-        newest = [{"s": subject, "v": version} for subject, version, _ in keys]
-        raised = sa.update(SUBJECT).where(
-            SUBJECT.c.pseudonym == sa.bindparam("s"), SUBJECT.c.last_version < sa.bindparam("v")
-        )
-        here = sa.select(sa.func.count()).where(SUBJECT.c.ik == ik.value, SUBJECT.c.pseudonym.in_(_MANY))
+    def keep(self, deposits: Sequence[Deposit]) -> list[bool]:
+        """All of them in one transaction. False: one of its subjects was erased meanwhile, and nothing of it is kept."""
         with transaction(self._engine) as connection:
-            subjects = {subject for subject, _, _ in keys}
-            # Another batch may have filed a later version already. On PostgreSQL the lock keeps an erasure away.
-            connection.execute(raised.values(last_version=sa.bindparam("v")), newest)
-            if connection.execute(here, {"many": list(subjects)}).scalar_one() < len(subjects):
-                connection.rollback()
-                return False
-            connection.execute(
-                sa.insert(SUBJECT_KEY),
-                [{"subject": subject, "version": version, "record": record} for subject, version, record in keys],
-            )
-            _add_openings(connection, ik, openings)
-            if identity is not None:
-                connection.execute(
-                    sa.insert(IDENTITY),
-                    {
-                        "ik": ik.value,
-                        "kind": identity.kind,
-                        "fingerprint": identity.fingerprint,
-                        "certificate": identity.certificate,
-                        "container": identity.container,
-                    },
-                )
-        return True
-
-    def add_openings(self, ik: IK, openings: Sequence[SealedOpening]) -> None:
-        """Openings that name no insured person."""
-        with transaction(self._engine) as connection:
-            _add_openings(connection, ik, openings)
+            present = _present(connection, {subject for one in deposits for subject, _, _ in one.keys})
+            kept = [all((one.ik.value, subject) in present for subject, _, _ in one.keys) for one in deposits]
+            here = [one for one, is_kept in zip(deposits, kept, strict=True) if is_kept]
+            keys = [
+                {"subject": subject, "version": version, "record": record}
+                for one in here
+                for subject, version, record in one.keys
+            ]
+            if keys:
+                connection.execute(_RAISED, [{"s": one["subject"], "v": one["version"]} for one in keys])
+                connection.execute(sa.insert(SUBJECT_KEY), keys)
+            _insert(connection, OPENING, [_opening(one.ik, row) for one in here for row in one.openings])
+            _insert(connection, IDENTITY, [_identity(one.identity) for one in here if one.identity is not None])
+        return kept
 
     def opening(self, ik: IK, event: bytes) -> SealedOpening | None:
         """The row whose batch has this event. The caller looks whether the event is really in it."""
@@ -231,6 +232,65 @@ class VaultStore:
                 connection.execute(sa.delete(COUNTER).where(COUNTER.c.origin == origin))
                 connection.execute(sa.insert(COUNTER), {"origin": origin, "counter": counter, "top": top})
 
+    # For generations of the key encryption key (§ 17)
+
+    def has_wrapped_records(self) -> bool:
+        """Whether anything here is lost with the key encryption key."""
+        with transaction(self._reading) as connection:
+            return any(
+                connection.execute(sa.select(sa.literal(1)).select_from(table).limit(1)).first() is not None
+                for table in (SUBJECT_KEY, TENANT_KEY, COUNTER)
+            )
+
+    def keys_below(self, generation: int, limit: int, after: tuple[bytes, int] = (b"", 0)) -> list[KeyRecord]:
+        """Subject keys that an older generation wraps, in order of (subject, version), after that one."""
+        columns = SUBJECT_KEY.c
+        query = (
+            sa.select(SUBJECT.c.ik, columns.subject, columns.version, columns.record)
+            .select_from(SUBJECT_KEY.join(SUBJECT, columns.subject == SUBJECT.c.pseudonym))
+            .where(_generation() < generation.to_bytes(4), sa.tuple_(columns.subject, columns.version) > after)
+            .order_by(columns.subject, columns.version)
+            .limit(limit)
+        )
+        with transaction(self._reading) as connection:
+            rows = connection.execute(query).all()
+        return [KeyRecord(IK(row.ik), bytes(row.subject), row.version, bytes(row.record)) for row in rows]
+
+    def count_below(self, generation: int) -> int:
+        """How many subject keys older generations wrap."""
+        query = sa.select(sa.func.count()).select_from(SUBJECT_KEY).where(_generation() < generation.to_bytes(4))
+        with transaction(self._reading) as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def replace_keys(self, keys: Sequence[tuple[KeyRecord, bytes]]) -> None:
+        """(old, new record): what was erased or replaced meanwhile stays as it is."""
+        columns = SUBJECT_KEY.c
+        update = sa.update(SUBJECT_KEY).where(
+            columns.subject == sa.bindparam("s"),
+            columns.version == sa.bindparam("v"),
+            columns.record == sa.bindparam("old"),
+        )
+        rows = [{"s": one.subject, "v": one.version, "old": one.record, "new": new} for one, new in keys]
+        if rows:
+            with transaction(self._engine) as connection:
+                connection.execute(update.values(record=sa.bindparam("new")), rows)
+
+    def tenant_records(self) -> dict[IK, bytes]:
+        """The wrapped key of each insurer that has one."""
+        with transaction(self._reading) as connection:
+            return {IK(row.ik): bytes(row.record) for row in connection.execute(sa.select(TENANT_KEY)).all()}
+
+    def replace_tenant_key(self, ik: IK, old: bytes, new: bytes) -> None:
+        """If it still is the old one."""
+        update = sa.update(TENANT_KEY).where(TENANT_KEY.c.ik == ik.value, TENANT_KEY.c.record == old)
+        with transaction(self._engine) as connection:
+            connection.execute(update.values(record=new))
+
+
+def _generation() -> sa.ColumnElement[bytes]:
+    """The generation in a record SK1 (octets 28 to 31, big-endian), which `sk1.kek_id` reads, too."""
+    return sa.func.substr(SUBJECT_KEY.c.record, 29, 4, type_=sa.LargeBinary)
+
 
 def open_vault_store(url: str) -> VaultStore:
     """Raises UnavailableError, CorruptError."""
@@ -241,22 +301,40 @@ def _subject(row: sa.Row[tuple[object, ...]]) -> Subject:
     return Subject(bytes(row.pseudonym), bytes(row.nonce), row.last_version)
 
 
-def _add_openings(connection: sa.Connection, ik: IK, openings: Sequence[SealedOpening]) -> None:
-    if openings:
-        connection.execute(
-            sa.insert(OPENING),
-            [
-                {
-                    "first": one.first,
-                    "last": one.last,
-                    "ik": ik.value,
-                    "subject": one.subject,
-                    "version": one.version,
-                    "sealed": one.sealed,
-                }
-                for one in openings
-            ],
-        )
+def _present(connection: sa.Connection, pseudonyms: Collection[bytes]) -> set[tuple[str, bytes]]:
+    """Those that exist, with their IK. On PostgreSQL the lock keeps an erasure away until the keys are in."""
+    if not pseudonyms:
+        return set()
+    columns = SUBJECT.c
+    query = sa.select(columns.ik, columns.pseudonym).where(columns.pseudonym.in_(_MANY))
+    query = query.order_by(columns.pseudonym).with_for_update()
+    return {(row.ik, bytes(row.pseudonym)) for row in connection.execute(query, {"many": list(pseudonyms)})}
+
+
+def _insert(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, object]]) -> None:
+    if rows:
+        connection.execute(sa.insert(table), rows)
+
+
+def _opening(ik: IK, one: SealedOpening) -> dict[str, object]:
+    return {
+        "first": one.first,
+        "last": one.last,
+        "ik": ik.value,
+        "subject": one.subject,
+        "version": one.version,
+        "sealed": one.sealed,
+    }
+
+
+def _identity(one: Identity) -> dict[str, object]:
+    return {
+        "ik": one.ik.value,
+        "kind": one.kind,
+        "fingerprint": one.fingerprint,
+        "certificate": one.certificate,
+        "container": one.container,
+    }
 
 
 def _insert_new(connection: sa.Connection, table: sa.Table) -> sa.Insert:

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from schleuse.errors import MalformedError
-from schleuse.vault.contracts import SealBrokenError
+from schleuse.vault.contracts import SealBrokenError, TooLargeError
 from schleuse.vault.kek import Random
 from schleuse.vault.memory import wipe
 
@@ -19,12 +18,6 @@ OVERHEAD = 124 + 16
 _HEADER = struct.Struct(">4sB3x16sQ16sI")
 _BOUND = _HEADER.size  #: 52 bytes that the wrapped key is bound to
 _MAGIC = b"VE1\n"
-
-
-class TooLargeError(MalformedError):
-    """The content does not fit into one container; whoever files it splits it."""
-
-    code = "vault.too-large"
 
 
 @dataclass(frozen=True, slots=True)

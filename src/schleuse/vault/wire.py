@@ -24,13 +24,14 @@ from schleuse.vault.contracts import (
     KeyMissingError,
     NotAllowedError,
     OverBudgetError,
+    RotationRefusedError,
     SealBrokenError,
+    TooLargeError,
     UnsupportedWrapError,
     UnwrapFailedError,
     VaultUnavailableError,
 )
 from schleuse.vault.ledger import UnsettledError
-from schleuse.vault.ve1 import TooLargeError
 
 REQUEST = struct.Struct(">IHQ")
 REPLY = struct.Struct(">QBI")
@@ -59,6 +60,9 @@ class Ask(IntEnum):
     OPENING = 11
     STATUS = 12
     IMPORT = 13
+    ROTATE = 14
+    RETIRE = 15
+    GENERATIONS = 16
 
 
 class _Body(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -170,8 +174,15 @@ class Opening(_Body):
     event: bytes
 
 
+class Generation(_Body):
+    """ROTATE, RETIRE -> JSON object. tokens: of an operator, by the IK of each insurer."""
+
+    generation: int
+    tokens: dict[str, str]
+
+
 class Nothing(_Body):
-    """STATUS -> JSON object, IMPORT -> list[dict[str, str]]"""
+    """STATUS, GENERATIONS -> JSON object, IMPORT -> list[dict[str, str]]"""
 
 
 #: Whoever adds an error that the vault may raise adds it here; without, it travels as its base.
@@ -190,6 +201,7 @@ ERRORS: Mapping[str, type[Error]] = {
         SealBrokenError,
         CounterAheadError,
         TooLargeError,
+        RotationRefusedError,
         UnsettledError,
         DatabaseUnavailableError,
         DatabaseTooNewError,
