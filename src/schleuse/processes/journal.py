@@ -121,7 +121,7 @@ async def run(role: JournalRole) -> None:
         await stack.enter_async_context(serving(web))
         await stack.enter_async_context(listen(role.socket, journal, peers, shares=shares))
         journal.publisher.signed.append(shards.show)
-        care = Care(journal, role.folder, role.home / "run" / "retention.frozen", role.retention_years, role.now)
+        care = Care(journal, role.home / "run" / "retention.frozen", role.retention_years, role.now)
         for work in (_tick(journal, role.publish_seconds), shards.watch(), care.watch(), care.prune_daily()):
             stack.callback(asyncio.create_task(work).cancel)
         if role.metrics is not None:

@@ -23,7 +23,6 @@ WATCH_SECONDS = 60.0
 QUORUM_LATE = timedelta(minutes=15)
 FEW_SPARES = 1
 PRUNE_EVERY = timedelta(days=1)
-YEAR = timedelta(days=365.25)
 
 
 def readiness(journal: Journal) -> bool | str:
@@ -66,9 +65,8 @@ class Figures(Collector):
 class Care:
     """frozen: a file that stops all deletion while it exists (SW-12)."""
 
-    def __init__(self, journal: Journal, folder: Path, frozen: Path, years: int, now: Now) -> None:
+    def __init__(self, journal: Journal, frozen: Path, years: int, now: Now) -> None:
         self._journal = journal
-        self._folder = folder
         self._frozen = frozen
         self._years = years
         self._now = now
@@ -109,9 +107,9 @@ class Care:
         if self._frozen.exists():
             log.warning("journal.prune-frozen", file=self._frozen.name)
             return {}
-        before = self._now() - self._years * YEAR
+        before = years_before(self._now(), self._years)
         pruned: dict[str, int] = {}
-        for one in self._journal.logs():
+        for one in list(self._journal.logs()):  # a new year's log may be opened meanwhile
             if int(one.origin.rpartition("/")[2]) > before.year or self._journal.findings:
                 continue
             index = await asyncio.to_thread(self._first_younger, one.origin, before)
@@ -128,9 +126,17 @@ class Care:
         while low < high:
             middle = (low + high) // 2
             entry = parse_entry(next(iter(self._journal.read(origin, middle, middle + 1))))
-            # Two minutes on the safe side: an entry's time may be so far off the order.
+            # An entry's time may be two minutes off (§ 4): what came before this one came before that, too.
             if entry.at.astimezone(UTC) + timedelta(minutes=2) < before:
                 low = middle + 1
             else:
                 high = middle
         return low
+
+
+def years_before(now: datetime, years: int) -> datetime:
+    """The same day and time so many calendar years ago; of 29 February the day before, which deletes less."""
+    try:
+        return now.replace(year=now.year - years)
+    except ValueError:
+        return now.replace(year=now.year - years, day=28)
