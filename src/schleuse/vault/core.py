@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Protocol
 
 import structlog
@@ -23,7 +23,7 @@ from schleuse.identifiers import IK
 from schleuse.journal.contracts import Level
 from schleuse.journal.entry import NOBODY, Kind, Purpose, Result
 from schleuse.journal.opening import Json
-from schleuse.vault.budgets import Budgets, Limits
+from schleuse.vault.budgets import MEMORY, Budgets, Limits
 from schleuse.vault.contracts import CounterAheadError, OverBudgetError, VaultUnavailableError
 from schleuse.vault.denials import Denials
 from schleuse.vault.details import describe, seal_for_insurer
@@ -34,8 +34,6 @@ from schleuse.vault.ledger import Appends, Ledger
 from schleuse.vault.store import VaultStore
 
 log = structlog.get_logger()
-
-BUDGET_WINDOW = timedelta(hours=1)
 
 
 class ReadsHistory(Protocol):
@@ -279,8 +277,10 @@ class Core:
             async with self._starting[ledger.origin]:
                 if ledger.in_doubt and ledger.may_resume:
                     size, history = await self._read_back(ledger.origin)
+                    # Others write to this log, too, so its size alone does not show that our entries are missing.
+                    self._missing_nothing(ledger, (ledger.confirmed, ledger.top), (history.counter, size))
                     ledger.resume(history.counter)
-                    ledger.top = max(ledger.top, size)
+                    ledger.top = size
                     log.warning("vault.settled", origin=ledger.origin, counter=history.counter)
         await ledger.settle()  # before any budget is used: a journal that is away must not use it up
         return ledger
@@ -288,19 +288,24 @@ class Core:
     async def _start(self, ik: IK, origin: str) -> Ledger:
         size, history = await self._read_back(origin)
         ledger = Ledger(self._journal, origin, self.now, counter=history.counter, top=size)
-        counter, top = (await asyncio.to_thread(self.store.counters)).get(origin, (0, 0))
-        if counter > history.counter or top > size:
-            raise ledger.lost(
-                f"the vault counted {counter} releases in {top} entries, the journal has {history.counter} in {size}"
-            )
-        for release in history.releases:
-            self._budgets.replay(_buckets(ik, release.actor), release.subject, release.at)
+        noted = (await asyncio.to_thread(self.store.counters)).get(origin, (0, 0))
+        self._missing_nothing(ledger, noted, (history.counter, size))
         at_us = to_us(self.now())
         event = self.events.next(at_us)
         report = leaf(Kind.ADMINISTRATION, Result.GRANTED, Purpose.OPERATION, at_us, event, counter=history.counter)
         await ledger.write(lambda _counter: ([report], 0))
+        for release in history.releases:  # last: whoever fails here comes again, and would count them twice
+            self._budgets.replay(_buckets(ik, release.actor), release.subject, release.at)
         log.info("vault.log-ready", origin=origin, counter=history.counter, replayed=len(history.releases))
         return ledger
+
+    @staticmethod
+    def _missing_nothing(ledger: Ledger, known: tuple[int, int], found: tuple[int, int]) -> None:
+        """known, found: (release counter, size), as the vault remembers them and as the journal has them."""
+        if known[0] > found[0] or known[1] > found[1]:
+            raise ledger.lost(
+                f"the vault counted {known[0]} releases in {known[1]} entries, the journal has {found[0]} in {found[1]}"
+            )
 
     async def _read_back(self, origin: str) -> tuple[int, History]:
         """Size and history of the log, from an entry of our own on: whatever was durable before is in it."""
@@ -310,7 +315,7 @@ class Core:
             (receipt,) = await self._journal.append_all(origin, [marker])
         except Error as error:
             raise VaultUnavailableError(f"the journal does not take entries ({error.code}: {error})") from error
-        since = self.now() - BUDGET_WINDOW
+        since = self.now() - MEMORY
         return receipt.index + 1, await asyncio.to_thread(self._history.read, origin, receipt.index + 1, since)
 
 

@@ -96,8 +96,8 @@ class Ledger:
 
     @property
     def may_resume(self) -> bool:
-        """Whether everything in doubt is too old to arrive any more."""
-        return all(self._now() - one.since > SETTLED_AFTER for one in self._doubt)
+        """Whether everything in doubt is too old to arrive any more, and a new look can help."""
+        return self._lost is None and all(self._now() - one.since > SETTLED_AFTER for one in self._doubt)
 
     def lost(self, found: str) -> CounterAheadError:
         """Nothing is released from this log any more; only people can say what happened."""
