@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from tests.postgres import fresh_database
 
 from schleuse.database import sqlite_url
 from schleuse.identifiers import IK
-from schleuse.vault.store import Identity, SealedOpening, Subject, VaultStore, open_vault_store
+from schleuse.vault.store import Deposit, Identity, SealedOpening, Subject, VaultStore, open_vault_store
 from schleuse.vault.tables import METADATA
 
 KASSE, OTHER = IK("109900011"), IK("109900022")
@@ -39,6 +39,18 @@ def store(url: str) -> Iterator[VaultStore]:
 def with_people(store: VaultStore) -> VaultStore:
     store.add_subjects(KASSE, {b"anna": ANNA, b"bert": BERT})
     return store
+
+
+def add_keys(
+    store: VaultStore,
+    ik: IK,
+    keys: Sequence[tuple[bytes, int, bytes]],
+    openings: Sequence[SealedOpening],
+    identity: Identity | None = None,
+) -> bool:
+    """Alone in its transaction."""
+    (kept,) = store.keep([Deposit(ik, keys, openings, identity)])
+    return kept
 
 
 def event(number: int) -> bytes:
@@ -77,8 +89,8 @@ def test_many_writers_at_once_agree_on_one_pseudonym(store: VaultStore) -> None:
 
 def test_key_versions_only_grow_in_whatever_order_they_come(store: VaultStore) -> None:
     with_people(store)
-    assert store.add_keys(KASSE, [(ANNA.pseudonym, 2, RECORD), (BERT.pseudonym, 1, RECORD)], [])
-    assert store.add_keys(KASSE, [(ANNA.pseudonym, 1, b"older" + RECORD[5:])], [])
+    assert add_keys(store, KASSE, [(ANNA.pseudonym, 2, RECORD), (BERT.pseudonym, 1, RECORD)], [])
+    assert add_keys(store, KASSE, [(ANNA.pseudonym, 1, b"older" + RECORD[5:])], [])
     found = store.by_pseudonym(KASSE, [ANNA.pseudonym, BERT.pseudonym])
     assert (found[ANNA.pseudonym].last_version, found[BERT.pseudonym].last_version) == (2, 1)
     assert store.key(ANNA.pseudonym, 1) == b"older" + RECORD[5:]
@@ -90,10 +102,22 @@ def test_key_versions_only_grow_in_whatever_order_they_come(store: VaultStore) -
 def test_nothing_is_filed_for_a_person_who_was_erased_meanwhile(store: VaultStore) -> None:
     with_people(store).erase(KASSE, ANNA.pseudonym)
     opening = SealedOpening(event(1), event(1), b"sealed", BERT.pseudonym, 1)
-    assert not store.add_keys(KASSE, [(BERT.pseudonym, 1, RECORD), (ANNA.pseudonym, 1, RECORD)], [opening])
+    assert not add_keys(store, KASSE, [(BERT.pseudonym, 1, RECORD), (ANNA.pseudonym, 1, RECORD)], [opening])
     assert store.key(BERT.pseudonym, 1) is None
     assert store.opening(KASSE, event(1)) is None
     assert store.by_pseudonym(KASSE, [BERT.pseudonym])[BERT.pseudonym].last_version == 0
+
+
+def test_one_erased_person_takes_no_other_deposit_of_the_transaction_with_it(store: VaultStore) -> None:
+    with_people(store).erase(KASSE, ANNA.pseudonym)
+    row = SealedOpening(event(1), event(1), b"sealed", BERT.pseudonym, 1)
+    gone = Deposit(KASSE, [(ANNA.pseudonym, 1, RECORD)], [SealedOpening(event(2), event(2), b"sealed")])
+    other = Deposit(OTHER, [(BERT.pseudonym, 2, RECORD)])
+    assert store.keep([gone, Deposit(KASSE, [(BERT.pseudonym, 1, RECORD)], [row]), other]) == [False, True, False]
+    assert store.has_key(KASSE, BERT.pseudonym, 1)
+    assert store.opening(KASSE, event(1)) == row
+    assert store.opening(KASSE, event(2)) is None
+    assert store.key(BERT.pseudonym, 2) is None
 
 
 def test_an_opening_is_found_by_any_event_of_its_batch(store: VaultStore) -> None:
@@ -116,8 +140,8 @@ def test_erasing_takes_keys_openings_and_the_link_of_one_person(store: VaultStor
         SealedOpening(event(3), event(3), b"fetched by anna's insurer", ANNA.pseudonym),
         SealedOpening(event(4), event(4), b"of nobody"),
     ]
-    store.add_keys(KASSE, [(ANNA.pseudonym, 1, RECORD), (BERT.pseudonym, 1, RECORD)], rows)
-    store.add_keys(KASSE, [(ANNA.pseudonym, 2, RECORD)], [])
+    add_keys(store, KASSE, [(ANNA.pseudonym, 1, RECORD), (BERT.pseudonym, 1, RECORD)], rows)
+    add_keys(store, KASSE, [(ANNA.pseudonym, 2, RECORD)], [])
     store.erase(KASSE, ANNA.pseudonym)
     assert store.subjects(KASSE, [b"anna", b"bert"]).keys() == {b"bert"}
     assert [store.key(ANNA.pseudonym, version) for version in (1, 2)] == [None, None]
@@ -143,7 +167,7 @@ def test_an_insurers_key_stays_the_first_one(store: VaultStore) -> None:
 def test_identities_come_back_by_insurer_and_kind(store: VaultStore) -> None:
     with_people(store)
     identity = Identity(KASSE, "enc", b"\1" * 32, b"certificate", b"container")
-    store.add_keys(KASSE, [(ANNA.pseudonym, 1, RECORD)], [], identity)
+    add_keys(store, KASSE, [(ANNA.pseudonym, 1, RECORD)], [], identity)
     assert store.identities(KASSE, "enc") == [identity]
     assert store.identities(KASSE, "osig") == []
     assert store.identities(OTHER, "enc") == []
@@ -169,7 +193,7 @@ def test_what_was_erased_is_in_no_file_any_more(tmp_path: Path) -> None:
     store = with_people(open_vault_store(sqlite_url(tmp_path / "vault.sqlite")))
     secret = b"a wrapped key that must not survive" * 3
     opening = SealedOpening(event(1), event(1), b"a detail record that must not survive", ANNA.pseudonym, 1)
-    store.add_keys(KASSE, [(ANNA.pseudonym, 1, secret[:92])], [opening])
+    add_keys(store, KASSE, [(ANNA.pseudonym, 1, secret[:92])], [opening])
     assert any(secret[:40] in path.read_bytes() for path in tmp_path.iterdir())
     store.erase(KASSE, ANNA.pseudonym)
     content = b"".join(path.read_bytes() for path in tmp_path.iterdir())
@@ -186,7 +210,7 @@ def sk1(generation: int, subject: bytes, version: int, filler: bytes = b"s") -> 
 def test_records_of_older_generations_are_found_in_order_and_in_portions(store: VaultStore) -> None:
     with_people(store)
     keys = [(ANNA.pseudonym, 1, 1), (ANNA.pseudonym, 2, 2), (BERT.pseudonym, 1, 1), (BERT.pseudonym, 2, 256)]
-    store.add_keys(KASSE, [(subject, version, sk1(by, subject, version)) for subject, version, by in keys], [])
+    add_keys(store, KASSE, [(subject, version, sk1(by, subject, version)) for subject, version, by in keys], [])
     found = store.keys_below(2, 10)
     assert [(one.ik, one.subject, one.version) for one in found] == [
         (KASSE, ANNA.pseudonym, 1),
@@ -200,7 +224,7 @@ def test_records_of_older_generations_are_found_in_order_and_in_portions(store: 
 def test_a_record_is_replaced_only_while_it_is_the_old_one(store: VaultStore) -> None:
     with_people(store)
     people = (ANNA.pseudonym, BERT.pseudonym)
-    store.add_keys(KASSE, [(subject, 1, sk1(1, subject, 1)) for subject in people], [])
+    add_keys(store, KASSE, [(subject, 1, sk1(1, subject, 1)) for subject in people], [])
     found = store.keys_below(2, 10)
     store.erase(KASSE, BERT.pseudonym)
     store.replace_keys([(one, sk1(2, one.subject, 1)) for one in found])
@@ -226,5 +250,5 @@ def test_anything_that_the_key_encryption_key_wraps_is_noticed(store: VaultStore
 
 
 def test_a_subject_key_alone_is_noticed_too(store: VaultStore) -> None:
-    with_people(store).add_keys(KASSE, [(ANNA.pseudonym, 1, RECORD)], [])
+    add_keys(with_people(store), KASSE, [(ANNA.pseudonym, 1, RECORD)], [])
     assert store.has_wrapped_records()

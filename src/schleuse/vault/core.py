@@ -31,7 +31,8 @@ from schleuse.vault.history import History
 from schleuse.vault.keyring import Keyring, TenantKeys
 from schleuse.vault.leaves import Events, leaf, to_us
 from schleuse.vault.ledger import Appends, Ledger
-from schleuse.vault.store import VaultStore
+from schleuse.vault.store import Deposit, VaultStore
+from schleuse.vault.writing import Writer
 
 log = structlog.get_logger()
 
@@ -91,6 +92,7 @@ class Core:
         now: Now,
     ) -> None:
         self.store = store
+        self.writer = Writer(store.keep)
         self.keyring = keyring
         self.now = now
         self.events = Events()
@@ -197,12 +199,13 @@ class Core:
 
         # Both durable before anything is opened; neither waits for the other.
         row = seal_for_insurer(keys, details, person)
-        kept = asyncio.create_task(asyncio.to_thread(self.store.add_openings, ik, [row]))
+        kept = self.writer.keep(Deposit(ik, openings=[row]))
         try:
             receipts = await ledger.write(make)
-        finally:
-            await asyncio.wait([kept])
-        kept.result()
+        except BaseException:
+            await asyncio.gather(kept, return_exceptions=True)  # the journal may have the entries all the same
+            raise
+        await kept
         self.figures.releases[str(ik), purpose.name] += len(wanted)
         return [receipt.share or b"" for receipt in receipts]
 

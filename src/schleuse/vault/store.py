@@ -127,7 +127,7 @@ class VaultStore:
         return {bytes(row.pseudonym): _subject(row) for row in rows}
 
     def keep(self, deposits: Sequence[Deposit]) -> list[bool]:
-        """All of them in one transaction. False: one of its subjects was erased meanwhile, and nothing of it is kept."""
+        """All in one transaction. False: one of its subjects was erased meanwhile, and nothing of it is kept."""
         with transaction(self._engine) as connection:
             present = _present(connection, {subject for one in deposits for subject, _, _ in one.keys})
             kept = [all((one.ik.value, subject) in present for subject, _, _ in one.keys) for one in deposits]
