@@ -38,6 +38,7 @@ from schleuse.vault.kek import Kek, open_kek
 from schleuse.vault.keyring import Keyring
 from schleuse.vault.memory import guard_memory
 from schleuse.vault.private_keys import read_certificate
+from schleuse.vault.rotation import Rotation
 from schleuse.vault.server import Desk, Door, listen
 from schleuse.vault.service import Insured, VaultService
 from schleuse.vault.store import VaultStore, open_vault_store
@@ -84,15 +85,17 @@ async def run(config: Config, now: Now = utc_now) -> None:
             origin_of=lambda ik, year: origin_of(config.hostname, ik, year),
             now=now,
         )
-        service = VaultService(core, insured(config), token_keys(config), audience(config.hostname))
+        insurers, keys = insured(config), token_keys(config)
+        service = VaultService(core, insurers, keys, audience(config.hostname))
+        rotation = Rotation(core, list(insurers), keys, audience(config.hostname))
         readiness = Readiness(config, core, service)
         registry.register(VaultFigures(core, door))
         await stack.enter_async_context(observed("vault", config.vault.metrics, registry, readiness.ready))
         await stack.enter_async_context(
-            listen(config.vault_socket, Desk(service, readiness.again), roles(config), door)
+            listen(config.vault_socket, Desk(service, readiness.again, rotation), roles(config), door)
         )
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(readiness.keep()), group.create_task(_tick(core))]
+            tasks = [group.create_task(one) for one in (readiness.keep(), rotation.keep(), _tick(core))]
             await until_stopped()
             for task in tasks:
                 task.cancel()

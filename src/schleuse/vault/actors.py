@@ -24,12 +24,13 @@ class Operation(StrEnum):
     ERASE = "erase"
     OPENING = "opening"
     IMPORT = "import"
+    ROTATE = "rotate"
 
 
-#: Orders of persons (ERASE, OPENING) come through a role and are judged by the token that comes with them.
+#: Orders of persons (ERASE, OPENING, ROTATE) come through a role and are judged by the token that comes with them.
 _MAY: Mapping[str, frozenset[Operation]] = {
     "eau": frozenset(Operation),
-    "operator": frozenset({Operation.STATUS, Operation.ERASE, Operation.OPENING, Operation.IMPORT}),
+    "operator": frozenset({Operation.STATUS, Operation.ERASE, Operation.OPENING, Operation.IMPORT, Operation.ROTATE}),
 }
 
 

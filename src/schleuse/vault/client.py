@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +32,7 @@ from schleuse.vault.wire import (
     Erase,
     Fetch,
     File,
+    Generation,
     Insurer,
     Letter,
     Mail,
@@ -166,6 +167,18 @@ class VaultClient:
         """What became of each configured key file: "ik", "kind", "file", "state"."""
         return self._ask(Ask.IMPORT, Nothing(), list[dict[str, str]])
 
+    def rotate(self, generation: int, tokens: Mapping[IK, str]) -> dict[str, Any]:
+        """See `Rotation.renew`."""
+        return self._ask(Ask.ROTATE, _generation(generation, tokens), dict[str, Any])
+
+    def retire(self, generation: int, tokens: Mapping[IK, str]) -> dict[str, Any]:
+        """See `Rotation.retire`."""
+        return self._ask(Ask.RETIRE, _generation(generation, tokens), dict[str, Any])
+
+    def generations(self) -> dict[str, Any]:
+        """See `Rotation.status`."""
+        return self._ask(Ask.GENERATIONS, Nothing(), dict[str, Any])
+
     def __enter__(self) -> Self:
         return self
 
@@ -281,6 +294,10 @@ def _portions(documents: Sequence[Document]) -> Iterator[list[Document]]:
         octets += len(one.plaintext)
     if some:
         yield some
+
+
+def _generation(generation: int, tokens: Mapping[IK, str]) -> Generation:
+    return Generation(generation, {ik.value: token for ik, token in tokens.items()})
 
 
 def _as_many(found: list[_T], asked: Sequence[object]) -> list[_T]:

@@ -17,6 +17,7 @@ from schleuse.identifiers import IK, BadIKError
 from schleuse.journal.server import peer_uid
 from schleuse.vault.actors import Caller, Operation, require
 from schleuse.vault.contracts import BadRequestError, Document, Named, SealedMail, VaultUnavailableError, WrappedKey
+from schleuse.vault.rotation import Rotation
 from schleuse.vault.service import VaultService
 from schleuse.vault.wire import (
     MAX_REQUEST,
@@ -25,6 +26,7 @@ from schleuse.vault.wire import (
     Erase,
     Fetch,
     File,
+    Generation,
     Insurer,
     Letter,
     Names,
@@ -67,9 +69,10 @@ class Door:
 class Desk:
     """From the bytes of a request to those of its reply."""
 
-    def __init__(self, service: VaultService, imports: Imports) -> None:
+    def __init__(self, service: VaultService, imports: Imports, rotation: Rotation | None = None) -> None:
         self._service = service
         self._imports = imports
+        self._rotation = rotation
         self._operations: Mapping[int, Callable[[Caller, bytes], Awaitable[Any]]] = {
             Ask.CERTIFICATES: self._certificates,
             Ask.SIGNATURE_CERTIFICATE: self._signature_certificate,
@@ -84,6 +87,9 @@ class Desk:
             Ask.OPENING: self._opening,
             Ask.STATUS: self._status,
             Ask.IMPORT: self._import,
+            Ask.ROTATE: self._rotate,
+            Ask.RETIRE: self._retire,
+            Ask.GENERATIONS: self._generations,
         }
 
     async def reply(self, caller: Caller, operation: int, request_id: int, body: bytes) -> tuple[bool, bytes]:
@@ -159,6 +165,23 @@ class Desk:
         decode(body, Nothing)
         require(caller, Operation.IMPORT)
         return await self._imports()
+
+    async def _rotate(self, caller: Caller, body: bytes) -> Any:
+        asked = decode(body, Generation)
+        return await self._turning().renew(caller, asked.tokens, asked.generation)
+
+    async def _retire(self, caller: Caller, body: bytes) -> Any:
+        asked = decode(body, Generation)
+        return await self._turning().retire(caller, asked.tokens, asked.generation)
+
+    async def _generations(self, caller: Caller, body: bytes) -> Any:
+        decode(body, Nothing)
+        return await self._turning().status(caller)
+
+    def _turning(self) -> Rotation:
+        if self._rotation is None:
+            raise BadRequestError("this vault's key encryption key has no generations")
+        return self._rotation
 
 
 def _ik(text: str) -> IK:

@@ -25,7 +25,7 @@ from schleuse.identifiers import IK, BadIKError
 from schleuse.vault.contracts import BadTokenError
 
 #: "feed": an insurer's system reads. The others are orders of operators.
-Purpose = Literal["feed", "erase", "opening", "import"]
+Purpose = Literal["feed", "erase", "opening", "import", "rotate"]
 
 LIFETIME = timedelta(minutes=2)  #: of the tokens that we make
 LONGEST = timedelta(minutes=5)  #: of those that we take
