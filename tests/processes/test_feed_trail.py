@@ -72,3 +72,26 @@ def test_a_flood_of_refusals_is_counted_in_one_entry(site: Site) -> None:
     entries = [entry for _, entry in site.entries()]
     assert len(entries) == 101
     assert sum(entry.count or 1 for entry in entries) == 1000
+
+
+def test_refusals_that_cannot_be_recorded_are_counted_later(site: Site, tmp_path: Path) -> None:
+    for _ in range(150):
+        site.feed.told(event(Happened.LOGIN_FAILED, client=""))
+    file = tmp_path / "eau-2026.jsonl"
+    file.rename(tmp_path / "aside")
+    file.mkdir()  # cannot be written
+    site.feed.tell_coalesced()
+    file.rmdir()
+    (tmp_path / "aside").rename(file)
+    site.clock.now += timedelta(minutes=1)
+    site.feed.tell_coalesced()
+    entries = [entry for _, entry in site.entries()]
+    assert sum(entry.count or 1 for entry in entries) == 150
+
+
+def test_addresses_that_were_refused_are_not_kept_in_memory(site: Site) -> None:
+    for number in range(500):
+        site.feed.told(FeedEvent(Happened.LOGIN_FAILED, KASSE, peer=f"2001:db8::{number:x}"))
+    site.clock.now += timedelta(minutes=1)
+    site.feed.tell_coalesced()
+    assert len(site.feed._refused) == 0

@@ -144,3 +144,17 @@ def test_only_mail_for_insurers_is_told_and_the_cursor_passes_the_rest() -> None
     entries, cursor = after(0)
     assert ([tenant for tenant, _ in entries], cursor) == (["109900011"], 2)
     assert after(2) == ([], 2)
+
+
+def test_failures_that_cannot_be_recorded_are_counted_later(tmp_path: Path) -> None:
+    site = Site(tmp_path, WrongPasswordError("wrong"))
+    for _ in range(150):
+        site.check("eau@kasse.kim.telematik-test")
+    file = tmp_path / "kim-2026.jsonl"
+    file.rename(tmp_path / "aside")
+    file.mkdir()  # cannot be written
+    site.logins.tell_coalesced()
+    file.rmdir()
+    (tmp_path / "aside").rename(file)
+    site.logins.tell_coalesced()
+    assert sum(entry.count or 1 for _, entry in site.told()) == 150

@@ -184,3 +184,41 @@ def test_derived_entries_follow_a_cursor_that_survives(tmp_path: Path) -> None:
     asyncio.run(made().send())
     asyncio.run(made().send())
     assert seen == [0, 7]
+
+
+def test_an_actor_who_cannot_be_noted_down_is_an_act_that_must_not_happen(tmp_path: Path) -> None:
+    """So that the same name is not another pseudonym after a restart."""
+    trail = a_trail(tmp_path, FakeJournal(), Clock())
+    (tmp_path / "kim-actors.json.tmp").mkdir()  # cannot be written
+    for _ in range(2):
+        with pytest.raises(UnavailableError):
+            trail.tell(login())
+    (tmp_path / "kim-actors.json.tmp").rmdir()
+    trail.tell(login())
+    assert "eau@kasse" in (tmp_path / "kim-actors.json").read_text()
+    assert len((tmp_path / "kim-2026.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_position_that_cannot_be_kept_is_waited_for_and_nothing_is_sent_twice(tmp_path: Path) -> None:
+    journal = FakeJournal()
+    trail = a_trail(tmp_path, journal, Clock())
+    trail.tell(login())
+    (tmp_path / "kim.json.tmp").mkdir()
+    with pytest.raises(UnavailableError):
+        asyncio.run(trail.send())
+    (tmp_path / "kim.json.tmp").rmdir()
+    assert asyncio.run(trail.send()) == 1
+    assert len(journal.logs["109900011/2026"]) == 1
+
+
+def test_a_clock_that_goes_back_over_the_new_year_hides_no_act(tmp_path: Path) -> None:
+    journal, clock = FakeJournal(), Clock()
+    clock.now = datetime(2027, 1, 1, tzinfo=UTC)
+    trail = a_trail(tmp_path, journal, clock)
+    trail.tell(login())
+    assert asyncio.run(trail.send()) == 1
+    clock.now -= timedelta(seconds=2)
+    trail.tell(login("praxis"))
+    clock.now += timedelta(seconds=5)
+    assert asyncio.run(trail.send()) == 1
+    assert sum(map(len, journal.logs.values())) == 2

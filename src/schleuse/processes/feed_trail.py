@@ -5,12 +5,17 @@ from __future__ import annotations
 import threading
 from datetime import datetime, timedelta
 
+import structlog
+
 from schleuse.clock import Now
 from schleuse.eau.feed_login import FeedEvent, Happened
+from schleuse.errors import UnavailableError
 from schleuse.journal.entry import Kind, Purpose, Result
 from schleuse.journal.opening import Json
 from schleuse.processes.trail import PLATFORM, Act, Trail
 from schleuse.vault.denials import Denials
+
+log = structlog.get_logger()
 
 #: Each request carries a token of its own; one login an hour says as much as thousands. Documents have entries anyway.
 LOGIN_EVERY = timedelta(hours=1)
@@ -43,8 +48,15 @@ class FeedTrail:
         """One entry for all refusals of an actor that got none of their own; call it every minute."""
         with self._lock:
             due = self._denials.due(self._now())
+            refused, self._refused = self._refused, {}  # addresses are as many as anybody likes
         for actor, count in due:
-            self._tell(self._refused[actor], Kind.LOGIN_FAILED, Result.DENIED, count)
+            try:
+                self._tell(refused[actor], Kind.LOGIN_FAILED, Result.DENIED, count)
+            except UnavailableError as error:
+                log.error("feed.coalesced-waits", code=error.code, reason=str(error))
+                with self._lock:
+                    self._refused.setdefault(actor, refused[actor])
+                    self._denials.again(actor, count, self._now())
 
     def _login(self, event: FeedEvent) -> None:
         key, now = (event.client, str(event.ik)), self._now()
@@ -59,8 +71,9 @@ class FeedTrail:
         # A token that shows nobody is counted by where it came from.
         actor = f"{event.ik} {event.home or ''} {event.client or event.peer}"
         with self._lock:
-            self._refused[actor] = event
             single = self._denials.told(actor, self._now())
+            if not single:
+                self._refused[actor] = event
         if single:
             self._tell(event, Kind.LOGIN_FAILED, Result.DENIED, None)
 

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable
 from datetime import datetime
 
+import structlog
+
 from schleuse.clock import Now
 from schleuse.errors import MalformedError, RefusedError, UnavailableError
 from schleuse.identifiers import IK
@@ -17,6 +19,8 @@ from schleuse.kim.store import Acceptance, MailStore
 from schleuse.mail.passwords import Outcome, Passwords, TooManyGuessesError
 from schleuse.processes.trail import AT_ONCE, ON_TIME, PLATFORM, Act, Trail, new_event
 from schleuse.vault.denials import Denials
+
+log = structlog.get_logger()
 
 Insurers = Callable[[str], IK | None]
 
@@ -102,7 +106,12 @@ class ToldLogins:
         with self._lock:
             due = self._denials.due(self._now())
         for actor, count in due:
-            self._failed(actor, "", count)
+            try:
+                self._failed(actor, "", count)
+            except UnavailableError as error:
+                log.error("logins.coalesced-waits", code=error.code, reason=str(error))
+                with self._lock:
+                    self._denials.again(actor, count, self._now())
 
     def _tell(self, user: str, peer: str, outcome: Outcome) -> None:
         if isinstance(outcome, str):

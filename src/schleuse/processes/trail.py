@@ -138,7 +138,8 @@ class Trail:
             ensure_ascii=False,
         )
         with self._lock:
-            _append_line(self._file(now.year), line.encode() + b"\n")
+            # Nobody reads the file of a year that was left, should the clock go back.
+            _append_line(self._file(max(now.year, self._position.year)), line.encode() + b"\n")
 
     async def run(self) -> None:
         """Send for ever."""
@@ -190,7 +191,7 @@ class Trail:
 
     async def _moved(self, to: _Position) -> None:
         value = {"year": to.year, "offset": to.offset, "cursor": to.cursor}
-        await asyncio.to_thread(replace, OsDisk(), self._folder / f"{self._role}.json", json.dumps(value).encode())
+        await asyncio.to_thread(_replace, self._folder / f"{self._role}.json", json.dumps(value).encode())
         self._position = to
 
     def _waiting(self, offset: int) -> tuple[list[dict[str, Any]], int]:
@@ -227,6 +228,13 @@ class Trail:
 
     def _file(self, year: int) -> Path:
         return self._folder / f"{self._role}-{year}.jsonl"
+
+
+def _replace(path: Path, data: bytes) -> None:
+    try:
+        replace(OsDisk(), path, data)
+    except OSError as cause:
+        raise UnavailableError(f"{path.name} cannot be written ({cause.strerror}); its operator must look") from cause
 
 
 def _append_line(path: Path, line: bytes) -> None:
@@ -301,8 +309,9 @@ class _Actors:
         key = f"{tenant} {name}"
         with self._lock:
             if key not in self._known:
-                self._known[key] = secrets.token_hex(16)
-                replace(OsDisk(), self._path, json.dumps(self._known, indent=1, ensure_ascii=False).encode())
+                known = {**self._known, key: secrets.token_hex(16)}
+                _replace(self._path, json.dumps(known, indent=1, ensure_ascii=False).encode())
+                self._known = known  # only now: what is not on disk would be another after a restart
             return bytes.fromhex(self._known[key])
 
 
