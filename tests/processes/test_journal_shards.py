@@ -15,7 +15,7 @@ from tests.journal.faulty_disk import FaultyDisk, When, nth
 from tests.journal.journals import WITNESS
 
 from schleuse.identifiers import IK
-from schleuse.journal.contracts import Level, ShardClosedError
+from schleuse.journal.contracts import JournalFullError, Level, ShardClosedError, UnknownLogError
 from schleuse.journal.disk import erase
 from schleuse.journal.entry import Entry, Kind, Purpose, Result, parse_entry
 from schleuse.journal.log import Log
@@ -25,8 +25,8 @@ from schleuse.journal.policy import Policy, parse_policy
 from schleuse.journal.recovery import open_journal
 from schleuse.journal.shares import KeyShares
 from schleuse.journal.store import Journal, Settings
-from schleuse.processes.journal_keys import JournalRole, key_file, log_signer, origin_of, policy_file
-from schleuse.processes.journal_shards import BEHIND, QUORUM_PATIENCE, Shards, new_event
+from schleuse.processes.journal_keys import JournalRole, KeyMissingError, key_file, log_signer, origin_of, policy_file
+from schleuse.processes.journal_shards import BEHIND, Shards, new_event
 from schleuse.processes.trail import PLATFORM
 
 KASSE = IK("109905003")
@@ -200,7 +200,7 @@ def test_a_key_that_was_half_destroyed_is_destroyed_at_the_next_look(tmp_path: P
     asyncio.run(run())
 
 
-def test_witnesses_are_asked_again_until_they_answer_or_patience_ends(tmp_path: Path) -> None:
+def test_the_key_stays_until_the_witnesses_have_answered_and_they_are_asked_again(tmp_path: Path) -> None:
     async def run() -> None:
         host = Host(tmp_path)
         host.ask_for_a_witness()
@@ -211,18 +211,91 @@ def test_witnesses_are_asked_again_until_they_answer_or_patience_ends(tmp_path: 
             for _ in range(2):
                 await shards.look()
             assert host.asked.count(OLD) == 2
+        async with host.running() as (journal, shards):
+            host.clock.at += timedelta(days=3)
+            await shards.look()
             assert host.key.exists()
-            host.clock.at += QUORUM_PATIENCE
+            signed = journal.log(OLD).signed
+            assert signed is not None
+            line = WITNESS.cosign(signed.checkpoint, 1_800_000_000)
+            await journal.add_cosignature(OLD, signed.note.with_lines([line]).encode())
             await shards.look()
             assert not host.key.exists()
-            # A cosignature that comes later still completes the last checkpoint.
-            checkpoint = journal.log(OLD).signed
-            assert checkpoint is not None
-            assert journal.log(OLD).served is None
-            line = WITNESS.cosign(checkpoint.checkpoint, 1_800_000_000)
-            await journal.add_cosignature(OLD, checkpoint.note.with_lines([line]).encode())
         async with host.running() as (journal, _):
             assert b"\n2\n" in journal.checkpoint(OLD)
+
+    asyncio.run(run())
+
+
+def test_the_policy_that_people_put_there_before_the_year_is_the_one_that_counts(tmp_path: Path) -> None:
+    async def run() -> None:
+        host = Host(tmp_path)
+        vkey = log_signer(host.role.folder, NEW).key.vkey  # made beforehand, so that witnesses could be told
+        async with host.running() as (_, shards):
+            agreed = f"log {vkey}\nwitness w {WITNESS.key.vkey} http://w\nquorum w\n"
+            policy_file(host.role.folder, NEW).write_text(agreed)
+            host.clock.at = NEW_YEAR
+            await shards.look()
+            assert shards.policies[NEW] == parse_policy(agreed.encode())
+            assert log_signer(host.role.folder, NEW, new=False).key.vkey == vkey
+            assert policy_file(host.role.folder, NEW).read_text() == agreed
+
+    asyncio.run(run())
+
+
+def test_a_log_whose_first_entry_was_refused_takes_no_other_until_it_is_there(tmp_path: Path) -> None:
+    async def run() -> None:
+        host = Host(tmp_path)
+        async with host.running() as (journal, shards):
+            host.clock.at = NEW_YEAR
+            full = journal._full = JournalFullError("no room")
+            with pytest.raises(JournalFullError) as refused:
+                await shards.look()
+            assert refused.value is full
+            journal._full = None
+            with pytest.raises(UnknownLogError, match="not open yet"):
+                await journal.append(NEW, host.entry())
+            await shards.look()
+            await journal.append(NEW, host.entry())
+            assert kinds(journal, NEW) == [Kind.LOG_OPENED, Kind.WRITE]
+
+    asyncio.run(run())
+
+
+def test_a_share_that_is_gone_is_not_replaced_by_another(tmp_path: Path) -> None:
+    """What was sealed with it would be lost unnoticed, and what is sealed with the new one when the old one is back."""
+
+    async def run() -> None:
+        host = Host(tmp_path)
+        async with host.running():
+            pass
+        share = host.key.with_name(f"share-{KASSE}")
+        share.unlink()
+        with pytest.raises(KeyMissingError, match=share.name):
+            async with host.running():
+                pass
+        assert not share.exists()
+
+    asyncio.run(run())
+
+
+def test_logs_of_an_insurer_that_has_left_stay_served_and_their_readers_are_noted_by_the_platform(
+    tmp_path: Path,
+) -> None:
+    async def run() -> None:
+        host = Host(tmp_path)
+        async with host.running() as (journal, _):
+            await sign(journal, OLD)
+        host.role = replace(host.role, insurers=())
+        host.clock.at = NEW_YEAR + BEHIND
+        async with host.running() as (journal, shards):
+            for _ in range(3):
+                await shards.look()
+                await sign(journal, OLD)
+            assert b"\n2\n" in journal.checkpoint(OLD)
+            assert not host.key.exists()
+            assert NEW not in {log.origin for log in journal.logs()}
+            assert shards.current(OLD) == origin_of("test.example", PLATFORM, 2027)
 
     asyncio.run(run())
 

@@ -55,7 +55,7 @@ class Log:
     """State of one log. Changed by the journal's own loop only.
 
     next: index of the next entry to arrive. size: durable entries. The tree may lag behind by one group.
-    closed: its last entry says so, or nobody can sign for it; it takes no other.
+    closed: its last entry says so, or nobody can sign for it, or its first is not written yet; it takes no other.
     """
 
     def __init__(self, number: int, origin: str, folder: Path, files: Files, segment_entries: int) -> None:

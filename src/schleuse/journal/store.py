@@ -239,6 +239,21 @@ class Journal:
             for signed in list(log.notes.values()):
                 self.publisher.serve(log, signed)
 
+    async def begin_log(self, origin: str, entry: bytes) -> None:
+        """Open a log with its first entry (§ 17); until that is durable it takes no other.
+
+        Raises as `append`; then nothing was written, and the same call may be made again.
+        """
+        log = self._by_origin.get(origin) or self.open_log(origin)
+        log.closed = False
+        begun: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        try:
+            self.submit(log, entry, _FUTURES, begun)
+        finally:
+            log.closed = True
+        await begun
+        log.closed = False
+
     async def close_log(self, origin: str, entry: bytes) -> int:
         """Write the last entry of a shard (§ 17) and return its index; whatever comes after it is refused.
 
@@ -701,7 +716,9 @@ class _Many:
             self.future.set_exception(error)
 
 
-def _closed(log: Log) -> ShardClosedError:
+def _closed(log: Log) -> Error:
+    if log.size <= 1:  # even a log that was closed at once has its first and its last entry
+        return UnknownLogError(f"{log.origin} is not open yet; its first entry is being written")
     return ShardClosedError(f"{log.origin} is closed; its year is over, entries belong to the log of the new one")
 
 

@@ -27,7 +27,7 @@ PUBLISH_SECONDS = 1.0
 
 
 class KeyMissingError(CorruptError):
-    """A log exists whose signing key is gone; the operator has the backup, or opens a new shard."""
+    """A log exists whose signing key, or its insurer's share, is gone; the operator has the backup."""
 
     code = "journal.key-missing"
 
@@ -117,9 +117,12 @@ def key_file(folder: Path, origin: str) -> Path:
     return folder / "keys" / f"log-{_file_name(origin)}"
 
 
-def share_key(folder: Path, tenant: str) -> bytes:
-    """k_J of an insurer, for all of its shards: documents of earlier years must open (§ 14.1)."""
-    return _secret(folder / "keys" / f"share-{tenant}")
+def share_key(folder: Path, tenant: str, *, new: bool) -> bytes:
+    """k_J of an insurer, for all of its shards: documents of earlier years must open (§ 14.1).
+
+    Made if it may be new. Raises KeyMissingError: another one would open nothing that is sealed.
+    """
+    return _secret(folder / "keys" / f"share-{tenant}", new=new)
 
 
 def _file_name(origin: str) -> str:
@@ -137,7 +140,7 @@ def _secret(path: Path, *, new: bool = True) -> bytes:
     if path.exists():
         return path.read_bytes()
     if not new:
-        raise KeyMissingError(f"{path.name} is not there, and its log is; a new key could not continue it")
+        raise KeyMissingError(f"{path.name} is not there, and its log is; a new key could not take its place")
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     value = secrets.token_bytes(32)
     replace(OsDisk(), path, value)

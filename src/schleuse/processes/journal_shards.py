@@ -16,7 +16,7 @@ import structlog
 
 from schleuse.errors import Error
 from schleuse.journal.disk import OsDisk, erase, replace
-from schleuse.journal.entry import Entry, Kind, Purpose, Result, parse_entry
+from schleuse.journal.entry import Entry, Kind, Purpose, Result
 from schleuse.journal.log import Log, LogConfig
 from schleuse.journal.opening import Json, Opening, canonical_json, detail_commitment
 from schleuse.journal.policy import Policy, parse_policy
@@ -38,8 +38,6 @@ log = structlog.get_logger()
 LOOK_SECONDS = 60.0
 #: A year's logs are there before the year, for writers whose clocks are ahead, and a while after it, for what is late.
 AHEAD = BEHIND = timedelta(minutes=10)
-#: How long the last checkpoint of a shard may wait for its witnesses before the key is destroyed all the same.
-QUORUM_PATIENCE = timedelta(hours=1)
 
 
 class Shards:
@@ -61,10 +59,13 @@ class Shards:
         """Policies and keys of the logs that are there already, and of this year's. Raises KeyMissingError."""
         now = self._role.now()
         for one in self._journal.logs():
-            if self._is_ours(one.origin) and policy_file(self._role.folder, one.origin).exists():
-                _, tenant, year = one.origin.rsplit("/", 2)
-                if tenant not in self._tenants or int(year) < now.year:
-                    self._configure(self._config_of(one.origin))
+            if not self._is_ours(one.origin) or not policy_file(self._role.folder, one.origin).exists():
+                continue
+            if _tenant(one.origin) not in self._tenants or _year(one.origin) < now.year:
+                config = self._config_of(one.origin)
+                if config.signer is None and not one.closed and not one.minimum:
+                    log.error("journal.key-missing", origin=one.origin, size=one.size)
+                self._configure(config)
         for tenant in self._tenants:
             self._configure(log_config(self._role, tenant, now))
 
@@ -101,10 +102,12 @@ class Shards:
             self._ask(one, policy)
 
     def current(self, origin: str) -> str:
-        """The log that takes entries about this one now."""
-        _, tenant, _ = origin.rsplit("/", 2)
-        now = origin_of(self._role.host, tenant, self._role.now().year)
-        return origin if _year(origin) >= self._role.now().year else now
+        """The log that takes entries about this one now: of the platform if its tenant has none any more."""
+        year = self._role.now().year
+        if _year(origin) >= year:
+            return origin
+        now = origin_of(self._role.host, _tenant(origin), year)
+        return now if now in self.policies else origin_of(self._role.host, PLATFORM, year)
 
     @property
     def _tenants(self) -> tuple[str, ...]:
@@ -122,9 +125,10 @@ class Shards:
     def _configure(self, config: LogConfig) -> None:
         self._journal.configure(config)
         self.policies[config.origin] = config.policy
-        _, tenant, _ = config.origin.rsplit("/", 2)
-        if tenant != PLATFORM:  # nothing is sealed for the platform
-            self._shares.add(config.origin, share_key(self._role.folder, tenant))
+        tenant = _tenant(config.origin)
+        if tenant in map(str, self._role.insurers):  # nothing is sealed for the platform, or for who has left
+            has_logs = any(_tenant(one.origin) == tenant for one in self._journal.logs())
+            self._shares.add(config.origin, share_key(self._role.folder, tenant, new=not has_logs))
 
     async def _open(self, tenant: str, at: datetime) -> None:
         """The log begins with a leaf 0x01 that commits to key, policy and the shard before (§ 4, § 17)."""
@@ -138,9 +142,7 @@ class Shards:
             return
         before = known.get(origin_of(self._role.host, tenant, at.year - 1))
         entry = self._entry(Kind.LOG_OPENED, self._opened(config, before))
-        if origin not in known:
-            self._journal.open_log(origin)
-        await self._journal.append(origin, entry)  # in the same step of the loop: no other entry comes first
+        await self._journal.begin_log(origin, entry)
         log.info("journal.shard-opened", origin=origin)
 
     async def _retire(self, one: Log) -> None:
@@ -149,25 +151,21 @@ class Shards:
         if not path.exists() or one.origin not in self.policies:
             return
         if not one.closed:
-            _, tenant, _ = one.origin.rsplit("/", 2)
-            following = origin_of(self._role.host, tenant, _year(one.origin) + 1)
-            detail: Json = {"following": following, "origin": one.origin}
+            following = origin_of(self._role.host, _tenant(one.origin), _year(one.origin) + 1)
+            detail: dict[str, Json] = {"origin": one.origin}
+            if following in self.policies:  # an insurer that has left has none
+                detail["following"] = following
             await self._journal.close_log(one.origin, self._entry(Kind.SHARD_CLOSED, detail))
             log.info("journal.shard-closed", origin=one.origin, size=one.size)
             return
         if one.signed is None or one.signed.checkpoint.size < one.size:
             return  # the next tick signs it
         if one.served is None or one.served.checkpoint.size < one.size:
-            if self._role.now() - self._closed_at(one) < QUORUM_PATIENCE:
-                self.show(one)
-                return
-            log.error("journal.closed-without-quorum", origin=one.origin, size=one.size)
+            self.show(one)  # a witness that was away is not asked again otherwise; `Care` raises the alarm
+            return
         await asyncio.to_thread(erase, OsDisk(), path)
         self._journal.configure(LogConfig(one.origin, None, self.policies[one.origin]))
         log.info("journal.key-destroyed", origin=one.origin)
-
-    def _closed_at(self, one: Log) -> datetime:
-        return parse_entry(next(self._journal.read(one.origin, one.size - 1, one.size))).at
 
     def _opened(self, config: LogConfig, before: Log | None) -> Json:
         detail: dict[str, Json] = {
@@ -190,6 +188,10 @@ class Shards:
         replace(OsDisk(), openings / f"{event}.json", Opening(detail=(salt, record)).encode())
         commitment = detail_commitment(salt, record)
         return Entry(kind, Result.GRANTED, Purpose.OPERATION, now, event, detail=commitment).encode()
+
+
+def _tenant(origin: str) -> str:
+    return origin.split("/")[-2]
 
 
 def _year(origin: str) -> int:
