@@ -129,6 +129,12 @@ class Platform:
         for role in ROLES:
             until(lambda role=role: self.ready(role), f"{role} to be ready\n{self.log(role)}")  # type: ignore[misc]
 
+    def start_services(self) -> None:
+        """What the `eau` role needs to open anything: journal and vault."""
+        for role in ("journal", "vault"):
+            self.start(role)
+            until(lambda role=role: self.ready(role), f"{role} to be ready\n{self.log(role)}")  # type: ignore[misc]
+
     def kill(self, role: str) -> None:
         """SIGKILL for the role and all that it forked."""
         process = self.processes.pop(role, None)

@@ -14,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from tests.scenarios.platform import Platform, platform, until
+from tests.scenarios.platform import ROLES, Platform, platform, until
 
 from schleuse.eau.worker import STEPS
 from schleuse.practice.ledger import Progress
@@ -70,6 +70,7 @@ def everything_is_there_once(one: Platform, good: list[Prepared], faulty: list[P
 @pytest.mark.slow
 def test_eau_workers_that_die_at_every_step(base_home: Path, tmp_path: Path) -> None:
     with platform(base_home, tmp_path / "home", SMALL_BATCHES) as one:
+        one.start_services()
         one.start("kim")
         until(lambda: one.ready("kim"), "kim")
         good, faulty = load(one, 200)
@@ -89,6 +90,7 @@ def test_a_mail_role_that_dies_at_every_step_and_has_a_bad_disk(base_home: Path,
         "SCHLEUSE_DISK_FAULTS": "write:0.02,sync:0.02",
     }
     with platform(base_home, tmp_path / "home", SMALL_BATCHES) as one:
+        one.start_services()
         good, faulty = load(one, 200)
         done = threading.Event()
         deaths = 0
@@ -116,7 +118,7 @@ def test_a_mail_role_that_dies_at_every_step_and_has_a_bad_disk(base_home: Path,
 
 
 @pytest.mark.slow
-def test_both_roles_killed_at_random_moments_under_load(base_home: Path, tmp_path: Path) -> None:
+def test_all_roles_killed_at_random_moments_under_load(base_home: Path, tmp_path: Path) -> None:
     with platform(base_home, tmp_path / "home", SMALL_BATCHES) as one:
         good, faulty = load(one, 100)
         done = threading.Event()
@@ -126,7 +128,7 @@ def test_both_roles_killed_at_random_moments_under_load(base_home: Path, tmp_pat
         def reaper() -> None:
             while not done.is_set():
                 time.sleep(dice.uniform(0.8, 2.0))
-                role = dice.choice(("kim", "eau"))
+                role = dice.choice(ROLES)
                 one.kill(role)
                 kills[role] += 1
                 one.start(role)
@@ -136,9 +138,9 @@ def test_both_roles_killed_at_random_moments_under_load(base_home: Path, tmp_pat
         thread.start()
         try:
             one.send_until_accepted(good + faulty)
-            until(lambda: sum(kills.values()) >= 16, "enough kills")
+            until(lambda: sum(kills.values()) >= 24, "enough kills")
         finally:
             done.set()
             thread.join()
         everything_is_there_once(one, good, faulty)
-        assert min(kills["kim"], kills["eau"]) >= 4
+        assert min(kills[role] for role in ROLES) >= 3

@@ -81,8 +81,8 @@ def test_one_insurer_never_sees_anothers(running: Platform) -> None:
     other = running.config.insurers[0].ik
     with running.feed(1) as client:
         base = f"https://{running.config.eau.feed}/v1/{other}"
-        assert client.get(f"{base}/eau").status_code in {403, 404}
-        assert client.get(f"{base}/eau/{document}").status_code in {403, 404}
+        assert client.get(f"{base}/eau").status_code in {401, 403}
+        assert client.get(f"{base}/eau/{document}").status_code in {401, 403}
         assert client.get(f"eau/{document}").status_code == 404
 
 

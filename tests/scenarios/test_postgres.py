@@ -19,8 +19,10 @@ def test_the_life_of_eau_in_postgresql_while_workers_die(base_home: Path, tmp_pa
         changes = {
             "[kim]": f'[kim]\ndatabase = "{url}"',
             "[eau]": f'[eau]\nbatch = 3\ndatabase = "{url}"',
+            "[vault]": f'[vault]\ndatabase = "{url}"',
         }
         with platform(base_home, tmp_path / "home", changes) as one:
+            one.start_services()
             one.start("kim")
             until(lambda: one.ready("kim"), f"kim\n{one.log('kim')}")
             good, faulty = load(one, 50)
