@@ -78,12 +78,14 @@ def role_of(config: Config) -> JournalRole:
 
 
 def _uids(names: tuple[str, ...]) -> frozenset[int]:
+    return frozenset(map(_uid, names))
+
+
+def _uid(name: str) -> int:
     try:
-        return frozenset(pwd.getpwnam(name).pw_uid for name in names)
+        return pwd.getpwnam(name).pw_uid
     except KeyError as cause:
-        raise UnknownUserError(
-            f"this machine has no user of the name in {cause}; see journal.writers and vaults"
-        ) from cause
+        raise UnknownUserError(f"this machine has no user {name!r}; see journal.writers and journal.vaults") from cause
 
 
 def collect_seldom() -> None:

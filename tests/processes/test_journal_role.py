@@ -1,0 +1,234 @@
+"""The journal role as it is put together: who may do what, which logs there are, and whom it asks at its start."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pwd
+import shutil
+import socket
+import time
+import urllib.request
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from structlog.testing import capture_logs
+from tests.journal.journals import WITNESS
+
+from schleuse.config import Config, read_config
+from schleuse.identifiers import IK
+from schleuse.journal.client import JournalClient
+from schleuse.journal.contracts import Level, QuarantinedError
+from schleuse.journal.entry import Entry, Kind, Purpose, Result
+from schleuse.journal.note import LogKey
+from schleuse.processes.journal import UnknownUserError, role_of, run
+from schleuse.processes.journal_keys import JournalRole, KeyMissingError, log_signer, origin_of, policy_file
+from schleuse.processes.journal_shards import new_event
+from schleuse.processes.observe import serving
+from schleuse.processes.trail import PLATFORM
+from schleuse.witness.http import WitnessPages
+from schleuse.witness.service import Witness
+from schleuse.witness.store import WitnessStore
+
+KASSE = IK("109905003")
+ME = pwd.getpwuid(os.getuid()).pw_name
+CONFIG = """
+environment = "test"
+hostname = "kim.demo.kim.telematik-test"
+
+[kim]
+tls = { certificate = "tls.pem", key = "tls.key" }
+
+[eau]
+feed_tls = { certificate = "tls.pem", key = "tls.key" }
+trust = ["ca.pem"]
+submit_ca = "ca.pem"
+
+[journal]
+"""
+
+
+def configured(folder: Path, *lines: str) -> Config:
+    (folder / "schleuse.toml").write_text(CONFIG + "\n".join(lines), encoding="utf-8")
+    return read_config(folder)
+
+
+# -- by its configuration ----------------------------------------------------------------------------------------
+
+
+def test_users_are_named_in_the_configuration_and_known_to_the_kernel_by_number(tmp_path: Path) -> None:
+    role = role_of(configured(tmp_path, f'writers = ["{ME}"]', f'vaults = ["{ME}", "{ME}"]', "retention_years = 5"))
+    assert (role.writers, role.vaults) == (frozenset({os.getuid()}), frozenset({os.getuid()}))
+    assert (role.retention_years, role.metrics) == (5, "127.0.0.1:9103")
+    assert role_of(configured(tmp_path)).vaults == frozenset()
+
+
+@pytest.mark.parametrize("setting", ["writers", "vaults"])
+def test_a_user_that_this_machine_does_not_have_stops_the_start(tmp_path: Path, setting: str) -> None:
+    """Going on without him would lock a writer out, or read an empty list as everybody of our own."""
+    with pytest.raises(UnknownUserError, match="no user 'nobody-of-that-name'"):
+        role_of(configured(tmp_path, f'{setting} = ["{ME}", "nobody-of-that-name"]'))
+
+
+# -- as it runs --------------------------------------------------------------------------------------------------
+
+
+class Host:
+    """A home with the role of one insurer."""
+
+    def __init__(self, home: Path) -> None:
+        self.role = JournalRole(
+            home,
+            "test.example",
+            (KASSE,),
+            http=f"127.0.0.1:{free_port()}",
+            segment_size=64 * 1024,
+            publish_seconds=0.02,
+        )
+        self.year = datetime.now(UTC).year
+        self.origin = origin_of("test.example", KASSE, self.year)
+        self.platform = origin_of("test.example", PLATFORM, self.year)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[JournalClient]:
+        task = asyncio.create_task(run(self.role))
+        client = JournalClient(self.role.socket)
+        try:
+            while not task.done() and not await self._answers():
+                await asyncio.sleep(0.01)
+            if task.done():
+                task.result()
+            yield client
+        finally:
+            await client.close()
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    async def _answers(self) -> bool:
+        try:
+            _, writer = await asyncio.open_unix_connection(self.role.socket)
+        except OSError:
+            return False
+        writer.close()
+        return True
+
+    async def health(self) -> dict[str, Any]:
+        def ask() -> dict[str, Any]:
+            with urllib.request.urlopen(f"http://{self.role.http}/health") as answer:
+                health: dict[str, Any] = json.load(answer)
+                return health
+
+        return await asyncio.to_thread(ask)
+
+    def asks(self, url: str) -> None:
+        """The insurer's log needs one witness."""
+        vkey = log_signer(self.role.folder, self.origin).key.vkey
+        policy = policy_file(self.role.folder, self.origin)
+        policy.parent.mkdir(parents=True, exist_ok=True)
+        policy.write_text(f"log {vkey}\nwitness w {WITNESS.key.vkey} {url}\nquorum w\n")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def entry(kind: Kind = Kind.WRITE) -> bytes:
+    now = datetime.fromtimestamp(time.time_ns() // 1000 / 1e6, UTC)
+    whole = Entry(kind, Result.GRANTED, Purpose.OPERATION, now, new_event(now))
+    if kind is Kind.KEY_CREATED:
+        whole = replace(whole, subject=b"s" * 16, subject_key_version=1)
+    return whole.encode()
+
+
+@asynccontextmanager
+async def witness(host: Host, folder: Path) -> AsyncIterator[str]:
+    """The real service over HTTP; gives its URL."""
+    store = WitnessStore(folder / "witness.sqlite")
+    port = free_port()
+    key = LogKey(log_signer(host.role.folder, host.origin).key)
+    service = Witness({host.origin: (key,)}, (WITNESS,), store, lambda: datetime.now(UTC), lambda alarm: None)
+    app = WitnessPages(service, [host.origin]).app()
+    try:
+        async with serving(
+            uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, access_log=False, lifespan="off")
+        ):
+            yield f"http://127.0.0.1:{port}"
+    finally:
+        store.close()
+
+
+def test_the_platform_has_a_log_of_its_own_and_no_key_shares(tmp_path: Path) -> None:
+    async def run_it() -> None:
+        host = Host(tmp_path)
+        async with host.running() as client:
+            assert set((await host.health())["logs"]) == {host.origin, host.platform}
+            assert (await client.append(host.platform, entry())).index == 1
+            of_insurer = await client.append(host.origin, entry(Kind.KEY_CREATED))
+            of_platform = await client.append(host.platform, entry(Kind.KEY_CREATED))
+            assert of_insurer.share not in (None, bytes(32))
+            assert of_platform.share in (None, bytes(32))
+        keys = {path.name for path in (host.role.folder / "keys").iterdir()}
+        assert {one for one in keys if one.startswith("share-")} == {f"share-{KASSE}"}
+
+    asyncio.run(run_it())
+
+
+def test_a_witness_that_is_away_is_an_alarm_and_the_journal_starts_without_it(tmp_path: Path) -> None:
+    async def run_it() -> None:
+        host = Host(tmp_path)
+        host.asks(f"http://127.0.0.1:{free_port()}")
+        with capture_logs() as told:
+            async with host.running() as client:
+                await client.append(host.origin, entry())
+        assert {"event": "journal.witness-silent", "origin": host.origin, "witness": "w", "log_level": "error"} in told
+
+    asyncio.run(run_it())
+
+
+def test_a_home_that_was_set_back_as_a_whole_starts_in_quarantine_for_its_witness_remembers(tmp_path: Path) -> None:
+    async def run_it() -> None:
+        host = Host(tmp_path / "home")
+        async with witness(host, tmp_path) as url:
+            host.asks(url)
+            async with host.running() as client:
+                await client.append(host.origin, entry(), Level.WITNESSED)
+            older = tmp_path / "older"
+            shutil.copytree(host.role.folder, older)
+            async with host.running() as client:
+                await client.append(host.origin, entry(), Level.WITNESSED)
+            shutil.rmtree(host.role.folder)
+            shutil.copytree(older, host.role.folder)
+            with capture_logs() as told:
+                async with host.running() as client:
+                    with pytest.raises(QuarantinedError, match="w cosigned has size 3"):
+                        await client.append(host.origin, entry())
+                    health = await host.health()
+            assert health["state"] == "QUARANTINE"
+            assert "journal.quarantine" in {one["event"] for one in told}
+            assert health["logs"][host.origin]["durable"] == 2
+
+    asyncio.run(run_it())
+
+
+def test_without_its_signing_key_the_journal_does_not_start_with_another(tmp_path: Path) -> None:
+    async def run_it() -> None:
+        host = Host(tmp_path)
+        async with host.running():
+            pass
+        for path in (host.role.folder / "keys").glob("log-*"):
+            path.unlink()
+        with pytest.raises(KeyMissingError, match="is not there, and its log is"):
+            async with host.running():
+                pass
+
+    asyncio.run(run_it())
