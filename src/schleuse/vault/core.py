@@ -110,6 +110,8 @@ class Core:
         self._starting: dict[str, asyncio.Lock] = {}
         self._lost: dict[str, str] = {}
         self._actors: dict[tuple[IK, int, str], bytes] = {}
+        self._tenants: dict[IK, TenantKeys] = {}
+        self._buckets: dict[tuple[IK, bytes], list[str]] = {}
 
     async def ledger(self, ik: IK) -> Ledger:
         """The insurer's log of this year, its counter read back. Raises VaultUnavailableError, CounterAheadError."""
@@ -134,7 +136,10 @@ class Core:
 
     async def tenant(self, ik: IK) -> TenantKeys:
         """The insurer's keys that open no content."""
-        return await asyncio.to_thread(self.keyring.tenant, ik)
+        known = self._tenants.get(ik)
+        if known is None:  # in a thread: it may be a token that unwraps them
+            known = self._tenants[ik] = await asyncio.to_thread(self.keyring.tenant, ik)
+        return known
 
     async def actor(self, ik: IK, name: str) -> bytes:
         """The pseudonym of an actor in the insurer's log of this year."""
@@ -162,9 +167,7 @@ class Core:
         """
         pseudonym = await self.actor(ik, actor.name)
         ledger = await self._settled(ik)
-        buckets = _buckets(ik, pseudonym)
-        self._limits.setdefault(buckets[0], self._limits_of(actor.kind, ik))
-        self._limits.setdefault(buckets[1], self._tenant_limits(ik))
+        buckets = self._buckets_of(ik, actor, pseudonym)
         exhausted = self._budgets.take(buckets, [one.subject for one in wanted], self.now())
         if exhausted is not None:
             await self.deny(ik, actor, purpose, subject=wanted[0].subject, version=wanted[0].key_version)
@@ -257,6 +260,15 @@ class Core:
         counters = {origin: (ledger.confirmed, ledger.top) for origin, ledger in list(self._ledgers.items())}
         if counters:
             self.store.note_counters(counters)
+
+    def _buckets_of(self, ik: IK, actor: Actor, pseudonym: bytes) -> list[str]:
+        """All that a release is counted in; their limits are known from now on."""
+        known = self._buckets.get((ik, pseudonym))
+        if known is None:
+            known = self._buckets[ik, pseudonym] = _buckets(ik, pseudonym)
+            self._limits.setdefault(known[0], self._limits_of(actor.kind, ik))
+            self._limits.setdefault(known[1], self._tenant_limits(ik))
+        return known
 
     async def _tell(self, ik: IK, actor: Actor, purpose: Purpose, count: int) -> None:
         pseudonym, at_us = await self.actor(ik, actor.name), to_us(self.now())

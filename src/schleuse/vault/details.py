@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -49,7 +50,7 @@ class Details:
             "events": [event.hex() for event, _, _ in self.objects],
             "objects": [[name, str(version)] for _, name, version in self.objects],
         }
-        return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+        return msgspec.json.encode(content)
 
     def about(self, event: bytes) -> Opening | None:
         """What makes the entry of one event readable."""

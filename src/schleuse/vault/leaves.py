@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import struct
 from datetime import UTC, datetime, timedelta
 
@@ -54,9 +54,12 @@ class Events:
 
     def next(self, at_us: int) -> bytes:
         """16 bytes."""
-        fresh = (at_us // 1000) << 74 | secrets.randbits(74)
+        least = (at_us // 1000) << 74
         # 48 bits of time and 74 of chance, counted up where the clock stands still or goes back.
-        value = fresh if fresh > self._last else self._last + 1 + secrets.randbits(32)
+        if self._last < least:
+            value = least | int.from_bytes(os.urandom(10)) >> 6
+        else:
+            value = self._last + 1 + int.from_bytes(os.urandom(4))
         self._last = value
         time_, high, low = value >> 74, value >> 62 & 0xFFF, value & (1 << 62) - 1
         return (time_ << 80 | 0x7 << 76 | high << 64 | 0x2 << 62 | low).to_bytes(16)

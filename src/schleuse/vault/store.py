@@ -17,6 +17,26 @@ from schleuse.vault.tables import ACTOR, COUNTER, IDENTITY, OPENING, SUBJECT, SU
 
 MIGRATIONS = "schleuse.vault.migrations"
 _MANY: sa.BindParameter[bytes] = sa.bindparam("many", expanding=True)
+_BY_LOOKUP = sa.select(SUBJECT).where(SUBJECT.c.ik == sa.bindparam("of"), SUBJECT.c.lookup.in_(_MANY))
+_BY_PSEUDONYM = sa.select(SUBJECT).where(SUBJECT.c.ik == sa.bindparam("of"), SUBJECT.c.pseudonym.in_(_MANY))
+_PRESENT = (
+    sa.select(SUBJECT.c.ik, SUBJECT.c.pseudonym)
+    .where(SUBJECT.c.pseudonym.in_(_MANY))
+    .order_by(SUBJECT.c.pseudonym)
+    .with_for_update()
+)
+_RECORD = sa.select(SUBJECT_KEY.c.record).where(
+    SUBJECT_KEY.c.subject == sa.bindparam("s"), SUBJECT_KEY.c.version == sa.bindparam("v")
+)
+_OWN_KEY = (
+    sa.select(SUBJECT.c.pseudonym)
+    .select_from(SUBJECT_KEY.join(SUBJECT, SUBJECT_KEY.c.subject == SUBJECT.c.pseudonym))
+    .where(
+        SUBJECT.c.ik == sa.bindparam("of"),
+        SUBJECT.c.pseudonym == sa.bindparam("s"),
+        SUBJECT_KEY.c.version == sa.bindparam("v"),
+    )
+)
 #: Another batch may have filed a later version already.
 _RAISED = (
     sa.update(SUBJECT)
@@ -96,10 +116,8 @@ class VaultStore:
 
     def subjects(self, ik: IK, lookups: Sequence[bytes]) -> dict[bytes, Subject]:
         """By lookup, those that exist."""
-        columns = SUBJECT.c
-        query = sa.select(SUBJECT).where(columns.ik == ik.value, columns.lookup.in_(_MANY))
         with transaction(self._reading) as connection:
-            rows = connection.execute(query, {"many": list(lookups)}).all()
+            rows = connection.execute(_BY_LOOKUP, {"of": ik.value, "many": list(lookups)}).all()
         return {bytes(row.lookup): _subject(row) for row in rows}
 
     def add_subjects(self, ik: IK, new: Mapping[bytes, Subject]) -> dict[bytes, Subject]:
@@ -120,10 +138,8 @@ class VaultStore:
 
     def by_pseudonym(self, ik: IK, pseudonyms: Iterable[bytes]) -> dict[bytes, Subject]:
         """Those that exist at this insurer."""
-        columns = SUBJECT.c
-        query = sa.select(SUBJECT).where(columns.ik == ik.value, columns.pseudonym.in_(_MANY))
         with transaction(self._reading) as connection:
-            rows = connection.execute(query, {"many": list(pseudonyms)}).all()
+            rows = connection.execute(_BY_PSEUDONYM, {"of": ik.value, "many": list(pseudonyms)}).all()
         return {bytes(row.pseudonym): _subject(row) for row in rows}
 
     def keep(self, deposits: Sequence[Deposit]) -> list[bool]:
@@ -162,19 +178,14 @@ class VaultStore:
 
     def key(self, subject: bytes, version: int) -> bytes | None:
         """The record SK1; None once it was erased."""
-        columns = SUBJECT_KEY.c
-        query = sa.select(columns.record).where(columns.subject == subject, columns.version == version)
         with transaction(self._reading) as connection:
-            record = connection.execute(query).scalar_one_or_none()
+            record = connection.execute(_RECORD, {"s": subject, "v": version}).scalar_one_or_none()
         return None if record is None else bytes(record)
 
     def has_key(self, ik: IK, subject: bytes, version: int) -> bool:
         """Whether this insurer has this version of this subject's key."""
-        here = SUBJECT_KEY.join(SUBJECT, SUBJECT_KEY.c.subject == SUBJECT.c.pseudonym)
-        query = sa.select(SUBJECT.c.pseudonym).select_from(here)
-        query = query.where(SUBJECT.c.ik == ik.value, SUBJECT.c.pseudonym == subject, SUBJECT_KEY.c.version == version)
         with transaction(self._reading) as connection:
-            return connection.execute(query).one_or_none() is not None
+            return connection.execute(_OWN_KEY, {"of": ik.value, "s": subject, "v": version}).first() is not None
 
     def identities(self, ik: IK, kind: str) -> list[Identity]:
         """All that were taken over."""
@@ -305,10 +316,7 @@ def _present(connection: sa.Connection, pseudonyms: Collection[bytes]) -> set[tu
     """Those that exist, with their IK. On PostgreSQL the lock keeps an erasure away until the keys are in."""
     if not pseudonyms:
         return set()
-    columns = SUBJECT.c
-    query = sa.select(columns.ik, columns.pseudonym).where(columns.pseudonym.in_(_MANY))
-    query = query.order_by(columns.pseudonym).with_for_update()
-    return {(row.ik, bytes(row.pseudonym)) for row in connection.execute(query, {"many": list(pseudonyms)})}
+    return {(row.ik, bytes(row.pseudonym)) for row in connection.execute(_PRESENT, {"many": list(pseudonyms)})}
 
 
 def _insert(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, object]]) -> None:
