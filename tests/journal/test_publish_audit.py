@@ -12,7 +12,7 @@ from tests.journal.journals import ORIGIN, config, entry, journal, signer
 from schleuse.cli import app
 from schleuse.errors import Error
 from schleuse.journal import audit
-from schleuse.journal.audit import HistoryChangedError, SourceError
+from schleuse.journal.audit import HistoryChangedError, SourceAbsentError, SourceError
 from schleuse.journal.checkpoint import Checkpoint
 from schleuse.journal.contracts import BeyondSizeError, Level
 from schleuse.journal.note import parse_note
@@ -103,6 +103,52 @@ def test_a_forked_checkpoint_is_evidence(exported: Path) -> None:
         fork = Checkpoint(ORIGIN, size, MemoryTree(forged).root()).signed_by(signer())
         with pytest.raises(HistoryChangedError):
             audit.compare(fork, new, POLICY, audit.from_folder(exported))
+
+
+def test_entries_deleted_after_their_period_may_be_absent_and_their_hashes_hold(
+    exported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (exported / "tile" / "entries" / "000").unlink()
+    found = audit.audit_log(audit.from_folder(exported), POLICY)
+    assert (found.minimum, dict(found.kinds)) == (256, {"READ": 44})
+    _run("journal", "verify", str(exported), "--policy", str(exported.parent / "policy"))
+    assert "256" in capsys.readouterr().out
+    with pytest.raises(SourceAbsentError):
+        audit.prove(audit.from_folder(exported), POLICY, 5)
+    tile = bytearray((exported / "tile" / "0" / "000").read_bytes())
+    tile[5] ^= 1
+    (exported / "tile" / "0" / "000").write_bytes(tile)
+    with pytest.raises(Error):  # of what is deleted the hashes count still
+        audit.audit_log(audit.from_folder(exported), POLICY)
+
+
+def test_only_what_stands_first_may_be_absent(exported: Path) -> None:
+    (exported / "tile" / "entries" / "001.p" / "44").unlink()
+    with pytest.raises(SourceAbsentError, match="entries/001"):
+        audit.audit_log(audit.from_folder(exported), POLICY)
+
+
+def test_a_pruned_log_is_exported_without_what_it_deleted(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with journal(tmp_path) as opened:
+            await opened.append_many(ORIGIN, [entry(i) for i in range(400)])
+            await opened.append_many(ORIGIN, [entry(i) for i in range(400, 800)])
+            opened.tick()
+            await opened.wait(ORIGIN, 800, Level.PUBLISHED, 5)
+            await opened.prune(ORIGIN, 600)
+            whole = served_by(opened)
+
+            def served(path: str) -> bytes:  # as over HTTP
+                if path.startswith("tile/entries/") and path < "tile/entries/003":
+                    raise SourceAbsentError(path)
+                return whole(path)
+
+            audit.export(served, tmp_path / "log")
+            audit.export(served, tmp_path / "log")
+
+    asyncio.run(run())
+    found = audit.audit_log(audit.from_folder(tmp_path / "log"), POLICY)
+    assert (found.judged.checkpoint.size, found.minimum, found.kinds.total()) == (800, 768, 32)
 
 
 def test_a_missing_file_is_said_by_name(exported: Path) -> None:

@@ -164,24 +164,36 @@ def _whole_log(folder: Path, policy: Policy) -> tuple[str, str, dict[str, object
     facts = {
         "origin": checkpoint.origin,
         "size": checkpoint.size,
+        "minimum": found.minimum,
         "witnesses": sorted(found.judged.times),
         "kinds": dict(found.kinds),
         "repeated_events": found.repeated_events,
         "foreign_entries": found.foreign,
     }
     kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(found.kinds.items()))
+    first, left = found.minimum, checkpoint.size - found.minimum
     if german():
+        which = f"Die {left} Einträge ab Nummer {first}" if first else f"Alle {left} Einträge"
+        gone = f"; die {first} Einträge davor fehlen hier, ihre Prüfsummen stimmen mit dem Stand überein"
         known = (
-            f"Alle {checkpoint.size} Einträge von {checkpoint.origin} sind vollständig und unverändert gegenüber dem "
-            f"signierten Stand (Zeugen: {names or 'keine'}); {kinds}; doppelte Ereignisse {found.repeated_events}."
+            f"{which} von {checkpoint.origin} sind vollständig und unverändert gegenüber dem "
+            f"signierten Stand (Zeugen: {names or 'keine'}){gone if first else ''}; "
+            f"{kinds}; doppelte Ereignisse {found.repeated_events}."
         )
         unknown = "Nicht gezeigt ist, was danach kam, und ohne Zeugen nicht, dass alle denselben Stand sehen."
+        if first:
+            unknown += " Auch nicht, ob die fehlenden Einträge nach ihrer Frist gelöscht oder nur nicht kopiert wurden."
     else:
+        which = f"The {left} entries from number {first} on" if first else f"All {left} entries"
+        gone = f"; the {first} entries before are not here, and their hashes agree with the state"
         known = (
-            f"All {checkpoint.size} entries of {checkpoint.origin} are complete and unchanged against the signed "
-            f"state (witnesses: {names or 'none'}); {kinds}; repeated events {found.repeated_events}."
+            f"{which} of {checkpoint.origin} are complete and unchanged against the signed "
+            f"state (witnesses: {names or 'none'}){gone if first else ''}; "
+            f"{kinds}; repeated events {found.repeated_events}."
         )
         unknown = "Not shown is what came after, nor, without witnesses, that everybody sees the same state."
+        if first:
+            unknown += " Nor whether the missing entries were deleted after their period, or just not copied."
     return known, unknown, facts
 
 

@@ -36,6 +36,12 @@ class SourceError(UnavailableError):
     code = "journal.source"
 
 
+class SourceAbsentError(SourceError):
+    """The log or copy is there, and this file is not: entries after their period, or something that was taken out."""
+
+    code = "journal.source-absent"
+
+
 class HistoryChangedError(MalformedError):
     """Two checkpoints that cannot both be of one log that only grows. Keep both: they are evidence (§ 11.5)."""
 
@@ -48,6 +54,8 @@ def from_folder(folder: Path) -> Source:
     def read(path: str) -> bytes:
         try:
             return (folder / path).read_bytes()
+        except FileNotFoundError as cause:
+            raise SourceAbsentError(f"{folder / path} is not there") from cause
         except OSError as cause:
             raise SourceError(f"{folder / path} cannot be read ({cause.strerror})") from cause
 
@@ -65,6 +73,9 @@ def from_url(url: str) -> Source:
                 data: bytes = answer.read()
                 return data
         except (urllib.error.URLError, TimeoutError) as cause:
+            if isinstance(cause, urllib.error.HTTPError) and cause.code == 404:
+                cause.close()
+                raise SourceAbsentError(f"{url.rstrip('/')}/{path} is not there") from cause
             raise SourceError(f"{url.rstrip('/')}/{path} cannot be read ({cause})") from cause
 
     return read
@@ -72,16 +83,20 @@ def from_url(url: str) -> Source:
 
 @dataclass(frozen=True, slots=True)
 class LogAudit:
-    """What a whole log is. kinds: entries by kind. foreign: entries that are no JE1 of a kind that we know."""
+    """What a whole log is. kinds: entries by kind. foreign: entries that are no JE1 of a kind that we know.
+
+    minimum: index of the first entry that is there; those before it were deleted after their period (§ 17).
+    """
 
     judged: Judged
     kinds: Counter[str]
     repeated_events: int
     foreign: int
+    minimum: int = 0
 
 
 def audit_log(source: Source, policy: Policy) -> LogAudit:
-    """Read every entry and recompute everything up to the signed root.
+    """Read every entry and recompute everything up to the signed root; the first bundles may be deleted (§ 17).
 
     Raises NoteRefusedError, NoQuorumError, FalseTileError, MalformedError, SourceError.
     """
@@ -90,7 +105,8 @@ def audit_log(source: Source, policy: Policy) -> LogAudit:
     kinds: Counter[str] = Counter()
     events: set[bytes] = set()
     repeated = foreign = 0
-    for entry in _entries(source, tiles, judged.checkpoint.size):
+    minimum = _minimum(source, tiles, judged.checkpoint.size)
+    for entry in _entries(source, tiles, minimum, judged.checkpoint.size):
         try:
             parsed = parse_entry(entry)
         except MalformedError:
@@ -99,7 +115,7 @@ def audit_log(source: Source, policy: Policy) -> LogAudit:
         kinds[parsed.kind.name] += 1
         repeated += parsed.event.bytes in events
         events.add(parsed.event.bytes)
-    return LogAudit(judged, kinds, repeated, foreign)
+    return LogAudit(judged, kinds, repeated, foreign, minimum)
 
 
 def prove(source: Source, policy: Policy, index: int, extra: bytes | None = None) -> tuple[bytes, bytes]:
@@ -139,16 +155,25 @@ def compare(old: Note, new: Note, policy: Policy, source: Source | None) -> tupl
 def export(source: Source, folder: Path) -> Checkpoint:
     """A static tlog-tiles directory of the served log that any client reads; the checkpoint is written last.
 
-    What exists already and is final is not fetched again. Raises SourceError, MalformedError, OSError.
+    What exists already and is final is not fetched again; entries that the log has deleted are left out (§ 17).
+    Raises SourceError, MalformedError, OSError.
     """
     note = parse_note(source("checkpoint"))
     checkpoint = parse_checkpoint(note.text)
     resources: list[Tile | Bundle] = [*tiles_of(checkpoint.size), *bundles_of(checkpoint.size)]
+    has_entries = False
     for resource in resources:
         path = folder / resource.path
         if not path.exists():
+            try:
+                data = source(resource.path)
+            except SourceAbsentError:
+                if isinstance(resource, Tile) or has_entries:  # only what stands first is ever deleted
+                    raise
+                continue
             path.parent.mkdir(parents=True, exist_ok=True)
-            replace(OsDisk(), path, source(resource.path), durable=False)
+            replace(OsDisk(), path, data, durable=False)
+        has_entries = has_entries or isinstance(resource, Bundle)
     replace(OsDisk(), folder / "checkpoint", note.encode())
     return checkpoint
 
@@ -160,6 +185,18 @@ def _tiles(source: Source, checkpoint: Checkpoint) -> VerifiedTiles:
     return VerifiedTiles(checkpoint, fetch)
 
 
-def _entries(source: Source, tiles: VerifiedTiles, size: int) -> Iterator[bytes]:
+def _minimum(source: Source, tiles: VerifiedTiles, size: int) -> int:
+    """Index of the first entry that is there. The hashes of those before it are checked all the same."""
     for bundle in bundles_of(size):
+        try:
+            source(bundle.path)
+        except SourceAbsentError:
+            tiles.node(0, bundle.index * WIDTH)
+        else:
+            return bundle.index * WIDTH
+    return size
+
+
+def _entries(source: Source, tiles: VerifiedTiles, start: int, size: int) -> Iterator[bytes]:
+    for bundle in bundles_of(size, since=start):
         yield from tiles.entries(bundle, source(bundle.path))
