@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from tests.vault.vaults import EAU, KASSE, Fate, Vault, build, mail, origin_of, with_vault
 
+from schleuse.database import sqlite_url
 from schleuse.journal.entry import Kind, Purpose, Result
 from schleuse.vault.budgets import Limits
-from schleuse.vault.contracts import CounterAheadError, OverBudgetError, VaultUnavailableError
+from schleuse.vault.contracts import (
+    CounterAheadError,
+    ErasedError,
+    KeyMissingError,
+    OverBudgetError,
+    VaultUnavailableError,
+)
 from schleuse.vault.leaves import Events, leaf, to_us
+from schleuse.vault.store import open_vault_store
 
 ORIGIN = origin_of(KASSE, 2026)
 
@@ -88,5 +98,29 @@ def test_a_restart_refills_no_budget_that_the_running_vault_would_refuse(tmp_pat
         again = build(vault.store, clock=vault.clock, journal=vault.journal, limits=Limits(2, 2))
         with pytest.raises(OverBudgetError):
             await again.service.open_mails(EAU, KASSE, [mail(3)])
+
+    with_vault(tmp_path, test)
+
+
+def test_a_key_that_an_older_copy_of_the_store_has_not_is_not_called_destroyed(tmp_path: Path) -> None:
+    """A lost key is our trouble, and may come back with the newer copy; 410 would tell the insurer that it cannot."""
+
+    async def test(vault: Vault) -> None:
+        kept = await vault.filed("urn:uuid:1", b"<eau/>")
+        older = tmp_path / "older.sqlite"
+        with closing(sqlite3.connect(tmp_path / "vault.sqlite")) as now, closing(sqlite3.connect(older)) as copy:
+            now.backup(copy)
+        later = await vault.filed("urn:uuid:2", b"<eau/>")
+        stranger = await vault.filed("urn:uuid:3", b"<eau/>", person=b"B123456782")
+        again = build(open_vault_store(sqlite_url(older)), clock=vault.clock, journal=vault.journal)
+        assert await again.fetched("urn:uuid:1", kept) == b"<eau/>"
+        for name, container in (("urn:uuid:2", later), ("urn:uuid:3", stranger)):
+            with pytest.raises(KeyMissingError):
+                await again.fetched(name, container)
+        assert {one.result for one in again.journal.denials()} == {Result.FAILED}
+        assert await again.erased()
+        with pytest.raises(ErasedError):
+            await again.fetched("urn:uuid:1", kept)
+        again.store.close()
 
     with_vault(tmp_path, test)

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 
+import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from schleuse.errors import Error
@@ -20,6 +21,7 @@ from schleuse.vault.contracts import (
     BadTokenError,
     Document,
     ErasedError,
+    KeyMissingError,
     Named,
     Pseudonyms,
     SealBrokenError,
@@ -36,6 +38,8 @@ from schleuse.vault.store import SealedOpening, Subject
 from schleuse.vault.tokens import Claims, verify_token
 from schleuse.vault.tokens import Purpose as TokenPurpose
 from schleuse.vault.ve1 import Header, open_container, parse_header
+
+log = structlog.get_logger()
 
 LETTER = "draft"  #: form of a Fehlernachricht before it is sent
 _LETTERS = b"letters"
@@ -223,6 +227,11 @@ class VaultService:
         subject, version = header.subject, header.key_version
         if not await asyncio.to_thread(self._core.store.has_key, ik, subject, version):
             await self._core.deny(ik, actor, purpose, subject=subject, version=version, result=Result.FAILED)
+            if not await asyncio.to_thread(self._core.store.was_erased, subject):  # 410 would be for ever, and untrue
+                log.critical("vault.key-lost", ik=ik.value, object=header.object_id.hex())
+                raise KeyMissingError(
+                    "the vault has no key of this content, and did not destroy it: its store may be an older copy"
+                )
             raise ErasedError("the key of this content was destroyed; nobody can open it any more")
         wanted = Wanted(subject, version, header.object_id.hex(), header.object_version)
         (share,) = await self._core.release(ik, actor, purpose, [wanted], detail, person=subject)

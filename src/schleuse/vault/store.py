@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,7 +14,7 @@ from sqlalchemy.engine import Engine
 
 from schleuse.database import open_database, reading, transaction
 from schleuse.identifiers import IK
-from schleuse.vault.tables import ACTOR, COUNTER, IDENTITY, OPENING, SUBJECT, SUBJECT_KEY, TENANT_KEY
+from schleuse.vault.tables import ACTOR, COUNTER, ERASED, IDENTITY, OPENING, SUBJECT, SUBJECT_KEY, TENANT_KEY
 
 MIGRATIONS = "schleuse.vault.migrations"
 _MANY: sa.BindParameter[bytes] = sa.bindparam("many", expanding=True)
@@ -187,6 +188,12 @@ class VaultStore:
         with transaction(self._reading) as connection:
             return connection.execute(_OWN_KEY, {"of": ik.value, "s": subject, "v": version}).first() is not None
 
+    def was_erased(self, subject: bytes) -> bool:
+        """Whether a key that is not here was destroyed; else it was lost, as by putting an older copy back."""
+        query = sa.select(ERASED.c.digest).where(ERASED.c.digest == sha256(subject).digest())
+        with transaction(self._reading) as connection:
+            return connection.execute(query).first() is not None
+
     def identities(self, ik: IK, kind: str) -> list[Identity]:
         """All that were taken over."""
         columns = IDENTITY.c
@@ -199,6 +206,7 @@ class VaultStore:
     def erase(self, ik: IK, pseudonym: bytes) -> None:
         """Every key, opening and link of a person; then nobody can say whom the pseudonym stood for (G6)."""
         with transaction(self._engine) as connection:
+            connection.execute(_insert_new(connection, ERASED), [{"digest": sha256(pseudonym).digest()}])
             connection.execute(sa.delete(SUBJECT_KEY).where(SUBJECT_KEY.c.subject == pseudonym))
             connection.execute(sa.delete(OPENING).where(OPENING.c.subject == pseudonym))
             connection.execute(sa.delete(SUBJECT).where(SUBJECT.c.pseudonym == pseudonym, SUBJECT.c.ik == ik.value))

@@ -71,6 +71,9 @@ TENANT_KEY = sa.Table(
     sa.Column("record", sa.LargeBinary, nullable=False),
 )
 
+#: SHA-256 of each pseudonym whose person was erased. It stood for nobody else, and stands for nobody any more.
+ERASED = sa.Table("vault_erased", METADATA, sa.Column("digest", sa.LargeBinary, primary_key=True))
+
 #: The last release number that the vault remembers by itself (journal.md § 14.5).
 COUNTER = sa.Table(
     "vault_counter",
