@@ -266,16 +266,11 @@ class VaultService:
 
     async def _subjects(self, ik: IK, lookups: Sequence[bytes]) -> dict[bytes, Subject]:
         """Rows of these lookups, made where there is none."""
-        store = self._core.store
-        known = await asyncio.to_thread(store.subjects, ik, list(set(lookups)))
-        new = {
-            lookup: Subject(secrets.token_bytes(16), secrets.token_bytes(32), 0)
-            for lookup in lookups
-            if lookup not in known
-        }
-        if new:
-            known |= await asyncio.to_thread(store.add_subjects, ik, new)
-        return known
+
+        def fresh() -> Subject:
+            return Subject(secrets.token_bytes(16), secrets.token_bytes(32), 0)
+
+        return await asyncio.to_thread(self._core.store.assign, ik, lookups, fresh)
 
     async def _claims(
         self, ik: IK, token: str, purpose: TokenPurpose, why: Purpose, whats: Sequence[tuple[str, str]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from hashlib import sha256
@@ -121,6 +121,12 @@ class VaultStore:
             rows = connection.execute(_BY_LOOKUP, {"of": ik.value, "many": list(lookups)}).all()
         return {bytes(row.lookup): _subject(row) for row in rows}
 
+    def assign(self, ik: IK, lookups: Collection[bytes], fresh: Callable[[], Subject]) -> dict[bytes, Subject]:
+        """Rows of these lookups, made where there is none."""
+        known = self.subjects(ik, list(set(lookups)))
+        new = {lookup: fresh() for lookup in lookups if lookup not in known}
+        return known | self.add_subjects(ik, new) if new else known
+
     def add_subjects(self, ik: IK, new: Mapping[bytes, Subject]) -> dict[bytes, Subject]:
         """Assign pseudonyms to lookups; another call may have been faster, then its value holds. Returns what holds."""
         rows = [
@@ -134,7 +140,8 @@ class VaultStore:
             for lookup, one in new.items()
         ]
         with transaction(self._engine) as connection:
-            connection.execute(_insert_new(connection, SUBJECT), rows)
+            if connection.execute(_insert_new(connection, SUBJECT), rows).rowcount == len(rows):
+                return dict(new)
         return self.subjects(ik, list(new))
 
     def by_pseudonym(self, ik: IK, pseudonyms: Iterable[bytes]) -> dict[bytes, Subject]:
