@@ -18,16 +18,17 @@ from typing import Any, TypeVar
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from tests.cli.conftest import Ended, Shell
-from tests.vault.vaults import EAU, KASSE, OPERATOR, SYSTEM, Vault, build, mail, store_in, take_over
+from tests.vault.vaults import AUDIENCE, EAU, KASSE, OPERATOR, SYSTEM, Vault, build, mail, store_in, take_over
 
 from schleuse.cli import EXIT_CODES
 from schleuse.config import read_config
 from schleuse.eau.document import DocumentId, Facts, Kind, Profile
 from schleuse.eau.sealing import named
-from schleuse.errors import MalformedError, RefusedError, UnavailableError
+from schleuse.errors import ConflictError, MalformedError, RefusedError, UnavailableError
 from schleuse.journal.entry import Kind as Leaf
 from schleuse.journal.entry import Purpose
 from schleuse.vault.contracts import ErasedError
+from schleuse.vault.rotation import Rotation
 from schleuse.vault.server import Desk, listen
 
 KVNR = "A123456780"
@@ -46,6 +47,7 @@ class Running:
         self.imported: list[dict[str, str]] = []
         self.vault: Vault = build(store_in(folder))
         self.vault.clock.now = datetime.now(UTC)
+        self.rotation = Rotation(self.vault.core, [KASSE], {("op", ""): OPERATOR.public_key()}, AUDIENCE)
         up: Future[None] = Future()
         self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._serve(up),))
         self._thread.start()
@@ -76,7 +78,8 @@ class Running:
     async def _serve(self, up: Future[None]) -> None:
         self._ended = asyncio.Event()
         await take_over(self.vault)
-        async with listen(self._path, Desk(self.vault.service, self._imports), {os.getuid(): "operator"}):
+        desk = Desk(self.vault.service, self._imports, self.rotation)
+        async with listen(self._path, desk, {os.getuid(): "operator"}):
             up.set_result(None)
             await self._ended.wait()
 
@@ -238,3 +241,46 @@ def test_import_shows_each_file_and_fails_while_one_is_not_in_the_vault(
     shown = shell("vault", "import", "--home", str(home))
     assert (shown.code, "fehlt" in shown.out, "nobody has it" in shown.out) == (NOT_READY, True, True)
     assert json.loads(shell("vault", "import", "--home", str(home), "--json").out) == site.imported
+
+
+@pytest.fixture
+def operator(home: Path, order: tuple[str, ...]) -> tuple[str, ...]:
+    """An order for all insurers."""
+    return tuple(word for word in order if word not in ("--ik", KASSE.value))
+
+
+def test_rotate_shows_its_plan_and_does_nothing(shell: Shell, site: Running, operator: tuple[str, ...]) -> None:
+    shown = shell("vault", "rotate", *operator)
+    assert shown.code == 0
+    assert "Generation 2 entsteht" in shown.out
+    assert site.vault.core.keyring.kek.generations == (1,)
+
+
+def test_rotate_makes_a_generation_and_the_same_again_no_other(
+    shell: Shell, site: Running, operator: tuple[str, ...]
+) -> None:
+    site.filed()
+    assert "noch umzupacken: 4" in shell("vault", "rotate", *operator, "--yes").out  # person, two identities, insurer
+    again = json.loads(shell("vault", "rotate", *operator, "--yes", "--json").out)
+    assert again == {"generations": [1, 2], "left": 4, "restart_first": True}
+    assert site.do(site.rotation.sweep())
+    shown = shell("vault", "rotate", *operator).out
+    assert "keine ältere verpackt noch etwas" in shown
+    assert "den Tresor neu starten" in shown
+    assert "Generation 3 entsteht" in shown
+
+
+def test_retire_shows_its_plan_and_the_vault_judges(shell: Shell, site: Running, operator: tuple[str, ...]) -> None:
+    shell("vault", "rotate", *operator, "--yes")
+    assert site.do(site.rotation.sweep())
+    assert "Generation 1 wird" in shell("vault", "retire", "1", *operator).out
+    ended = shell("vault", "retire", "1", *operator, "--yes")
+    assert ended.code == EXIT_CODES[ConflictError]
+    assert "start the vault again first" in ended.err
+    assert site.vault.core.keyring.kek.generations == (1, 2)
+
+
+def test_no_key_is_made_in_a_token_that_is_not_configured(shell: Shell, home: Path) -> None:
+    ended = shell("vault", "init-hsm", "--home", str(home))
+    assert ended.code == EXIT_CODES[RefusedError]
+    assert "vault.hsm is not configured" in ended.err

@@ -22,25 +22,21 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from schleuse.cli.up import Home, german
-from schleuse.clock import utc_now
+from schleuse.cli.vault_kek import init_hsm, retire, rotate
+from schleuse.cli.vault_orders import Json, KeyFile, Name, Yes, client_of, order_of
 from schleuse.config import Config, default_home, read_config
 from schleuse.errors import MalformedError, RefusedError, UnavailableError
 from schleuse.identifiers import IK, KVNR, BadKVNRError
-from schleuse.processes.life import keep_private, only_instance
-from schleuse.vault.client import VaultClient
-from schleuse.vault.tokens import Purpose, audience, make_token, read_token_key
 
 app = App(name="vault", help="The only holder of keys: what it released, and orders to it.")
+app.command(rotate)
+app.command(retire)
+app.command(init_hsm, name="init-hsm")
 
 NOT_READY = 69  #: as for what is unavailable
-#: An erasure waits for the journal's witnesses (journal.md § 12.5).
-ANSWER_S = 60.0
 HEALTH_S = 5.0
 
-Json = Annotated[bool, Parameter(name="--json", negative="", help="One JSON object")]
 OfInsurer = Annotated[str, Parameter(name="--ik", help="IK of the insurer")]
-Name = Annotated[str, Parameter(name="--operator", help="Name of the operator, as configured")]
-KeyFile = Annotated[Path, Parameter(name="--operator-key", help="The operator's private key (Ed25519, PEM)")]
 PersonFile = Annotated[
     Path | None,
     Parameter(
@@ -50,7 +46,6 @@ PersonFile = Annotated[
         "documents write them. - for standard input [default: ask]",
     ),
 ]
-Yes = Annotated[bool, Parameter(name="--yes", negative=(), help="Do it; without, only the plan is shown")]
 
 
 class BadPersonError(MalformedError):
@@ -77,12 +72,6 @@ class NoOpeningError(RefusedError):
     code = "cli.no-opening"
 
 
-class NoHSMError(RefusedError):
-    """No key is made in a token: none is configured, or the vault has keys that another key wraps."""
-
-    code = "cli.no-hsm"
-
-
 class UnknownInsurerError(RefusedError):
     """No insurer of the configuration has this IK."""
 
@@ -93,7 +82,7 @@ class UnknownInsurerError(RefusedError):
 def status(*, home: Home = None, json_output: Json = False) -> None:
     """Show what the vault has counted in each log and released since its start. Exit code 69: it is not ready."""
     config = read_config(home or default_home())
-    with _client(config) as client:
+    with client_of(config) as client:
         found = {**client.status(), "health": _health(config)}
     if json_output:
         print(json.dumps(found))
@@ -107,7 +96,7 @@ def status(*, home: Home = None, json_output: Json = False) -> None:
 def import_command(*, home: Home = None, json_output: Json = False) -> None:
     """Take key files over that were configured since the vault's start. Exit code 69: not all are in the vault."""
     config = read_config(home or default_home())
-    with _client(config) as client:
+    with client_of(config) as client:
         found = client.import_keys()
     if json_output:
         print(json.dumps(found))
@@ -148,8 +137,8 @@ def erase(
     if not yes:
         print("--yes führt es aus" if de else "--yes does it")
         return
-    token = _order(config, insurer, operator, operator_key, "erase", ("ERASE", sha256(person).hexdigest()))
-    with _client(config) as client:
+    token = order_of(config, insurer, operator, operator_key, "erase", ("ERASE", sha256(person).hexdigest()))
+    with client_of(config) as client:
         destroyed = client.erase(insurer, token, person)
     if destroyed:
         print("vernichtet" if de else "destroyed")
@@ -180,8 +169,8 @@ def opening(
         wanted = UUID(event).bytes
     except ValueError as cause:
         raise BadEventError(f"{event!r} is no UUID; expected the event of an entry") from cause
-    token = _order(config, insurer, operator, operator_key, "opening", ("OPENING", wanted.hex()))
-    with _client(config) as client:
+    token = order_of(config, insurer, operator, operator_key, "opening", ("OPENING", wanted.hex()))
+    with client_of(config) as client:
         found = client.opening(insurer, token, wanted)
     if found is None:
         raise NoOpeningError(f"the vault can show nothing of the event {event} at {insurer}")
@@ -192,102 +181,6 @@ def opening(
             Console().print(f"{key}: {value}", soft_wrap=True, highlight=False, markup=False)
 
 
-@app.command
-def rotate(
-    *, operator: Name, operator_key: KeyFile, yes: Yes = False, home: Home = None, json_output: Json = False
-) -> None:
-    """Make the next generation of the key encryption key; the vault brings all keys under it while it works."""
-    config = read_config(home or default_home())
-    with _client(config) as client:
-        state = client.generations()
-        # An order that was cut off is repeated, not followed by another: while something is left, it is this one.
-        generation = max(state["generations"]) + (not state["left"])
-        if yes:
-            state = client.rotate(generation, _orders(config, operator, operator_key, "ROTATE", generation))
-    _print_generations(state, json_output)
-    if not yes and not json_output:
-        for line in _ROTATE_DE if german() else _ROTATE:
-            Console().print(line.format(generation=generation, operator=operator), soft_wrap=True, highlight=False)
-
-
-@app.command
-def retire(
-    generation: int,
-    *,
-    operator: Name,
-    operator_key: KeyFile,
-    yes: Yes = False,
-    home: Home = None,
-    json_output: Json = False,
-) -> None:
-    """Destroy an older generation of the key encryption key that wraps nothing any more.
-
-    Parameters
-    ----------
-    generation
-        Its number.
-    """
-    config = read_config(home or default_home())
-    with _client(config) as client:
-        state = client.generations()
-        if yes:
-            state = client.retire(generation, _orders(config, operator, operator_key, "RETIRE", generation))
-    _print_generations(state, json_output)
-    if not yes and not json_output:
-        for line in _RETIRE_DE if german() else _RETIRE:
-            Console().print(line.format(generation=generation, operator=operator), soft_wrap=True, highlight=False)
-
-
-@app.command(name="init-hsm")
-def init_hsm(*, home: Home = None) -> None:
-    """Make the first key encryption key in the token of vault.hsm, unless it is there. Run it as the vault's user."""
-    from schleuse.vault.pkcs11 import create_key  # needs the extra `hsm`
-    from schleuse.vault.store import open_vault_store
-
-    config = read_config(home or default_home())
-    if config.vault.hsm is None:
-        raise NoHSMError("vault.hsm is not configured; it names module, token, PIN file and label of the key")
-    keep_private()
-    # Not while the role runs: two processes of one home would decide about one key.
-    with only_instance(config.home, "vault"):
-        store = open_vault_store(config.vault_database)
-        try:
-            if store.has_wrapped_records():
-                raise NoHSMError(
-                    f"{config.vault_database.rpartition('/')[2]} has keys that another key wraps; a new one would not"
-                    " open them, so none is made"
-                )
-        finally:
-            store.close()
-        made = create_key(config.vault.hsm)
-    if german():
-        print("Schlüssel im Token angelegt" if made else "der Schlüssel ist schon im Token")
-    else:
-        print("key made in the token" if made else "the key is in the token already")
-
-
-_ROTATE = (
-    "--yes does it:",
-    "  1. an entry in the name of {operator} in every insurer's journal",
-    "  2. generation {generation} is made; it wraps from then on",
-    "  3. in the background every key is wrapped again under it, an entry for each batch; nothing stops meanwhile",
-    "Make a backup of the vault afterwards: one from before opens nothing that is filed from now on.",
-)
-_ROTATE_DE = (
-    "--yes führt es aus:",
-    "  1. ein Eintrag im Namen von {operator} im Journal jeder Kasse",
-    "  2. Generation {generation} entsteht und verpackt von da an",
-    "  3. im Hintergrund wird jeder Schlüssel neu verpackt, ein Eintrag je Stapel; nichts steht dabei still",
-    "Danach den Tresor sichern: Eine Sicherung von vorher öffnet nichts, was ab jetzt abgelegt wird.",
-)
-_RETIRE = (
-    "--yes does it: generation {generation} is destroyed, in the name of {operator}; what it wraps in old backups never"
-    " opens again. The vault refuses while it wraps anything here.",
-)
-_RETIRE_DE = (
-    "--yes führt es aus: Generation {generation} wird im Namen von {operator} vernichtet; was sie in alten Sicherungen"
-    " verpackt, öffnet nie wieder. Der Tresor weigert sich, solange sie hier etwas verpackt.",
-)
 _PLAN = (
     "At the insurer {ik}, for the person {person}:",
     "  1. entry KEY_DESTROYED in the insurer's journal, in the name of {operator}, waiting for witnesses",
@@ -310,39 +203,11 @@ _STATES_DE = {
 }
 
 
-def _client(config: Config) -> VaultClient:
-    return VaultClient(config.vault_socket, answer_s=ANSWER_S)
-
-
 def _insurer(config: Config, ik: str) -> IK:
     insurer = IK(ik)
     if ik not in {one.ik for one in config.insurers}:
         raise UnknownInsurerError(f"no insurer {ik} is configured; `schleuse.toml` names the insurers")
     return insurer
-
-
-def _order(config: Config, ik: IK, operator: str, key: Path, purpose: Purpose, what: tuple[str, str]) -> str:
-    return make_token(read_token_key(key), operator, ik, audience(config.hostname), purpose, what, utc_now())
-
-
-def _orders(config: Config, operator: str, key: Path, act: str, generation: int) -> dict[IK, str]:
-    what = (act, str(generation))
-    insurers = [IK(one.ik) for one in config.insurers]
-    return {ik: _order(config, ik, operator, key, "rotate", what) for ik in insurers}
-
-
-def _print_generations(state: Mapping[str, Any], json_output: bool) -> None:
-    if json_output:
-        print(json.dumps(state))
-        return
-    de, numbers = german(), ", ".join(map(str, state["generations"]))
-    print(f"Generationen: {numbers}" if de else f"generations: {numbers}")
-    if state["left"]:
-        print(f"noch umzupacken: {state['left']}" if de else f"still to be wrapped again: {state['left']}")
-    elif len(state["generations"]) > 1:
-        print("keine ältere verpackt noch etwas" if de else "no older one wraps anything any more")
-        if state["restart_first"]:
-            print("vor `retire` den Tresor neu starten" if de else "start the vault again before `retire`")
 
 
 def _person(file: Path | None) -> tuple[str, bytes]:
