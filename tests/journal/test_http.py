@@ -9,10 +9,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.journal.journals import ORIGIN, WITNESS, config, entry, journal, signer
+from tests.journal.journals import ORIGIN, OTHER, WITNESS, config, entry, journal, signer
 
 from schleuse.journal.checkpoint import open_checkpoint, parse_checkpoint
-from schleuse.journal.contracts import JournalUnavailableError, Level
+from schleuse.journal.contracts import JournalUnavailableError, Level, QuarantinedError
 from schleuse.journal.http import JournalPages
 from schleuse.journal.note import LogKey, parse_note
 from schleuse.journal.store import Journal
@@ -160,5 +160,54 @@ def test_health_tells_how_far_each_level_is(tmp_path: Path) -> None:
             health = (await client.get("/health")).json()
             assert health["state"] == "RUNNING"
             assert health["logs"][ORIGIN] == {"durable": 3, "published": 3, "witnessed": 3, "minimum": 0}
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("file", ["b00", "entries-000001"])
+def test_in_quarantine_good_logs_are_read_and_a_damaged_one_is_refused_with_the_finding(
+    tmp_path: Path, file: str
+) -> None:
+    async def run() -> None:
+        async with journal(tmp_path, segment_size=1 << 20) as opened:
+            for origin in (ORIGIN, OTHER):
+                await opened.append_many(origin, [entry(i) for i in range(400)])
+                await opened.append_many(origin, [entry(i) for i in range(400, 700)])
+            opened.tick()
+            for origin in (ORIGIN, OTHER):
+                await opened.wait(origin, 700, Level.PUBLISHED, 5)
+        path = tmp_path / "journal" / "logs" / "00000" / file
+        data = bytearray(path.read_bytes())
+        data[100] ^= 1
+        path.write_bytes(data)
+        async with journal(tmp_path, segment_size=1 << 20) as opened:
+            assert len(opened.findings) == 1
+            transport = httpx.ASGITransport(JournalPages(opened, Readers()).app())
+            async with httpx.AsyncClient(transport=transport, base_url="http://journal") as client:
+                memory = MemoryTree([entry(i) for i in range(700)])
+                assert b"\n700\n" in (await client.get("/kasse-b/2027/checkpoint")).content
+                for tile in tiles_of(700):
+                    assert (await client.get(f"/kasse-b/2027/{tile.path}")).content == tile_bytes(tile, memory)
+                    refused = await client.get(f"{LOG}/{tile.path}")
+                    assert (refused.status_code, file in refused.text) == (503, True)
+                assert (await client.get(f"{LOG}/checkpoint")).status_code == 200  # our own word can be compared
+            with pytest.raises(QuarantinedError, match=file):
+                opened.read(ORIGIN, 0, 1)
+            assert len(opened.consistency(OTHER, 5, 700)) > 0
+        assert path.read_bytes() == data  # nothing was repaired in silence
+
+    asyncio.run(run())
+
+
+def test_without_a_readable_state_nobody_says_that_a_log_does_not_exist(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with journal(tmp_path) as opened:
+            await signed(opened, 10)
+        (tmp_path / "journal" / "state").write_bytes(b"torn")
+        async with journal(tmp_path) as opened:
+            transport = httpx.ASGITransport(JournalPages(opened, Readers()).app())
+            async with httpx.AsyncClient(transport=transport, base_url="http://journal") as client:
+                answer = await client.get(f"{LOG}/checkpoint")
+                assert (answer.status_code, "state" in answer.text) == (503, True)
 
     asyncio.run(run())

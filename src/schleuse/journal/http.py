@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from schleuse.errors import ConflictError, CorruptError, Error, MalformedError, RefusedError, UnavailableError
-from schleuse.journal.contracts import BeyondSizeError, JournalUnavailableError, UnknownLogError
+from schleuse.journal.contracts import BeyondSizeError, JournalUnavailableError, QuarantinedError, UnknownLogError
 from schleuse.journal.log import Log
 from schleuse.journal.note import MAX_NOTE
 from schleuse.journal.store import Journal
@@ -84,8 +84,10 @@ class JournalPages:
         return Response(status_code=204)
 
     async def tile(self, request: Request) -> Response:
-        """A tile or an entry bundle of what is durable."""
+        """A tile or an entry bundle of what is durable; in QUARANTINE of logs whose files a checkpoint confirms."""
         log, resource = self._log(request), parse_path(request.path_params["tile"])
+        if log.damage is not None:
+            raise log.damage
         if not is_in(resource, log.frontier.size):
             raise BeyondSizeError(f"{log.origin} has no {resource.path}")
         if isinstance(resource, Tile):
@@ -100,6 +102,8 @@ class JournalPages:
         for log in self._journal.logs():
             if log.origin[log.origin.find("/") :] == path:
                 return log
+        if self._journal.findings:  # nobody can say which logs there are
+            raise QuarantinedError(self._journal.findings)
         raise UnknownLogError(f"no log is at {path}")
 
 

@@ -104,6 +104,11 @@ class TreeFiles:
             self._written.append(size >> level)
             self._waiting.append([])
 
+    def show(self, size: int) -> None:
+        """As `begin_at`, but changes no file: for reading only."""
+        self._written = [size >> level for level in range(size.bit_length())]
+        self._waiting = [[] for _ in self._written]
+
     def add(self, added: Sequence[list[bytes]]) -> None:
         """What `Frontier.extend` returned."""
         for level, hashes in enumerate(added):
@@ -172,6 +177,10 @@ class EntryFiles:
         self._files.truncate(self._offsets, 8 * -(-size // WIDTH))
         for path in self._segments(range(number + 1, 1 << 40)):
             self._files.truncate(path, 0)
+
+    def show(self, size: int) -> None:
+        """As `begin_at`, but changes no file: for reading only."""
+        self._size, self._waiting = size, []
 
     def add(self, entries: Sequence[bytes]) -> None:
         """Entries in the order of the log."""

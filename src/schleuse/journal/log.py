@@ -55,6 +55,7 @@ class Log:
     """State of one log. Changed by the journal's own loop only.
 
     next: index of the next entry to arrive. size: durable entries. The tree may lag behind by one group.
+    damage: in QUARANTINE, why its hashes cannot be shown.
     closed: its last entry says so, or nobody can sign for it, or its first is not written yet; it takes no other.
     """
 
@@ -71,6 +72,7 @@ class Log:
         self.waiters: list[tuple[Sink, Any]] = []
         self.repeats: list[tuple[int, Sink, Any]] = []
         self.signing = self.closed = False
+        self.damage: Error | None = None
         self.signed: Signed | None = None
         self.served: Signed | None = None
         self.notes: dict[int, Signed] = {}
@@ -79,6 +81,13 @@ class Log:
         """Continue from what the files hold at this size; cuts what is behind it. Raises OSError, BeyondSizeError."""
         self.tree.begin_at(size)
         self.entries.begin_at(size)
+        self.frontier = Frontier.of(size, self.tree)
+        self.next = self.size = size
+
+    def show(self, size: int) -> None:
+        """What the files hold at this size, to be read in QUARANTINE; changes nothing. Raises BeyondSizeError."""
+        self.tree.show(size)
+        self.entries.show(size)
         self.frontier = Frontier.of(size, self.tree)
         self.next = self.size = size
 

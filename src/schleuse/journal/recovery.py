@@ -12,7 +12,7 @@ from hashlib import sha256
 
 from schleuse.errors import Error, MalformedError
 from schleuse.journal.checkpoint import Checkpoint, parse_checkpoint
-from schleuse.journal.contracts import BeyondSizeError
+from schleuse.journal.contracts import BeyondSizeError, QuarantinedError
 from schleuse.journal.disk import Disk, OsDisk
 from schleuse.journal.entry import Kind
 from schleuse.journal.frame import (
@@ -57,6 +57,8 @@ def open_journal(
     opening.read(verify=verify)
     if not opening.findings:
         opening.rebuild()
+    if opening.findings:
+        opening.show()
     wal = Wal(
         settings.folder / WAL_FOLDER,
         disk,
@@ -103,6 +105,7 @@ class _Opening:
         self._disk = disk
         self._frames: list[Frame] = []
         self._lines: list[CosignatureLines] = []
+        self._differences: dict[int, list[str]] = {}
         self.walk = Walk(settings.folder / WAL_FOLDER, disk, Position(), segment_size=settings.segment_size)
 
     def read(self, *, verify: bool) -> None:
@@ -127,7 +130,8 @@ class _Opening:
             log.minimum = max(one.minimum, minima.get(one.number, 0))
             self._remember_notes(log, one)
             if verify:
-                self.findings += _differences(log, one)
+                self._differences[one.number] = list(_differences(log, one))
+                self.findings += self._differences[one.number]
 
     def _minima(self) -> dict[int, int]:
         """Entries that were deleted after the state was written are not missing."""
@@ -161,6 +165,24 @@ class _Opening:
                 log.entries.erase_below(log.minimum)
             self.findings += self._contradictions(log)
         self.findings += self._unknown_logs()
+
+    def show(self) -> None:
+        """In QUARANTINE each log shows the tree of the newest checkpoint that its files confirm, or nothing."""
+        for log in self.logs.values():
+            damage = self._differences.get(log.number) or self._shown(log)
+            if damage:
+                log.damage = QuarantinedError(tuple(damage))
+
+    def _shown(self, log: Log) -> list[str]:
+        sizes = sorted(log.notes, reverse=True)
+        for size in sizes:
+            try:
+                if root_at(size, log.tree) == log.notes[size].checkpoint.root:
+                    log.show(size)
+                    return []
+            except BeyondSizeError:
+                continue
+        return [f"{log.origin}: the disk has none of the {len(sizes)} trees that were signed last"]
 
     def serve(self, journal: Journal) -> None:
         """Cosignature lines join their notes, and the newest note that satisfies the policy is served again."""

@@ -602,6 +602,12 @@ class Journal:
                 f"no log is called {origin}; the configuration of the journal names its logs"
             ) from None
 
+    def _readable(self, origin: str) -> Log:
+        log = self.log(origin)
+        if log.damage is not None:
+            raise log.damage
+        return log
+
     def log_number(self, number: int) -> Log:
         """Raises UnknownLogError."""
         try:
@@ -615,7 +621,7 @@ class Journal:
 
     def read(self, origin: str, start: int, stop: int) -> Iterator[bytes]:
         """Entries start to stop - 1. Raises BeyondSizeError, UnknownLogError."""
-        log = self.log(origin)
+        log = self._readable(origin)
         if not log.minimum <= start <= stop <= log.frontier.size:
             raise BeyondSizeError(f"{origin} has entries {log.minimum} to {log.frontier.size - 1}")
         return log.entries.read(start, stop)
@@ -630,7 +636,7 @@ class Journal:
 
     def inclusion(self, origin: str, index: int, size: int | None = None) -> list[bytes]:
         """Path of an entry; size: by default that of the served checkpoint. Raises TreeRangeError, BeyondSizeError."""
-        log = self.log(origin)
+        log = self._readable(origin)
         if size is None:
             size = log.served.checkpoint.size if log.served else 0
         if size > log.frontier.size:
@@ -639,14 +645,14 @@ class Journal:
 
     def consistency(self, origin: str, old: int, new: int) -> list[bytes]:
         """Raises TreeRangeError, BeyondSizeError."""
-        log = self.log(origin)
+        log = self._readable(origin)
         if new > log.frontier.size:
             raise BeyondSizeError(f"{origin} has {log.frontier.size} entries, not {new}")
         return consistency_proof(old, new, log.tree)
 
     def proof_file(self, origin: str, index: int, extra: bytes | None = None) -> bytes:
         """Proof of an entry under the served checkpoint (§ 11.4). Raises TreeRangeError, BeyondSizeError."""
-        log = self.log(origin)
+        log = self._readable(origin)
         if log.served is None:
             raise BeyondSizeError(f"{origin} has no checkpoint yet")
         path = inclusion_path(index, log.served.checkpoint.size, log.tree)
