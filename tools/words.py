@@ -266,6 +266,18 @@ MADE_NAMES: Mapping[str, list[str]] = {
 }  # fmt: skip
 
 LOG: Mapping[str, str] = {
+    "feed.coalesced-waits": "the entry for many refusals at the feed could not be recorded; they are counted with the next one",
+    "logins.coalesced-waits": "the entry for many failed logins could not be recorded; they are counted with the next one",
+    "journal.key-destroyed": "the signing key of a closed log was destroyed; nobody can extend or fork that log any more",
+    "journal.key-missing": "the signing key of an open log is gone; put it back from the operator's copy",
+    "journal.shard-closed": "the log of a past year has got its last entry",
+    "journal.shard-opened": "the log of a new year was opened; its key goes to the witnesses",
+    "journal.shard-waits": "the change to the new year's logs could not be finished yet; tried again by itself",
+    "vault.generation-destroyed": "an old key encryption key was destroyed on an operator's order",
+    "vault.generation-made": "a new key encryption key wraps from now on",
+    "vault.sweep-broken": "a key record is damaged and opens for nobody; its generation stays",
+    "vault.sweep-stranger": "a key record names a generation that the vault does not have; restore `kek.sealed`",
+    "vault.sweep-waits": "bringing keys under the new generation met an error; it goes on",
     "eau.vault_waits": "the vault or its journal does not serve; the insurer's mails rest a moment, nothing is opened, nobody is told",
     "journal.few-spares": "there is hardly room for another write-ahead segment; entries would be refused, and then nothing is opened. Give room",
     "journal.no-quorum": "witnesses have cosigned nothing for 15 minutes although the log grew; see whether they can reach us",
