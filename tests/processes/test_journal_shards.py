@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from tests.journal.faulty_disk import FaultyDisk, When, nth
 from tests.journal.journals import WITNESS
 
+from schleuse.errors import Error
 from schleuse.identifiers import IK
 from schleuse.journal.contracts import JournalFullError, Level, ShardClosedError, UnknownLogError
 from schleuse.journal.disk import erase
@@ -51,6 +53,7 @@ class Host:
         self.clock = Clock()
         self.role = JournalRole(home, "test.example", (KASSE,), now=self.clock)
         self.asked: list[str] = []
+        self.disk = FaultyDisk()
         self.key = key_file(self.role.folder, OLD)
 
     @asynccontextmanager
@@ -62,14 +65,14 @@ class Host:
         settings = Settings(
             self.role.folder, (), now_us, segment_size=64 * 1024, spares=2, inline=True, share=shares.share
         )
-        journal = open_journal(settings)
+        journal = open_journal(settings, disk=self.disk)
         assert journal.findings == ()
-        while journal._wal.wants_spares:
-            journal._wal.prepare()
-        shards = Shards(self.role, journal, shares, self._ask)
-        shards.adopt()
-        await shards.open_logs()
         try:
+            while journal._wal.wants_spares:
+                journal._wal.prepare()
+            shards = Shards(self.role, journal, shares, self._ask)
+            shards.adopt()
+            await shards.open_logs()
             yield journal, shards
         finally:
             await journal.close()
@@ -94,6 +97,8 @@ class Host:
 
 async def sign(journal: Journal, origin: str) -> None:
     journal.tick()
+    if (full := journal.health()["full"]) is not None:
+        raise OSError(full)
     await journal.wait(origin, journal.log(origin).size, Level.PUBLISHED, 5)
 
 
@@ -183,6 +188,59 @@ def test_it_goes_on_where_a_crash_left_it_whatever_the_step(tmp_path: Path) -> N
             assert kinds(journal, OLD) == [Kind.LOG_OPENED, Kind.WRITE, Kind.SHARD_CLOSED]
             assert kinds(journal, NEW) == [Kind.LOG_OPENED]
             assert b"\n3\n" in journal.checkpoint(OLD)
+
+    asyncio.run(run())
+
+
+class Dying:
+    """After so many calls of the disk the process is dead: the next write is done by half, and nothing more."""
+
+    def __init__(self, calls: int) -> None:
+        self.left = calls
+
+    def __call__(self, name: str) -> When | None:
+        self.left -= 1
+        if self.left >= 0:
+            return None
+        return When.HALF if self.left == -1 and name == "write" else When.BEFORE
+
+
+async def into_the_new_year(host: Host) -> None:
+    async with host.running() as (journal, shards):
+        for _ in range(3):
+            await shards.look()
+            await sign(journal, OLD)
+            await sign(journal, NEW)
+
+
+@pytest.mark.slow
+def test_it_goes_on_wherever_the_disk_ended_under_it(tmp_path: Path) -> None:
+    """The process dies after each call of the disk there is, in turn; the next start finishes what it began."""
+
+    async def run() -> None:
+        host = Host(tmp_path / "before")
+        async with host.running() as (journal, _):
+            await journal.append(OLD, host.entry())
+        calls, died = 0, True
+        while died:
+            home = tmp_path / str(calls)
+            shutil.copytree(tmp_path / "before", home)
+            host = Host(home)
+            host.clock.at = NEW_YEAR + BEHIND
+            host.disk = FaultyDisk(dying := Dying(calls))
+            with suppress(Error, OSError):
+                await into_the_new_year(host)
+            died = dying.left < 0
+            host.disk = FaultyDisk()
+            await into_the_new_year(host)
+            async with host.running() as (journal, _):
+                assert kinds(journal, OLD) == [Kind.LOG_OPENED, Kind.WRITE, Kind.SHARD_CLOSED], calls
+                assert kinds(journal, NEW) == [Kind.LOG_OPENED], calls
+                assert b"\n3\n" in journal.checkpoint(OLD)
+            assert not host.key.exists()
+            shutil.rmtree(home)
+            calls += 1
+        assert calls > 40  # of opening, closing, signing and saving
 
     asyncio.run(run())
 
