@@ -6,7 +6,7 @@ A row has all entries of a batch that one reader may see together. What names an
 from __future__ import annotations
 
 import json
-import secrets
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from schleuse.journal.opening import Json, Opening, canonical_json, detail_commitment, object_commitment
 from schleuse.vault.contracts import SealBrokenError
+from schleuse.vault.kek import Random
 from schleuse.vault.keyring import TenantKeys
 from schleuse.vault.store import SealedOpening
 from schleuse.vault.ve1 import open_container, seal_container
@@ -60,20 +61,24 @@ class Details:
         return None
 
 
-def describe(detail: dict[str, Json], objects: Sequence[tuple[bytes, str, int]]) -> Details:
+def describe(
+    detail: dict[str, Json], objects: Sequence[tuple[bytes, str, int]], random: Random = os.urandom
+) -> Details:
     """With a fresh salt."""
-    return Details(secrets.token_bytes(16), canonical_json(detail), objects)
+    return Details(random(16), canonical_json(detail), objects)
 
 
 def seal_for_insurer(keys: TenantKeys, details: Details, subject: bytes | None = None) -> SealedOpening:
     """A row that names no person; subject: a person with whom it is to be erased all the same."""
     first, last = details.objects[0][0], details.objects[-1][0]
-    nonce = secrets.token_bytes(_NONCE)
+    nonce = os.urandom(_NONCE)
     sealed = nonce + AESGCM(keys.opening).encrypt(nonce, details.encode(), first)
     return SealedOpening(first, last, sealed, subject, None)
 
 
-def seal_for_person(sk: bytes, details: Details, subject: bytes, version: int) -> SealedOpening:
+def seal_for_person(
+    sk: bytes, details: Details, subject: bytes, version: int, random: Random = os.urandom
+) -> SealedOpening:
     """A row that names a person, readable by a release of this version of the person's key only."""
     first, last = details.objects[0][0], details.objects[-1][0]
     sealed = seal_container(
@@ -83,6 +88,7 @@ def seal_for_person(sk: bytes, details: Details, subject: bytes, version: int) -
         object_id=first,
         object_version=version,
         plaintext=details.encode(),
+        random=random,
     )
     return SealedOpening(first, last, sealed, subject, version)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,8 @@ from schleuse.journal.entry import Kind, Purpose, Result
 from schleuse.vault.contracts import BadRequestError, Document, ErasedError, KeyMissingError, TooLargeError
 from schleuse.vault.core import Actor, Core
 from schleuse.vault.details import Details, describe, seal_for_person
+from schleuse.vault.drawn import Drawn
+from schleuse.vault.kek import Random
 from schleuse.vault.leaves import leaf, to_us
 from schleuse.vault.sk1 import derive, seal_all
 from schleuse.vault.store import Deposit, SealedOpening, Subject
@@ -21,6 +22,7 @@ from schleuse.vault.ve1 import MAX_PLAINTEXT, seal_container
 
 MAX_VERSION = 2**32 - 1
 SHARE = 32  #: bytes of S_journal
+_DRAWN = 160  #: random bytes of a document alone: a salt, the vault's half, and two containers
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -84,8 +86,9 @@ class Filing:
         self, ik: IK, actor: Actor, purpose: Purpose, documents: Sequence[Document], parts: Sequence[_Part]
     ) -> list[bytes]:
         pseudonym, now_us = await self._core.actor(ik, actor.name), to_us(self._core.now())
+        random = Drawn(len(documents) * _DRAWN)
         ids = [object_id(ik, document.name, document.form) for document in documents]
-        described = [self._details(actor, documents, ids, part, now_us) for part in parts]
+        described = [self._details(actor, documents, ids, part, now_us, random) for part in parts]
         entries: list[bytes] = []
         for part, details in zip(parts, described, strict=True):
             entries.append(
@@ -121,7 +124,7 @@ class Filing:
         halves: list[tuple[bytes, int, bytes]] = []
         openings: list[SealedOpening] = []
         for part, details in zip(parts, described, strict=True):
-            s_vault = secrets.token_bytes(32)
+            s_vault = random(32)
             sk = derive(s_vault, checked_share(next(shares)), part.subject, part.version)
             for place in part.places:
                 next(shares)
@@ -132,9 +135,10 @@ class Filing:
                     object_id=ids[place],
                     object_version=now_us,
                     plaintext=documents[place].plaintext,
+                    random=random,
                 )
             halves.append((part.subject, part.version, s_vault))
-            openings.append(seal_for_person(sk, details, part.subject, part.version))
+            openings.append(seal_for_person(sk, details, part.subject, part.version, random))
 
         # In a thread: a token wraps slower than a disk writes, and the loop must not wait for it.
         keys = await asyncio.to_thread(seal_all, self._core.keyring.kek, halves)
@@ -143,11 +147,17 @@ class Filing:
         return containers
 
     def _details(
-        self, actor: Actor, documents: Sequence[Document], ids: Sequence[bytes], part: _Part, now_us: int
+        self,
+        actor: Actor,
+        documents: Sequence[Document],
+        ids: Sequence[bytes],
+        part: _Part,
+        now_us: int,
+        random: Random,
     ) -> Details:
         names = [f"{documents[place].name} {documents[place].form}" for place in part.places]
         objects = [(self._core.events.next(now_us), ids[place].hex(), now_us) for place in part.places]
-        return describe({"actor": actor.name, "documents": [*names]}, objects)
+        return describe({"actor": actor.name, "documents": [*names]}, objects, random)
 
 
 def object_id(ik: IK, name: str, form: str) -> bytes:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import struct
 from datetime import UTC, datetime, timedelta
 
 from schleuse.journal.entry import MAGIC, NOBODY, NOTHING, ExtensionType, Kind, Purpose, Result
+from schleuse.vault.drawn import Drawn
 
 _FIXED = struct.Struct(">4sBBHQ16s16s16s32s32s")
 _COUNT = struct.Struct(">BHI")
@@ -51,15 +51,16 @@ class Events:
 
     def __init__(self) -> None:
         self._last = 0
+        self._random = Drawn()
 
     def next(self, at_us: int) -> bytes:
         """16 bytes."""
         least = (at_us // 1000) << 74
         # 48 bits of time and 74 of chance, counted up where the clock stands still or goes back.
         if self._last < least:
-            value = least | int.from_bytes(os.urandom(10)) >> 6
+            value = least | int.from_bytes(self._random(10)) >> 6
         else:
-            value = self._last + 1 + int.from_bytes(os.urandom(4))
+            value = self._last + 1 + int.from_bytes(self._random(4))
         self._last = value
         time_, high, low = value >> 74, value >> 62 & 0xFFF, value & (1 << 62) - 1
         return (time_ << 80 | 0x7 << 76 | high << 64 | 0x2 << 62 | low).to_bytes(16)
