@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from tests.vault.vaults import EAU, KASSE, Fate, Vault, build, mail, origin_of, with_vault
 
-from schleuse.database import sqlite_url
+from schleuse.database import DatabaseUnavailableError, sqlite_url
+from schleuse.errors import UnavailableError
 from schleuse.journal.entry import Kind, Purpose, Result
 from schleuse.vault.budgets import Limits
 from schleuse.vault.contracts import (
@@ -20,7 +22,8 @@ from schleuse.vault.contracts import (
     VaultUnavailableError,
 )
 from schleuse.vault.leaves import Events, leaf, to_us
-from schleuse.vault.store import open_vault_store
+from schleuse.vault.store import Deposit, open_vault_store
+from schleuse.vault.writing import Writer
 
 ORIGIN = origin_of(KASSE, 2026)
 
@@ -98,6 +101,29 @@ def test_a_restart_refills_no_budget_that_the_running_vault_would_refuse(tmp_pat
         again = build(vault.store, clock=vault.clock, journal=vault.journal, limits=Limits(2, 2))
         with pytest.raises(OverBudgetError):
             await again.service.open_mails(EAU, KASSE, [mail(3)])
+
+    with_vault(tmp_path, test)
+
+
+def test_a_full_disk_leaves_one_batch_of_entries_without_an_explanation_and_no_more(tmp_path: Path) -> None:
+    async def test(vault: Vault) -> None:
+        full = True
+        keep = vault.store.keep
+
+        def keep_or_not(deposits: Sequence[Deposit]) -> list[bool]:
+            if full:
+                raise DatabaseUnavailableError("the disk is full")
+            return keep(deposits)
+
+        vault.core.writer = Writer(keep_or_not)
+        for number in range(5):
+            with pytest.raises(UnavailableError):
+                await vault.service.open_mails(EAU, KASSE, [mail(number)])
+        assert numbers(vault) == [1]
+        full = False
+        for number in range(2):
+            assert await vault.service.open_mails(EAU, KASSE, [mail(number)]) == [b"k" * 32]
+        assert numbers(vault) == [1, 2, 3]
 
     with_vault(tmp_path, test)
 

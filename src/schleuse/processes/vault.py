@@ -95,7 +95,7 @@ async def run(config: Config, now: Now = utc_now) -> None:
             listen(config.vault_socket, Desk(service, readiness.again, rotation), roles(config), door)
         )
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one) for one in (readiness.keep(), rotation.keep(), _tick(core))]
+            tasks = [group.create_task(one) for one in (readiness.keep(), rotation.keep(), _tick(core, readiness))]
             await until_stopped()
             for task in tasks:
                 task.cancel()
@@ -115,11 +115,13 @@ class Readiness:
         self._imported = False
         self._importing = asyncio.Lock()
         self._damaged: dict[IK, tuple[float, str]] = {}
+        #: Why the vault's own store cannot be written, or "".
+        self.store = ""
 
     def ready(self) -> bool | str:
         """See `observe.Ready`."""
-        if self._reason:
-            return self._reason
+        if self._reason or self.store:
+            return self._reason or self.store
         try:
             state = journal_state(self._config)
         except Error as error:
@@ -179,18 +181,30 @@ class Readiness:
         return ""
 
 
-async def _tick(core: Core) -> None:
+async def _tick(core: Core, readiness: Readiness) -> None:
     told = time.monotonic()
     while True:
         await asyncio.sleep(TICK_SECONDS)
         core.keyring.forget()
+        readiness.store = await _noted(core, readiness.store)
         try:
-            await asyncio.to_thread(core.note_counters)
             if time.monotonic() - told >= COALESCE_SECONDS:
                 told = time.monotonic()
                 await core.tell_coalesced()
         except Error as error:
             log.error("vault.tick", code=error.code, reason=str(error))
+
+
+async def _noted(core: Core, before: str) -> str:
+    """Why the counters cannot be noted, or "". Told when it changes: this comes each second."""
+    reason = ""
+    try:
+        await asyncio.to_thread(core.note_counters)
+    except Error as error:
+        reason = f"{error.code}: {error}"
+    if reason != before:
+        (log.error if reason else log.info)("vault.store-waits" if reason else "vault.store-back", reason=reason)
+    return reason
 
 
 def journal_state(config: Config) -> str:

@@ -203,6 +203,8 @@ class Core:
         # Both durable before anything is opened; neither waits for the other.
         row = seal_for_insurer(keys, details, person)
         kept = self.writer.keep(Deposit(ik, openings=[row]))
+        if self.writer.ailing:  # a full disk must not fill the log with entries that nobody can explain
+            await kept
         try:
             receipts = await ledger.write(make)
         except BaseException:

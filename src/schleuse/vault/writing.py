@@ -23,6 +23,8 @@ class Writer:
         self._keep = keep
         self._waiting: list[tuple[Deposit, asyncio.Future[bool]]] = []
         self._running: asyncio.Task[None] | None = None
+        #: Whether the last transaction failed, so that the next may fail as well.
+        self.ailing = False
 
     def keep(self, deposit: Deposit) -> asyncio.Future[bool]:
         """Done when the deposit is durable; False if one of its persons was erased, then nothing of it is kept.
@@ -50,6 +52,7 @@ class Writer:
         try:
             kept = await asyncio.to_thread(self._keep, deposits)
         except BaseException as error:
+            self.ailing = True
             cause = RuntimeError("the vault was stopped") if isinstance(error, asyncio.CancelledError) else error
             for future in futures:
                 if not future.done():
@@ -57,6 +60,7 @@ class Writer:
             if not isinstance(error, Exception):
                 raise
         else:
+            self.ailing = False
             for future, done in zip(futures, kept, strict=True):
                 if not future.done():  # whoever asked was cancelled
                     future.set_result(done)
