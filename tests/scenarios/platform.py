@@ -259,12 +259,15 @@ class Platform:
     # --- a journal's reader -----------------------------------------------------------------
 
     def entries(self, insurer: int = 0) -> list[Entry]:
-        """All entries of the insurer's log that are durable now."""
+        """All entries of the insurer's log that are signed now."""
         origin = f"journal.{self.config.hostname}/{self.config.insurers[insurer].ik}/{datetime.now(UTC).year}"
         base = f"http://{self.config.journal.http}/{origin.partition('/')[2]}"
         found: list[Entry] = []
         with httpx.Client(timeout=30) as client:
-            size = int(client.get(f"{base}/pending").text.split("\n")[1])
+            pending = client.get(f"{base}/pending")
+            if pending.status_code != httpx.codes.OK:  # nothing of it is signed yet
+                return []
+            size = int(pending.text.split("\n")[1])
             for bundle in bundles_of(size):
                 answer = client.get(f"{base}/{bundle.path}").raise_for_status()
                 found += map(parse_entry, split_bundle(bundle, answer.content))
