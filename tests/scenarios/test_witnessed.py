@@ -96,7 +96,7 @@ class Parties:
     def is_up(self, name: str, listen: str) -> bool:
         assert self.processes[name].poll() is None, self.log(name)
         if name == "journal":
-            return bool(self.health())
+            return bool(self.health()) and self.config.journal_socket.exists()
         with suppress(OSError), urllib.request.urlopen(f"http://{listen}/readyz", timeout=2) as answer:
             return bool(answer.status == 200)
         return False
