@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from structlog.testing import capture_logs
-from tests.journal.journals import NOW_US, ORIGIN, OTHER, WITNESS, config, entry, journal
+from tests.journal.journals import NOW_US, ORIGIN, OTHER, SEGMENT, WITNESS, config, entry, journal
 
 from schleuse.journal.contracts import BeyondSizeError, Level
 from schleuse.journal.entry import Entry, parse_entry
@@ -43,7 +43,13 @@ class Host:
     @asynccontextmanager
     async def journal(self, *, witnessed: bool = False) -> AsyncIterator[Journal]:
         logs = (config(witnessed=witnessed), config(OTHER))
-        async with journal(self.folder, logs=logs, now_us=lambda: round(self.at.timestamp() * 1e6)) as opened:
+        # Tests of the quorum fill no segment: one that is just being replaced would be an alarm of its own.
+        size = 1 << 20 if witnessed else SEGMENT
+
+        def now_us() -> int:
+            return round(self.at.timestamp() * 1e6)
+
+        async with journal(self.folder, logs=logs, now_us=now_us, segment_size=size) as opened:
             yield opened
 
     def entry(self, number: int, *, early: timedelta = timedelta(0)) -> bytes:
