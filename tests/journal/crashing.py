@@ -8,7 +8,8 @@ from pathlib import Path
 import uvloop
 
 from schleuse.identifiers import IK
-from schleuse.processes.journal import JournalRole, run
+from schleuse.processes.journal import run
+from schleuse.processes.journal_keys import JournalRole
 
 if __name__ == "__main__":
     role = JournalRole(

@@ -30,7 +30,7 @@ from schleuse.processes.home import (
     create_home,
 )
 from schleuse.processes.home_witnesses import NewWitness, policy, renew_witnesses
-from schleuse.processes.journal import log_signer, origin_of, policy_file
+from schleuse.processes.journal_keys import log_signer, origin_of, policy_file
 from schleuse.processes.trail import PLATFORM
 from schleuse.witness.config import WitnessConfig, read_witness_config
 from schleuse.witness.keys import open_memory

@@ -30,9 +30,8 @@ from schleuse.journal.entry import Entry, Kind, Purpose, Result
 from schleuse.journal.note import LogKey
 from schleuse.processes.journal import UnknownUserError, role_of, run
 from schleuse.processes.journal_keys import JournalRole, KeyMissingError, log_signer, origin_of, policy_file
-from schleuse.processes.journal_shards import new_event
 from schleuse.processes.observe import serving
-from schleuse.processes.trail import PLATFORM
+from schleuse.processes.trail import PLATFORM, new_event
 from schleuse.witness.http import WitnessPages
 from schleuse.witness.service import Witness
 from schleuse.witness.store import WitnessStore

@@ -28,8 +28,8 @@ from schleuse.journal.recovery import open_journal
 from schleuse.journal.shares import KeyShares
 from schleuse.journal.store import Journal, Settings
 from schleuse.processes.journal_keys import JournalRole, KeyMissingError, key_file, log_signer, origin_of, policy_file
-from schleuse.processes.journal_shards import BEHIND, Shards, new_event
-from schleuse.processes.trail import PLATFORM
+from schleuse.processes.journal_shards import BEHIND, Shards
+from schleuse.processes.trail import PLATFORM, new_event
 
 KASSE = IK("109905003")
 OLD, NEW = origin_of("test.example", KASSE, 2026), origin_of("test.example", KASSE, 2027)

@@ -33,7 +33,7 @@ from schleuse.journal.policy import parse_policy
 from schleuse.journal.recovery import open_journal
 from schleuse.journal.store import Settings
 from schleuse.processes.home import NewHome, NewInsurer, create_home
-from schleuse.processes.journal import log_signer, now_us, origin_of, policy_file
+from schleuse.processes.journal_keys import log_signer, now_us, origin_of, policy_file
 from schleuse.witness.remote import HttpRemote, RemoteLog
 
 pytestmark = pytest.mark.slow

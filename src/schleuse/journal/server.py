@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
-import struct
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -15,11 +13,11 @@ from typing import Any, cast
 from schleuse.errors import Error
 from schleuse.journal.admission import is_for_journal_only, is_for_vault_only, share_request
 from schleuse.journal.contracts import BadRequestError, Level, NotAllowedError
+from schleuse.journal.peer import peer_uid
 from schleuse.journal.shares import KeyShares
 from schleuse.journal.store import Journal
 from schleuse.journal.wire import QUESTION, REPLY, REQUEST, WAIT, WAIT_FIELDS, WHICH_NUMBER, error_reply
 
-_CREDENTIALS = struct.Struct("3i")  #: struct ucred of unix(7): pid, uid, gid
 MAX_WAIT_MS = 60_000
 
 
@@ -158,12 +156,6 @@ class Connection(asyncio.Protocol):
     def _write(self, data: bytes) -> None:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
-
-
-def peer_uid(sock: socket.socket) -> int:
-    """The user of the process at the other end, as the kernel knows it (SO_PEERCRED, unix(7))."""
-    _, uid, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
-    return int(uid)
 
 
 @asynccontextmanager

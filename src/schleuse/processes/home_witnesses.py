@@ -12,7 +12,7 @@ from pathlib import Path
 
 from schleuse.config import Config
 from schleuse.kim.pki import write_private
-from schleuse.processes.journal import log_signer, origin_of, policy_file
+from schleuse.processes.journal_keys import log_signer, origin_of, policy_file
 from schleuse.processes.trail import PLATFORM
 from schleuse.witness.config import FILE_NAME, read_witness_config
 from schleuse.witness.keys import open_memory

@@ -33,12 +33,11 @@ from schleuse.journal.server import Peers, listen
 from schleuse.journal.shares import KeyShares
 from schleuse.journal.store import Journal, Settings
 from schleuse.processes.journal_care import Care, Figures, readiness
-from schleuse.processes.journal_keys import JournalRole, log_config, log_signer, now_us, origin_of, policy_file
-from schleuse.processes.journal_shards import Shards, new_event
+from schleuse.processes.journal_keys import JournalRole, now_us
+from schleuse.processes.journal_shards import Shards
 from schleuse.processes.life import until_stopped
 from schleuse.processes.observe import observed, serving
-
-__all__ = ["JournalRole", "log_config", "log_signer", "main", "now_us", "origin_of", "policy_file", "run"]
+from schleuse.processes.trail import new_event
 
 log = structlog.get_logger()
 

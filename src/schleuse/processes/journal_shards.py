@@ -10,7 +10,6 @@ import secrets
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from hashlib import sha256
-from uuid import UUID
 
 import structlog
 
@@ -31,7 +30,7 @@ from schleuse.processes.journal_keys import (
     policy_file,
     share_key,
 )
-from schleuse.processes.trail import PLATFORM
+from schleuse.processes.trail import PLATFORM, new_event
 
 log = structlog.get_logger()
 
@@ -196,10 +195,3 @@ def _tenant(origin: str) -> str:
 
 def _year(origin: str) -> int:
     return int(origin.rpartition("/")[2])
-
-
-def new_event(now: datetime) -> UUID:
-    """A UUIDv7 (RFC 9562 § 5.7)."""
-    ms = int(now.timestamp() * 1000)
-    value = ms << 80 | secrets.randbits(80)
-    return UUID(int=value & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62)

@@ -28,6 +28,7 @@ from schleuse.journal.contracts import EventReusedError
 from schleuse.journal.disk import OsDisk, replace
 from schleuse.journal.entry import NOBODY, Entry, Kind, Purpose, Result
 from schleuse.journal.opening import Json, canonical_json, detail_commitment
+from schleuse.processes.journal_keys import origin_of
 
 log = structlog.get_logger()
 
@@ -321,7 +322,7 @@ def open_trail(config: Config, role: str, journal: Appends, *, derived: Derived 
         config.home / "trail",
         role,
         journal,
-        lambda tenant, year: f"journal.{config.hostname}/{tenant}/{year}",
+        lambda tenant, year: origin_of(config.hostname, tenant, year),
         utc_now,
         derived=derived,
     )

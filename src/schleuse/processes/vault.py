@@ -25,7 +25,7 @@ from schleuse.errors import CorruptError, Error, UnavailableError
 from schleuse.identifiers import IK
 from schleuse.journal import audit
 from schleuse.journal.client import JournalClient
-from schleuse.processes.journal import origin_of
+from schleuse.processes.journal_keys import origin_of
 from schleuse.processes.life import until_stopped
 from schleuse.processes.observe import observed
 from schleuse.processes.supervisor import pause_after

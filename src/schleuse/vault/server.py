@@ -14,7 +14,7 @@ import structlog
 
 from schleuse.errors import Error
 from schleuse.identifiers import IK, BadIKError
-from schleuse.journal.server import peer_uid
+from schleuse.journal.peer import peer_uid
 from schleuse.vault.actors import Caller, Operation, require
 from schleuse.vault.contracts import BadRequestError, Document, Named, SealedMail, VaultUnavailableError, WrappedKey
 from schleuse.vault.rotation import Rotation
