@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tests.vault.vaults import EAU, KASSE, Fate, Vault, build, mail, origin_of, with_vault
 
+from schleuse.clock import to_us
 from schleuse.database import DatabaseUnavailableError, sqlite_url
 from schleuse.errors import UnavailableError
 from schleuse.journal.entry import Kind, Purpose, Result
@@ -21,7 +22,7 @@ from schleuse.vault.contracts import (
     OverBudgetError,
     VaultUnavailableError,
 )
-from schleuse.vault.leaves import Events, leaf, to_us
+from schleuse.vault.leaves import Events, leaf
 from schleuse.vault.store import Deposit, open_vault_store
 from schleuse.vault.writing import Writer
 

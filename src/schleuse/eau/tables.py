@@ -6,15 +6,15 @@ store beside this one, and grow in acceptance order, so repeating a batch after 
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
+from schleuse.clock import from_us, to_us
+
 METADATA = sa.MetaData()
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 #: SQLite's own rowid is the fastest key it has, and it takes only the type INTEGER.
 _Delivery = sa.BigInteger().with_variant(sa.Integer, "sqlite")
@@ -27,10 +27,10 @@ class Instant(sa.types.TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Any) -> int | None:
-        return None if value is None else (value - _EPOCH) // _MICROSECOND
+        return None if value is None else to_us(value)
 
     def process_result_value(self, value: Any | None, dialect: Any) -> datetime | None:
-        return None if value is None else _EPOCH + timedelta(microseconds=value)
+        return None if value is None else from_us(value)
 
 
 class Octets(sa.LargeBinary):

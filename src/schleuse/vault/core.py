@@ -17,7 +17,7 @@ from typing import Protocol
 
 import structlog
 
-from schleuse.clock import Now
+from schleuse.clock import Now, to_us
 from schleuse.errors import Error
 from schleuse.identifiers import IK
 from schleuse.journal.contracts import Level
@@ -29,7 +29,7 @@ from schleuse.vault.denials import Denials
 from schleuse.vault.details import describe, seal_for_insurer
 from schleuse.vault.history import History
 from schleuse.vault.keyring import Keyring, TenantKeys
-from schleuse.vault.leaves import Events, leaf, to_us
+from schleuse.vault.leaves import Events, leaf
 from schleuse.vault.ledger import Appends, Ledger
 from schleuse.vault.store import Deposit, VaultStore
 from schleuse.vault.writing import Writer

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 
+from schleuse.clock import to_us
 from schleuse.identifiers import IK
 from schleuse.journal.entry import Kind, Purpose, Result
 from schleuse.vault.contracts import BadRequestError, Document, ErasedError, KeyMissingError, TooLargeError
@@ -15,7 +16,7 @@ from schleuse.vault.core import Actor, Core
 from schleuse.vault.details import Details, describe, seal_for_person
 from schleuse.vault.drawn import Drawn
 from schleuse.vault.kek import Random
-from schleuse.vault.leaves import leaf, to_us
+from schleuse.vault.leaves import leaf
 from schleuse.vault.sk1 import derive, seal_all
 from schleuse.vault.store import Deposit, SealedOpening, Subject
 from schleuse.vault.ve1 import MAX_PLAINTEXT, seal_container

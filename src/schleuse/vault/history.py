@@ -17,9 +17,10 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
+from schleuse.clock import from_us, to_us
 from schleuse.errors import MalformedError
 from schleuse.journal.entry import ExtensionType, Kind, Result, check_layout
 from schleuse.journal.tiles import MAX_ENTRY, WIDTH, Bundle, split_bundle
@@ -37,7 +38,6 @@ _DISORDER = timedelta(seconds=240)
 _FIELDS = struct.Struct(">4xBB2xQ16x16s16s")
 #: A release, and the vault's report of its counter at each start (§ 14.5), which makes reading further back needless.
 _NUMBERED = frozenset({Kind.KEY_RELEASED, Kind.ADMINISTRATION})
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class HistoryReader:
         """
         counter: int | None = None
         releases: list[Release] = []
-        stop, oldest = _to_us(since - _DISORDER), _to_us(since)
+        stop, oldest = to_us(since - _DISORDER), to_us(since)
         for entries in self._backwards(origin, size):
             earliest = stop
             for data in reversed(entries):
@@ -84,7 +84,7 @@ class HistoryReader:
                 if number is not None:  # batches in flight together may stand in another order than their numbers
                     counter = max(counter or 0, int.from_bytes(number))
                 if kind == Kind.KEY_RELEASED and at_us >= oldest:
-                    releases.append(Release(_EPOCH + timedelta(microseconds=at_us), actor, subject))
+                    releases.append(Release(from_us(at_us), actor, subject))
             if counter is not None and earliest < stop:
                 break
         return History(counter or 0, tuple(reversed(releases)))
@@ -125,7 +125,3 @@ def _entries(bundle: Bundle, data: bytes) -> list[bytes]:
     for entry in entries:
         check_layout(entry)
     return entries
-
-
-def _to_us(moment: datetime) -> int:
-    return (moment - _EPOCH) // timedelta(microseconds=1)

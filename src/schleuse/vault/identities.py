@@ -11,6 +11,7 @@ from hashlib import sha256
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509 import load_der_x509_certificate
 
+from schleuse.clock import to_us
 from schleuse.errors import Error
 from schleuse.identifiers import IK
 from schleuse.journal.entry import Kind, Purpose, Result
@@ -18,7 +19,7 @@ from schleuse.journal.opening import Json
 from schleuse.vault.contracts import KeyMissingError, SealedMail
 from schleuse.vault.core import Actor, Core, Wanted
 from schleuse.vault.filing import checked_share
-from schleuse.vault.leaves import leaf, to_us
+from schleuse.vault.leaves import leaf
 from schleuse.vault.private_keys import PrivateKey, checked_key, issuer_and_serial, key_signer, unwrap_with
 from schleuse.vault.sk1 import derive, seal_all
 from schleuse.vault.store import Deposit, Identity, Subject

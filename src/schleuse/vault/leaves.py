@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from datetime import UTC, datetime, timedelta
 
 from schleuse.journal.entry import MAGIC, NOBODY, NOTHING, ExtensionType, Kind, Purpose, Result
 from schleuse.vault.drawn import Drawn
@@ -12,7 +11,6 @@ _FIXED = struct.Struct(">4sBBHQ16s16s16s32s32s")
 _COUNT = struct.Struct(">BHI")
 _COUNTER = struct.Struct(">BHQ")
 _VERSION = struct.Struct(">BHI")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def leaf(
@@ -39,11 +37,6 @@ def leaf(
     if version is not None:
         data += _VERSION.pack(ExtensionType.SUBJECT_KEY_VERSION, 4, version)
     return data
-
-
-def to_us(moment: datetime) -> int:
-    """Microseconds since 1970."""
-    return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
 class Events:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from schleuse.clock import to_us
 from schleuse.errors import Error
 from schleuse.identifiers import IK
 from schleuse.journal.entry import Kind, Purpose, Result
@@ -22,7 +23,7 @@ from schleuse.vault.actors import Caller, Operation, require
 from schleuse.vault.contracts import BadTokenError, RotationRefusedError, SealBrokenError
 from schleuse.vault.core import Actor, Core
 from schleuse.vault.details import describe, seal_for_insurer
-from schleuse.vault.leaves import leaf, to_us
+from schleuse.vault.leaves import leaf
 from schleuse.vault.sk1 import rewrap
 from schleuse.vault.store import Deposit, KeyRecord
 from schleuse.vault.tokens import verify_token

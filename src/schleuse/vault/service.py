@@ -11,6 +11,7 @@ from hashlib import sha256
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from schleuse.clock import to_us
 from schleuse.errors import Error
 from schleuse.identifiers import IK
 from schleuse.journal.contracts import Level
@@ -32,7 +33,7 @@ from schleuse.vault.core import Actor, Core, Wanted
 from schleuse.vault.details import Details, open_for_insurer, open_for_person
 from schleuse.vault.filing import Filing, object_id
 from schleuse.vault.identities import Identities, Insured
-from schleuse.vault.leaves import leaf, to_us
+from schleuse.vault.leaves import leaf
 from schleuse.vault.private_keys import PrivateKey
 from schleuse.vault.store import SealedOpening, Subject
 from schleuse.vault.tokens import Claims, verify_token

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 from schleuse.errors import ConflictError, RefusedError
 from schleuse.holding.states import State
@@ -54,20 +54,6 @@ def position_of(delivery: int) -> int:
 def recipient_index(delivery: int) -> int:
     """Which recipient of the envelope a delivery is for."""
     return delivery & (1 << RECIPIENT_BITS) - 1
-
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
-
-
-def to_us(moment: datetime) -> int:
-    """Microseconds since 1970, as the tables keep every time."""
-    return (moment - _EPOCH) // _MICROSECOND
-
-
-def from_us(microseconds: int) -> datetime:
-    """The instant, with zone UTC."""
-    return _EPOCH + timedelta(microseconds=microseconds)
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -11,12 +11,13 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from schleuse.clock import from_us, to_us
 from schleuse.database import open_database
 from schleuse.errors import UnavailableError
 from schleuse.holding.states import WAITING, State, require_move
 from schleuse.kim.store.backing import Backing
 from schleuse.kim.store.bodies import Content, RowBodies, as_many_as_fit
-from schleuse.kim.store.delivery import Claimed, Outcome, Waiting, from_us, position_of, recipient_index, to_us
+from schleuse.kim.store.delivery import Claimed, Outcome, Waiting, position_of, recipient_index
 from schleuse.kim.store.marks import MARKS, Mark, MarkFiles, NoMarks
 from schleuse.mail.spool import DamagedRecordError, OsDisk, SegmentReader
 from schleuse.mail.spool.envelope import opened

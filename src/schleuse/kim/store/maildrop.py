@@ -14,12 +14,12 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from schleuse.clock import Now
+from schleuse.clock import Now, to_us
 from schleuse.database import translate
 from schleuse.errors import Error, UnavailableError
 from schleuse.holding.states import State
 from schleuse.kim.store.backing import Backing
-from schleuse.kim.store.delivery import MaildropLockedError, position_of, to_us
+from schleuse.kim.store.delivery import MaildropLockedError, position_of
 from schleuse.kim.store.marks import Mark
 from schleuse.mail.spool import DamagedRecordError
 

@@ -8,11 +8,12 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
+from schleuse.clock import to_us
 from schleuse.errors import UnavailableError
 from schleuse.holding.states import State
 from schleuse.kim.store.backing import Backing
 from schleuse.kim.store.bodies import as_many_as_fit
-from schleuse.kim.store.delivery import LeaseLostError, position_of, recipient_index, to_us
+from schleuse.kim.store.delivery import LeaseLostError, position_of, recipient_index
 from schleuse.kim.store.marks import Mark
 from schleuse.kim.store.placement import OwedReport
 from schleuse.kim.store.reports import owe

@@ -6,8 +6,9 @@ import hashlib
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 
+from schleuse.clock import to_us
 from schleuse.holding.states import WAITING, State
-from schleuse.kim.store.delivery import DAMAGED, delivery_id, to_us
+from schleuse.kim.store.delivery import DAMAGED, delivery_id
 from schleuse.kim.store.marks import Mark
 from schleuse.mail.contracts import Action, Recipient
 from schleuse.mail.dsn import wanted

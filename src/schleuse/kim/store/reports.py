@@ -8,9 +8,10 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from schleuse.clock import from_us, to_us
 from schleuse.kim.store.backing import Backing
 from schleuse.kim.store.bodies import as_many_as_fit
-from schleuse.kim.store.delivery import PendingReport, from_us, position_of, recipient_index, to_us
+from schleuse.kim.store.delivery import PendingReport, position_of, recipient_index
 from schleuse.kim.store.marks import Mark
 from schleuse.kim.store.placement import OwedReport
 from schleuse.kim.store.tables import DELIVERY, REPORT

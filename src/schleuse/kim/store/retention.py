@@ -6,9 +6,10 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
+from schleuse.clock import to_us
 from schleuse.kim.store.backing import Backing
 from schleuse.kim.store.bodies import Bodies, read_cursor
-from schleuse.kim.store.delivery import RECIPIENT_BITS, delivery_id, to_us
+from schleuse.kim.store.delivery import RECIPIENT_BITS, delivery_id
 from schleuse.kim.store.marks import MARKS, remove_obsolete
 from schleuse.kim.store.tables import RETIRED
 from schleuse.mail.spool import Spool

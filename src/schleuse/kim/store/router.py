@@ -13,11 +13,10 @@ from typing import TypeVar
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from schleuse.clock import Now
+from schleuse.clock import Now, to_us
 from schleuse.holding.states import WAITING, State
 from schleuse.kim.store.backing import Backing
 from schleuse.kim.store.bodies import Bodies
-from schleuse.kim.store.delivery import to_us
 from schleuse.kim.store.marks import Mark
 from schleuse.kim.store.placement import (
     AccountOf,

@@ -9,13 +9,13 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 import structlog
 
-from schleuse.clock import Now, utc_now
+from schleuse.clock import Now, from_us, utc_now
 from schleuse.errors import Error
 from schleuse.holding.reconcile import Books
 from schleuse.holding.states import State
 from schleuse.kim.store.audit import audit, count_states
 from schleuse.kim.store.bodies import read_cursor
-from schleuse.kim.store.delivery import MAX_RECIPIENTS, Acceptance, PendingReport, TooManyRecipientsError, from_us
+from schleuse.kim.store.delivery import MAX_RECIPIENTS, Acceptance, PendingReport, TooManyRecipientsError
 from schleuse.kim.store.leases import Leases
 from schleuse.kim.store.maildrop import Mailbox
 from schleuse.kim.store.outbound import Outbound

@@ -11,9 +11,10 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
+from schleuse.clock import from_us, to_us
 from schleuse.mail.contracts import Mail, Notify, Recipient
 
 _TRACE = re.compile(rb"(?:(?:received|return-path):[^\r\n]*(?:\r\n[ \t][^\r\n]*)*\r\n)*", re.IGNORECASE)
@@ -21,9 +22,6 @@ _MESSAGE_ID = re.compile(rb"^message-id:[ \t]*([^\r\n]*(?:\r\n[ \t][^\r\n]*)*)",
 
 #: A header block that is longer is not searched further for its Message-ID.
 MAX_HEADERS = 256 << 10
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -111,7 +109,7 @@ def encode(envelope: Envelope) -> bytes:
         {
             "from": envelope.sender,
             "to": [[one.address, sorted(one.notify), one.orcpt] for one in envelope.recipients],
-            "at": (envelope.accepted_at - _EPOCH) // _MICROSECOND,
+            "at": to_us(envelope.accepted_at),
             "ret": envelope.ret,
             "envid": envelope.envid,
             "user": envelope.user,
@@ -134,7 +132,7 @@ def decode(meta: bytes) -> Envelope:
             Recipient(address, frozenset(Notify(word) for word in notify), orcpt)
             for address, notify, orcpt in fields["to"]
         ),
-        accepted_at=_EPOCH + timedelta(microseconds=fields["at"]),
+        accepted_at=from_us(fields["at"]),
         ret=fields["ret"],
         envid=fields["envid"],
         user=fields["user"],
