@@ -214,11 +214,39 @@ class Core:
         self.figures.releases[str(ik), purpose.name] += len(wanted)
         return [receipt.share or b"" for receipt in receipts]
 
-    async def write(self, ik: IK, make: Callable[[], Sequence[bytes]], level: Level = Level.DURABLE) -> list[bytes]:
+    async def write(self, ik: IK, entries: Sequence[bytes], level: Level = Level.DURABLE) -> list[bytes]:
         """Entries that release nothing; the share of each, empty where it earns none."""
         ledger = await self._settled(ik)
-        receipts = await ledger.write(lambda _counter: (make(), 0), level)
+        receipts = await ledger.write(lambda _counter: (entries, 0), level)
         return [receipt.share or b"" for receipt in receipts]
+
+    def entry(
+        self,
+        kind: Kind,
+        result: Result,
+        purpose: Purpose,
+        *,
+        actor: bytes = NOBODY,
+        subject: bytes = NOBODY,
+        count: int | None = None,
+        counter: int | None = None,
+        version: int | None = None,
+    ) -> bytes:
+        """One entry of this moment, about an event of its own, without object and detail."""
+        at_us = to_us(self.now())
+        event = self.events.next(at_us)
+        return leaf(
+            kind,
+            result,
+            purpose,
+            at_us,
+            event,
+            actor=actor,
+            subject=subject,
+            count=count,
+            counter=counter,
+            version=version,
+        )
 
     async def deny(
         self,
@@ -229,7 +257,6 @@ class Core:
         subject: bytes = NOBODY,
         version: int = 0,
         result: Result = Result.DENIED,
-        kind: Kind = Kind.KEY_RELEASED,
     ) -> None:
         """An entry for an attempt that was not granted; coalesced when one actor makes too many."""
         self.figures.denied[str(ik)] += 1
@@ -237,10 +264,8 @@ class Core:
         if not self._denials.told(f"{ik} {actor.name}", self.now()):
             return
         pseudonym = await self.actor(ik, actor.name)
-        at_us = to_us(self.now())
-        event = self.events.next(at_us)
-        entry = leaf(kind, result, purpose, at_us, event, actor=pseudonym, subject=subject, version=version)
-        await self.write(ik, lambda: [entry])
+        entry = self.entry(Kind.KEY_RELEASED, result, purpose, actor=pseudonym, subject=subject, version=version)
+        await self.write(ik, [entry])
 
     async def tell_coalesced(self) -> None:
         """One entry for the refusals of an actor that got none of their own. Call it once a minute and at the end."""
@@ -252,7 +277,9 @@ class Core:
                 self._denials.again(key, count, self.now())
                 continue
             with suppress(Error):  # in doubt now, and sent again like any entry
-                await self._tell(ik, actor, purpose, count)
+                pseudonym = await self.actor(ik, actor.name)
+                entry = self.entry(Kind.KEY_RELEASED, Result.DENIED, purpose, actor=pseudonym, count=count, version=0)
+                await self.write(ik, [entry])
 
     def note_counters(self) -> None:
         """Remember how far the logs had come, independently of the journal (§ 14.5). Blocks; call it each second.
@@ -271,21 +298,6 @@ class Core:
             self._limits.setdefault(known[0], self._limits_of(actor.kind, ik))
             self._limits.setdefault(known[1], self._tenant_limits(ik))
         return known
-
-    async def _tell(self, ik: IK, actor: Actor, purpose: Purpose, count: int) -> None:
-        pseudonym, at_us = await self.actor(ik, actor.name), to_us(self.now())
-        event = self.events.next(at_us)
-        entry = leaf(
-            Kind.KEY_RELEASED,
-            Result.DENIED,
-            purpose,
-            at_us,
-            event,
-            actor=pseudonym,
-            count=count,
-            version=0,
-        )
-        await self.write(ik, lambda: [entry])
 
     async def _settled(self, ik: IK) -> Ledger:
         """The ledger, with nothing left in doubt that cannot be sent again."""
@@ -307,9 +319,7 @@ class Core:
         ledger = Ledger(self._journal, origin, self.now, counter=history.counter, top=size)
         noted = (await asyncio.to_thread(self.store.counters)).get(origin, (0, 0))
         self._missing_nothing(ledger, noted, (history.counter, size))
-        at_us = to_us(self.now())
-        event = self.events.next(at_us)
-        report = leaf(Kind.ADMINISTRATION, Result.GRANTED, Purpose.OPERATION, at_us, event, counter=history.counter)
+        report = self.entry(Kind.ADMINISTRATION, Result.GRANTED, Purpose.OPERATION, counter=history.counter)
         await ledger.write(lambda _counter: ([report], 0))
         for release in history.releases:  # last: whoever fails here comes again, and would count them twice
             self._budgets.replay(_buckets(ik, release.actor), release.subject, release.at)
@@ -326,8 +336,7 @@ class Core:
 
     async def _read_back(self, origin: str) -> tuple[int, History]:
         """Size and history of the log, from an entry of our own on: whatever was durable before is in it."""
-        at_us = to_us(self.now())
-        marker = leaf(Kind.ADMINISTRATION, Result.GRANTED, Purpose.OPERATION, at_us, self.events.next(at_us))
+        marker = self.entry(Kind.ADMINISTRATION, Result.GRANTED, Purpose.OPERATION)
         try:
             (receipt,) = await self._journal.append_all(origin, [marker])
         except Error as error:

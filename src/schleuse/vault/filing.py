@@ -11,18 +11,17 @@ from hashlib import sha256
 from schleuse.clock import to_us
 from schleuse.identifiers import IK
 from schleuse.journal.entry import Kind, Purpose, Result
-from schleuse.vault.contracts import BadRequestError, Document, ErasedError, KeyMissingError, TooLargeError
+from schleuse.vault.contracts import BadRequestError, Document, ErasedError, TooLargeError
 from schleuse.vault.core import Actor, Core
 from schleuse.vault.details import Details, describe, seal_for_person
 from schleuse.vault.drawn import Drawn
 from schleuse.vault.kek import Random
 from schleuse.vault.leaves import leaf
-from schleuse.vault.sk1 import derive, seal_all
+from schleuse.vault.sk1 import checked_share, derive, seal_all
 from schleuse.vault.store import Deposit, SealedOpening, Subject
 from schleuse.vault.ve1 import MAX_PLAINTEXT, seal_container
 
 MAX_VERSION = 2**32 - 1
-SHARE = 32  #: bytes of S_journal
 _DRAWN = 160  #: random bytes of a document alone: a salt, the vault's half, and two containers
 
 
@@ -120,7 +119,7 @@ class Filing:
                 )
                 for place, (event, _, _) in enumerate(details.objects)
             ]
-        shares = iter(await self._core.write(ik, lambda: entries))
+        shares = iter(await self._core.write(ik, entries))
         containers = [b""] * len(documents)
         halves: list[tuple[bytes, int, bytes]] = []
         openings: list[SealedOpening] = []
@@ -164,10 +163,3 @@ class Filing:
 def object_id(ik: IK, name: str, form: str) -> bytes:
     """What the container of a document is bound to, 16 bytes."""
     return sha256(f"schleuse vault\0{ik}\0{name}\0{form}".encode()).digest()[:16]
-
-
-def checked_share(share: bytes) -> bytes:
-    """S_journal of an entry. Raises KeyMissingError if the journal does not take us for the vault."""
-    if len(share) != SHARE:
-        raise KeyMissingError("the journal gave no share of the key; its configuration must name the vault's user")
-    return share

@@ -11,18 +11,15 @@ from hashlib import sha256
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509 import load_der_x509_certificate
 
-from schleuse.clock import to_us
 from schleuse.errors import Error
 from schleuse.identifiers import IK
 from schleuse.journal.entry import Kind, Purpose, Result
 from schleuse.journal.opening import Json
 from schleuse.vault.contracts import KeyMissingError, SealedMail
 from schleuse.vault.core import Actor, Core, Wanted
-from schleuse.vault.filing import checked_share
-from schleuse.vault.leaves import leaf
 from schleuse.vault.private_keys import PrivateKey, checked_key, issuer_and_serial, key_signer, unwrap_with
-from schleuse.vault.sk1 import derive, seal_all
-from schleuse.vault.store import Deposit, Identity, Subject
+from schleuse.vault.sk1 import checked_share, derive, seal_all
+from schleuse.vault.store import Deposit, Identity
 from schleuse.vault.ve1 import parse_header, seal_container
 
 #: Private key operations between two looks at the sockets.
@@ -128,22 +125,13 @@ class Identities:
     async def _keep(self, ik: IK, kind: str, certificate: bytes, key: PrivateKey) -> None:
         core, fingerprint = self._core, sha256(certificate).digest()
         lookup = (await core.tenant(ik)).look_up(b"identity " + kind.encode(), fingerprint)
-        fresh = Subject(secrets.token_bytes(16), secrets.token_bytes(32), 0)
-        row = (await asyncio.to_thread(core.store.add_subjects, ik, {lookup: fresh}))[lookup]
+        row = (await asyncio.to_thread(core.store.assign, ik, [lookup]))[lookup]
         subject, version = row.pseudonym, row.last_version + 1
-        pseudonym, at_us = await core.actor(ik, _VAULT), to_us(core.now())
-        event = core.events.next(at_us)
-        entry = leaf(
-            Kind.KEY_CREATED,
-            Result.GRANTED,
-            Purpose.OPERATION,
-            at_us,
-            event,
-            actor=pseudonym,
-            subject=subject,
-            version=version,
+        pseudonym = await core.actor(ik, _VAULT)
+        entry = core.entry(
+            Kind.KEY_CREATED, Result.GRANTED, Purpose.OPERATION, actor=pseudonym, subject=subject, version=version
         )
-        (share,) = await core.write(ik, lambda: [entry])
+        (share,) = await core.write(ik, [entry])
         s_vault = secrets.token_bytes(32)
         container = seal_container(
             derive(s_vault, checked_share(share), subject, version),

@@ -16,10 +16,10 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
 from schleuse.identifiers import IK
-from schleuse.vault.contracts import ErasedError, KeyMissingError, SealBrokenError
+from schleuse.vault.contracts import ErasedError, SealBrokenError
 from schleuse.vault.kek import Kek
 from schleuse.vault.private_keys import PrivateKey, checked_key
-from schleuse.vault.sk1 import derive, open_sk1
+from schleuse.vault.sk1 import checked_share, derive, open_sk1
 from schleuse.vault.store import Identity, VaultStore
 from schleuse.vault.ve1 import open_container, parse_header
 
@@ -64,7 +64,6 @@ class Keyring:
         self.kek = kek
         self._monotonic = monotonic
         self._subjects: OrderedDict[tuple[bytes, int], _Remembered] = OrderedDict()
-        self._tenants: dict[IK, TenantKeys] = {}
         self.hits = 0
         self.misses = 0
 
@@ -93,14 +92,11 @@ class Keyring:
         self._subjects.clear()
 
     def tenant(self, ik: IK) -> TenantKeys:
-        """Raises UnavailableError, SealBrokenError."""
-        keys = self._tenants.get(ik)
-        if keys is None:
-            aad, nonce = _tenant_aad(ik), os.urandom(_NONCE)
-            record = self._store.tenant_key(ik, nonce + self.kek.wrap(nonce, os.urandom(32), aad))
-            root = self.kek.unwrap(record[:_NONCE], record[_NONCE:], aad)
-            keys = self._tenants[ik] = TenantKeys(*(_part(root, use) for use in (b"lookup", b"pseudonym", b"opening")))
-        return keys
+        """Unwrapped anew with each call; `Core.tenant` remembers them. Raises UnavailableError, SealBrokenError."""
+        aad, nonce = _tenant_aad(ik), os.urandom(_NONCE)
+        record = self._store.tenant_key(ik, nonce + self.kek.wrap(nonce, os.urandom(32), aad))
+        root = self.kek.unwrap(record[:_NONCE], record[_NONCE:], aad)
+        return TenantKeys(*(_part(root, use) for use in (b"lookup", b"pseudonym", b"opening")))
 
     def renew_tenants(self) -> None:
         """Wrap every insurer's key under the newest generation that is not yet (§ 17). Raises as `tenant`."""
@@ -133,9 +129,8 @@ class Keyring:
         record = self._store.key(subject, version)
         if record is None:
             raise ErasedError("the key of this content was destroyed; nobody can open it any more")
-        if len(share) != 32:
-            raise KeyMissingError("the journal gave no share of the key; its configuration must name the vault's user")
-        sk = derive(open_sk1(self.kek, record, subject, version), share, subject, version)
+        half = checked_share(share)
+        sk = derive(open_sk1(self.kek, record, subject, version), half, subject, version)
         known = self._subjects[subject, version] = _Remembered(now + REMEMBER_S, sk)
         if len(self._subjects) > REMEMBER_SUBJECTS:
             self._subjects.popitem(last=False)

@@ -20,13 +20,13 @@ from schleuse.identifiers import IK
 from schleuse.journal.entry import Kind, Purpose, Result
 from schleuse.journal.opening import Json
 from schleuse.vault.actors import Caller, Operation, require
+from schleuse.vault.askers import Askers
 from schleuse.vault.contracts import BadTokenError, RotationRefusedError, SealBrokenError
-from schleuse.vault.core import Actor, Core
+from schleuse.vault.core import Core
 from schleuse.vault.details import describe, seal_for_insurer
 from schleuse.vault.leaves import leaf
 from schleuse.vault.sk1 import rewrap
 from schleuse.vault.store import Deposit, KeyRecord
-from schleuse.vault.tokens import verify_token
 
 log = structlog.get_logger()
 
@@ -36,7 +36,7 @@ _SWEEP = "vault"
 
 
 class Rotation:
-    """insurers: all that are configured; each has an entry of every order. keys, audience: as of `VaultService`."""
+    """insurers: all that are configured; each has an entry of every order. keys, audience: see `Askers`."""
 
     def __init__(
         self,
@@ -49,8 +49,7 @@ class Rotation:
     ) -> None:
         self._core = core
         self._insurers = insurers
-        self._keys = keys
-        self._audience = audience
+        self._askers = Askers(core, keys, audience)
         self._batch = batch
         self._made_here = 0
         self._ordered = asyncio.Lock()
@@ -165,19 +164,7 @@ class Rotation:
         """Name of the operator whose orders these are, one for each insurer. Raises BadTokenError."""
         names = set()
         for ik in self._insurers:
-            try:
-                claims = verify_token(
-                    tokens.get(ik.value, ""),
-                    self._keys,
-                    aud=self._audience,
-                    purpose="rotate",
-                    now=self._core.now(),
-                )
-                if claims.ik != ik or claims.what != what:
-                    raise BadTokenError(f"the token is for another order than {what[0]} at {ik}")
-            except BadTokenError:
-                await self._core.deny(ik, Actor("insurer", "unknown"), Purpose.OPERATION)
-                raise
+            claims = await self._askers.judged(ik, tokens.get(ik.value, ""), "rotate", Purpose.OPERATION, [what])
             names.add(claims.name)
         if len(names) != 1:
             raise BadTokenError("expected the orders of one operator, one for each insurer")
@@ -204,5 +191,5 @@ class Rotation:
             count=count,
             version=0 if kind is Kind.KEY_ROTATED else None,
         )
-        await core.write(ik, lambda: [entry])
+        await core.write(ik, [entry])
         await core.writer.keep(Deposit(ik, openings=[seal_for_insurer(keys, details)]))

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-import secrets
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from schleuse.clock import to_us
 from schleuse.errors import Error
 from schleuse.identifiers import IK
 from schleuse.journal.contracts import Level
 from schleuse.journal.entry import NOBODY, Kind, Purpose, Result
 from schleuse.journal.opening import Json
 from schleuse.vault.actors import Caller, Operation, require
+from schleuse.vault.askers import Askers
 from schleuse.vault.contracts import (
-    BadTokenError,
     Document,
     ErasedError,
     KeyMissingError,
@@ -33,11 +31,9 @@ from schleuse.vault.core import Actor, Core, Wanted
 from schleuse.vault.details import Details, open_for_insurer, open_for_person
 from schleuse.vault.filing import Filing, object_id
 from schleuse.vault.identities import Identities, Insured
-from schleuse.vault.leaves import leaf
 from schleuse.vault.private_keys import PrivateKey
-from schleuse.vault.store import SealedOpening, Subject
-from schleuse.vault.tokens import Claims, verify_token
-from schleuse.vault.tokens import Purpose as TokenPurpose
+from schleuse.vault.store import SealedOpening
+from schleuse.vault.tokens import Claims
 from schleuse.vault.ve1 import Header, open_container, parse_header
 
 log = structlog.get_logger()
@@ -47,7 +43,7 @@ _LETTERS = b"letters"
 
 
 class VaultService:
-    """insurers: by IK. keys: of those who sign tokens, by (name, IK), operators under (name, "")."""
+    """insurers: by IK. keys, audience: see `Askers`."""
 
     def __init__(
         self,
@@ -59,8 +55,7 @@ class VaultService:
         self._core = core
         self._identities = Identities(core, insurers)
         self._filing = Filing(core)
-        self._keys = keys
-        self._audience = audience
+        self._askers = Askers(core, keys, audience)
 
     # Mails and signatures
 
@@ -103,7 +98,7 @@ class VaultService:
         self._identities.insurer(ik)
         keys = await self._core.tenant(ik)
         lookups = [keys.look_up(b"person", one.person) for one in named]
-        subjects = await self._subjects(ik, lookups)
+        subjects = await asyncio.to_thread(self._core.store.assign, ik, lookups)
         return [
             Pseudonyms(
                 subjects[lookup].pseudonym,
@@ -126,7 +121,7 @@ class VaultService:
         require(caller, Operation.FETCH)
         self._identities.insurer(ik)
         whats = [("GET", path) for path in feed_paths(ik, name)]
-        claims = await self._claims(ik, token, "feed", Purpose.EAU_DELIVERY, whats)
+        claims = await self._askers.judged(ik, token, "feed", Purpose.EAU_DELIVERY, whats)
         actor = Actor("insurer", f"insurer's system {claims.name}")
         header = await self._header(ik, actor, Purpose.EAU_DELIVERY, container, object_id(ik, name, form))
         detail: dict[str, Json] = {"token": claims.id, "through": caller.name, "uid": caller.uid}
@@ -137,7 +132,7 @@ class VaultService:
         require(caller, Operation.SEAL_LETTER)
         self._identities.insurer(ik)
         lookup = (await self._core.tenant(ik)).look_up(b"insurer", _LETTERS)
-        subject = (await self._subjects(ik, [lookup]))[lookup].pseudonym
+        subject = (await asyncio.to_thread(self._core.store.assign, ik, [lookup]))[lookup].pseudonym
         document = Document(subject, name, LETTER, draft)
         (container,) = await self._filing.file(ik, _role(caller), Purpose.FEHLERNACHRICHT, [document])
         return container
@@ -166,7 +161,7 @@ class VaultService:
         require(caller, Operation.ERASE)
         self._identities.insurer(ik)
         what = ("ERASE", sha256(person).hexdigest())
-        claims = await self._claims(ik, token, "erase", Purpose.DATA_PROTECTION, [what])
+        claims = await self._askers.judged(ik, token, "erase", Purpose.DATA_PROTECTION, [what])
         lookup = (await self._core.tenant(ik)).look_up(b"person", person)
         row = (await asyncio.to_thread(self._core.store.subjects, ik, [lookup])).get(lookup)
         if row is None:
@@ -186,7 +181,7 @@ class VaultService:
         """
         require(caller, Operation.OPENING)
         self._identities.insurer(ik)
-        claims = await self._claims(ik, token, "opening", Purpose.DATA_PROTECTION, [("OPENING", event.hex())])
+        claims = await self._askers.judged(ik, token, "opening", Purpose.DATA_PROTECTION, [("OPENING", event.hex())])
         await self._note(ik, claims, Kind.READ)
         row = await asyncio.to_thread(self._core.store.opening, ik, event)
         if row is None:
@@ -259,34 +254,10 @@ class VaultService:
         level: Level = Level.DURABLE,
     ) -> None:
         """The entry of an operator's order."""
-        actor, at_us = await self._core.actor(ik, f"operator {claims.name}"), to_us(self._core.now())
-        event = self._core.events.next(at_us)
+        actor = await self._core.actor(ik, f"operator {claims.name}")
         why = Purpose.DATA_PROTECTION
-        entry = leaf(kind, Result.GRANTED, why, at_us, event, actor=actor, subject=subject, version=version)
-        await self._core.write(ik, lambda: [entry], level)
-
-    async def _subjects(self, ik: IK, lookups: Sequence[bytes]) -> dict[bytes, Subject]:
-        """Rows of these lookups, made where there is none."""
-
-        def fresh() -> Subject:
-            return Subject(secrets.token_bytes(16), secrets.token_bytes(32), 0)
-
-        return await asyncio.to_thread(self._core.store.assign, ik, lookups, fresh)
-
-    async def _claims(
-        self, ik: IK, token: str, purpose: TokenPurpose, why: Purpose, whats: Sequence[tuple[str, str]]
-    ) -> Claims:
-        """Who asks; an attempt that does not show it leaves an entry. Raises BadTokenError."""
-        try:
-            claims = verify_token(token, self._keys, aud=self._audience, purpose=purpose, now=self._core.now())
-            if claims.ik != ik:
-                raise BadTokenError(f"the token is for another insurer than {ik}")
-            if claims.what not in whats:
-                raise BadTokenError("the token is for another request than this")
-        except BadTokenError:
-            await self._core.deny(ik, Actor("insurer", "unknown"), why)
-            raise
-        return claims
+        entry = self._core.entry(kind, Result.GRANTED, why, actor=actor, subject=subject, version=version)
+        await self._core.write(ik, [entry], level)
 
     async def _header(self, ik: IK, actor: Actor, purpose: Purpose, container: bytes, expected: bytes) -> Header:
         """What the container says, if it is the one that was asked for; else an attempt, which leaves an entry."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from schleuse.vault.contracts import SealBrokenError
+from schleuse.vault.contracts import KeyMissingError, SealBrokenError
 from schleuse.vault.kek import Kek
 
 RECORD = 92  #: bytes of a record SK1
@@ -25,6 +25,13 @@ def derive(s_vault: bytes, share: bytes, subject: bytes, version: int) -> bytes:
     if (len(s_vault), len(share), len(subject)) != (KEY, KEY, 16):
         raise ValueError("both halves of a subject key have 32 bytes, its subject has 16")
     return HKDF(hashes.SHA256(), KEY, share, _MAGIC + subject + version.to_bytes(4)).derive(s_vault)
+
+
+def checked_share(share: bytes) -> bytes:
+    """S_journal of an entry. Raises KeyMissingError if the journal does not take us for the vault."""
+    if len(share) != KEY:
+        raise KeyMissingError("the journal gave no share of the key; its configuration must name the vault's user")
+    return share
 
 
 def seal_sk1(kek: Kek, subject: bytes, version: int, s_vault: bytes, nonce: bytes) -> bytes:

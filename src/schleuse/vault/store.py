@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import secrets
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from hashlib import sha256
@@ -121,10 +122,10 @@ class VaultStore:
             rows = connection.execute(_BY_LOOKUP, {"of": ik.value, "many": list(lookups)}).all()
         return {bytes(row.lookup): _subject(row) for row in rows}
 
-    def assign(self, ik: IK, lookups: Collection[bytes], fresh: Callable[[], Subject]) -> dict[bytes, Subject]:
+    def assign(self, ik: IK, lookups: Collection[bytes]) -> dict[bytes, Subject]:
         """Rows of these lookups, made where there is none."""
         known = self.subjects(ik, list(set(lookups)))
-        new = {lookup: fresh() for lookup in lookups if lookup not in known}
+        new = {lookup: _fresh_subject() for lookup in lookups if lookup not in known}
         return known | self.add_subjects(ik, new) if new else known
 
     def add_subjects(self, ik: IK, new: Mapping[bytes, Subject]) -> dict[bytes, Subject]:
@@ -321,6 +322,10 @@ def _generation() -> sa.ColumnElement[bytes]:
 def open_vault_store(url: str) -> VaultStore:
     """Raises UnavailableError, CorruptError."""
     return VaultStore(open_database(url, MIGRATIONS))
+
+
+def _fresh_subject() -> Subject:
+    return Subject(secrets.token_bytes(16), secrets.token_bytes(32), 0)
 
 
 def _subject(row: sa.Row[tuple[object, ...]]) -> Subject:
