@@ -258,6 +258,7 @@ EVENTS: Mapping[str, str] = {
 #: Names of log events that are made at run time, by the expression that makes them.
 MADE_NAMES: Mapping[str, list[str]] = {
     "f'{name}.waiting'": ["publish.waiting", "confirm.waiting"],
+    "f'{self._of}.coalesced-waits'": ["feed.coalesced-waits", "logins.coalesced-waits"],
     "f'journal.{event}'": ["journal.witness-silent", "journal.history-lost", "journal.refused-as-inconsistent"],
     "later.trouble.value": [name for name in EVENTS if name in (
         "outbound.unreachable", "outbound.tls_not_verified", "outbound.tls_not_offered", "outbound.login_refused",

@@ -68,7 +68,7 @@ def test_refusals_stand_in_the_log_of_the_insurer_whose_feed_was_asked_for(site:
 def test_a_flood_of_refusals_is_counted_in_one_entry(site: Site) -> None:
     for _ in range(1000):
         site.feed.told(event(Happened.LOGIN_FAILED, client=""))
-    site.feed.tell_coalesced()
+    site.feed.refusals.tell_coalesced()
     entries = [entry for _, entry in site.entries()]
     assert len(entries) == 101
     assert sum(entry.count or 1 for entry in entries) == 1000
@@ -80,11 +80,11 @@ def test_refusals_that_cannot_be_recorded_are_counted_later(site: Site, tmp_path
     file = tmp_path / "eau-2026.jsonl"
     file.rename(tmp_path / "aside")
     file.mkdir()  # cannot be written
-    site.feed.tell_coalesced()
+    site.feed.refusals.tell_coalesced()
     file.rmdir()
     (tmp_path / "aside").rename(file)
     site.clock.now += timedelta(minutes=1)
-    site.feed.tell_coalesced()
+    site.feed.refusals.tell_coalesced()
     entries = [entry for _, entry in site.entries()]
     assert sum(entry.count or 1 for entry in entries) == 150
 
@@ -93,5 +93,5 @@ def test_addresses_that_were_refused_are_not_kept_in_memory(site: Site) -> None:
     for number in range(500):
         site.feed.told(FeedEvent(Happened.LOGIN_FAILED, KASSE, peer=f"2001:db8::{number:x}"))
     site.clock.now += timedelta(minutes=1)
-    site.feed.tell_coalesced()
-    assert len(site.feed._refused) == 0
+    site.feed.refusals.tell_coalesced()
+    assert len(site.feed.refusals._coalesced) == 0

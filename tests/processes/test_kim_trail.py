@@ -96,7 +96,7 @@ def test_guessing_does_not_flood_the_log_and_every_guess_is_counted(tmp_path: Pa
     site = Site(tmp_path, WrongPasswordError("no"))
     for _ in range(250):
         site.check("eau@kasse.kim.telematik-test")
-    site.logins.tell_coalesced()
+    site.logins.refusals.tell_coalesced()
     entries = [entry for _, entry in site.told()]
     assert len(entries) == 101
     assert sum(entry.count or 1 for entry in entries) == 250
@@ -153,8 +153,8 @@ def test_failures_that_cannot_be_recorded_are_counted_later(tmp_path: Path) -> N
     file = tmp_path / "kim-2026.jsonl"
     file.rename(tmp_path / "aside")
     file.mkdir()  # cannot be written
-    site.logins.tell_coalesced()
+    site.logins.refusals.tell_coalesced()
     file.rmdir()
     (tmp_path / "aside").rename(file)
-    site.logins.tell_coalesced()
+    site.logins.refusals.tell_coalesced()
     assert sum(entry.count or 1 for _, entry in site.told()) == 150

@@ -60,7 +60,6 @@ IDLE_SECONDS = 0.1
 TROUBLE_SECONDS = 2.0
 #: An error answer is due as fast as possible (eau.md § 13.1).
 LETTER_LATE = timedelta(hours=1)
-COALESCED_EVERY = timedelta(minutes=1)
 #: Mails overtake each other by minutes; a Storno that waits longer than this names an eAU that will not come.
 STORNO_OVERDUE = timedelta(days=1)
 
@@ -202,17 +201,11 @@ async def _desk(config: Config) -> None:
                 group.create_task(outbox.run(asyncio.Event())),
                 group.create_task(_parent(watch)),
                 group.create_task(trail.run()),
-                group.create_task(_coalesced(told)),
+                group.create_task(told.refusals.keep_telling()),
             ]
             await until_stopped()
             for task in tasks:
                 task.cancel()
-
-
-async def _coalesced(told: FeedTrail) -> None:
-    while True:
-        await asyncio.sleep(COALESCED_EVERY.total_seconds())
-        told.tell_coalesced()
 
 
 def _publish(config: Config, store: EauStore, leases: Leases) -> int:

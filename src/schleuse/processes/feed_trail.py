@@ -5,17 +5,13 @@ from __future__ import annotations
 import threading
 from datetime import datetime, timedelta
 
-import structlog
-
 from schleuse.clock import Now
 from schleuse.eau.feed_login import FeedEvent, Happened
-from schleuse.errors import UnavailableError
 from schleuse.journal.entry import Kind, Purpose, Result
 from schleuse.journal.opening import Json
+from schleuse.processes.refusals import Refusals
 from schleuse.processes.trail import PLATFORM, Act, Trail
 from schleuse.vault.denials import Denials
-
-log = structlog.get_logger()
 
 #: Each request carries a token of its own; one login an hour says as much as thousands. Documents have entries anyway.
 LOGIN_EVERY = timedelta(hours=1)
@@ -26,11 +22,10 @@ class FeedTrail:
 
     def __init__(self, trail: Trail, denials: Denials, now: Now) -> None:
         self._trail = trail
-        self._denials = denials
         self._now = now
         self._lock = threading.Lock()
         self._logins: dict[tuple[str, str], datetime] = {}
-        self._refused: dict[str, FeedEvent] = {}
+        self.refusals = Refusals("feed", denials, self._refused, now)
 
     def told(self, event: FeedEvent) -> None:
         """See `feed_login.Told`."""
@@ -40,23 +35,10 @@ class FeedTrail:
             case Happened.LISTING if event.count:  # an empty list shows nothing of anybody
                 self._tell(event, Kind.SEARCH, Result.GRANTED, event.count)
             case Happened.LOGIN_FAILED | Happened.DENIED:
-                self._refuse(event)
+                # A token that shows nobody is counted by where it came from.
+                self.refusals.refused(f"{event.ik} {event.home or ''} {event.client or event.peer}", event)
             case _:
                 pass
-
-    def tell_coalesced(self) -> None:
-        """One entry for all refusals of an actor that got none of their own; call it every minute."""
-        with self._lock:
-            due = self._denials.due(self._now())
-            refused, self._refused = self._refused, {}  # addresses are as many as anybody likes
-        for actor, count in due:
-            try:
-                self._tell(refused[actor], Kind.LOGIN_FAILED, Result.DENIED, count)
-            except UnavailableError as error:
-                log.error("feed.coalesced-waits", code=error.code, reason=str(error))
-                with self._lock:
-                    self._refused.setdefault(actor, refused[actor])
-                    self._denials.again(actor, count, self._now())
 
     def _login(self, event: FeedEvent) -> None:
         key, now = (event.client, str(event.ik)), self._now()
@@ -67,15 +49,8 @@ class FeedTrail:
             self._tell(event, Kind.LOGIN, Result.GRANTED, None)
             self._logins[key] = now
 
-    def _refuse(self, event: FeedEvent) -> None:
-        # A token that shows nobody is counted by where it came from.
-        actor = f"{event.ik} {event.home or ''} {event.client or event.peer}"
-        with self._lock:
-            single = self._denials.told(actor, self._now())
-            if not single:
-                self._refused[actor] = event
-        if single:
-            self._tell(event, Kind.LOGIN_FAILED, Result.DENIED, None)
+    def _refused(self, event: FeedEvent, count: int | None) -> None:
+        self._tell(event, Kind.LOGIN_FAILED, Result.DENIED, count)
 
     def _tell(self, event: FeedEvent, kind: Kind, result: Result, count: int | None) -> None:
         tenant = PLATFORM if event.ik is None else str(event.ik)

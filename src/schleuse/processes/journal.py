@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import os
 import pwd
-import secrets
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
@@ -24,7 +22,6 @@ from schleuse.config import Config, host_and_port
 from schleuse.errors import CorruptError, Error, UnavailableError
 from schleuse.identifiers import IK
 from schleuse.journal.ask import ask_witnesses, get
-from schleuse.journal.disk import OsDisk, replace
 from schleuse.journal.entry import Entry, Kind, Purpose, Result
 from schleuse.journal.http import JournalPages
 from schleuse.journal.push import WitnessPush, post
@@ -37,6 +34,7 @@ from schleuse.processes.journal_keys import JournalRole, now_us
 from schleuse.processes.journal_shards import Shards
 from schleuse.processes.life import until_stopped
 from schleuse.processes.observe import observed, serving
+from schleuse.processes.pseudonyms import Pseudonyms
 from schleuse.processes.trail import new_event
 
 log = structlog.get_logger()
@@ -159,13 +157,12 @@ class Readers:
         event: Callable[[datetime], UUID] = new_event,
     ) -> None:
         """current: origin of a log -> that of the log which takes entries of the same tenant now."""
-        self._path = path
         self._journal = journal
         self._now = now
         self._current = current
         self._event = event
         self._last: dict[tuple[str, str], datetime] = {}
-        self._pseudonyms: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+        self._pseudonyms = Pseudonyms(path)
 
     async def told(self, origin: str, reader: str) -> None:
         """Write the entry unless this reader has one of this hour. Raises UnavailableError: then nothing is shown."""
@@ -173,16 +170,10 @@ class Readers:
         last = self._last.get((origin, reader))
         if last is not None and now - last < READER_ENTRY_EVERY:
             return
-        actor = bytes.fromhex(self._pseudonym(reader))
+        actor = self._pseudonyms.of(reader)
         entry = Entry(Kind.READ, Result.GRANTED, Purpose.DATA_PROTECTION, now, self._event(now), actor=actor)
         try:
             await self._journal.append(self._current(origin), entry.encode())
         except CorruptError as cause:
             raise UnavailableError("entries are not shown while the journal is in QUARANTINE") from cause
         self._last[origin, reader] = now
-
-    def _pseudonym(self, reader: str) -> str:
-        if reader not in self._pseudonyms:
-            self._pseudonyms[reader] = secrets.token_hex(16)
-            replace(OsDisk(), self._path, json.dumps(self._pseudonyms, indent=1).encode())
-        return self._pseudonyms[reader]

@@ -54,7 +54,6 @@ IDLE_SECONDS = 0.2
 TROUBLE_SECONDS = 2.0
 QUEUE_POLL = timedelta(seconds=1)
 PURGE_EVERY = timedelta(hours=1)
-COALESCED_EVERY = timedelta(minutes=1)
 #: A stopping role ends its sessions within this time; the supervisor gives it 8 s in all.
 DRAIN_SECONDS = 2.0
 
@@ -152,7 +151,7 @@ async def run(config: Config) -> None:
                 group.create_task(_purge(store)),
                 group.create_task(trail.run()),
                 group.create_task(outside.run()),
-                group.create_task(_coalesced(logins)),
+                group.create_task(logins.refusals.keep_telling()),
             ]
             await until_stopped()
             for task in tasks:
@@ -319,12 +318,6 @@ async def _reports(store: MailStore) -> None:
             continue
         if not sent:
             await asyncio.sleep(IDLE_SECONDS)
-
-
-async def _coalesced(logins: ToldLogins) -> None:
-    while True:
-        await asyncio.sleep(COALESCED_EVERY.total_seconds())
-        logins.tell_coalesced()
 
 
 def _insurer_of(accounts: Accounts) -> Callable[[str], IK | None]:

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Callable
 from datetime import datetime
-
-import structlog
 
 from schleuse.clock import Now
 from schleuse.errors import MalformedError, RefusedError, UnavailableError
 from schleuse.identifiers import IK
 from schleuse.journal.entry import NOTHING, Entry, Kind, Purpose, Result
-from schleuse.journal.opening import object_commitment
+from schleuse.journal.opening import Json, object_commitment
 from schleuse.kim.accounts import Accounts, BadUserNameError, mailbox_user
 from schleuse.kim.store import Acceptance, MailStore
 from schleuse.mail.passwords import Outcome, Passwords, TooManyGuessesError
+from schleuse.processes.refusals import Refusals
 from schleuse.processes.trail import AT_ONCE, ON_TIME, PLATFORM, Act, Trail, new_event
 from schleuse.vault.denials import Denials
-
-log = structlog.get_logger()
 
 Insurers = Callable[[str], IK | None]
 
@@ -75,9 +71,7 @@ class ToldLogins:
         self._logins = logins
         self._accounts = accounts
         self._trail = trail
-        self._denials = denials
-        self._now = now
-        self._lock = threading.Lock()
+        self.refusals = Refusals("logins", denials, self._failed, now)
 
     def check(self, user: str, password: str, peer: str, done: Callable[[Outcome], None]) -> None:
         """As `Passwords.check`."""
@@ -101,18 +95,6 @@ class ToldLogins:
         self._tell(user, peer, account if account is not None else RefusedError("wrong"))
         return account
 
-    def tell_coalesced(self) -> None:
-        """One entry for all that were coalesced since; call it every minute."""
-        with self._lock:
-            due = self._denials.due(self._now())
-        for actor, count in due:
-            try:
-                self._failed(actor, "", count)
-            except UnavailableError as error:
-                log.error("logins.coalesced-waits", code=error.code, reason=str(error))
-                with self._lock:
-                    self._denials.again(actor, count, self._now())
-
     def _tell(self, user: str, peer: str, outcome: Outcome) -> None:
         if isinstance(outcome, str):
             act = Act(self._tenant(outcome), Kind.LOGIN, Result.GRANTED, Purpose.OPERATION, outcome, {"peer": peer})
@@ -120,15 +102,12 @@ class ToldLogins:
         elif isinstance(outcome, RefusedError | MalformedError | TooManyGuessesError):
             # A name that is no account may be anything, even a password typed into the wrong field.
             name = self._known(user) or "unknown account"
-            with self._lock:
-                single = self._denials.told(name, self._now())
-            if single:
-                self._failed(name, peer, None)
+            self.refusals.refused(name, (name, peer))
 
-    def _failed(self, name: str, peer: str, count: int | None) -> None:
-        act = Act(
-            self._tenant(name), Kind.LOGIN_FAILED, Result.DENIED, Purpose.OPERATION, name, {"peer": peer}, count=count
-        )
+    def _failed(self, what: tuple[str, str], count: int | None) -> None:
+        name, peer = what
+        detail: dict[str, Json] = {"peer": peer if count is None else ""}  # many may come from many places
+        act = Act(self._tenant(name), Kind.LOGIN_FAILED, Result.DENIED, Purpose.OPERATION, name, detail, count=count)
         self._trail.tell(act)
 
     def _known(self, user: str) -> str | None:

@@ -25,10 +25,10 @@ from schleuse.clock import Now, utc_now
 from schleuse.config import Config
 from schleuse.errors import CorruptError, Error, UnavailableError
 from schleuse.journal.contracts import EventReusedError
-from schleuse.journal.disk import OsDisk, replace
 from schleuse.journal.entry import NOBODY, Entry, Kind, Purpose, Result
 from schleuse.journal.opening import Json, canonical_json, detail_commitment
 from schleuse.processes.journal_keys import origin_of
+from schleuse.processes.pseudonyms import Pseudonyms, write_whole
 
 log = structlog.get_logger()
 
@@ -109,7 +109,7 @@ class Trail:
         self._now = now
         self._derived = derived
         self._lock = threading.Lock()
-        self._actors = _Actors(folder / f"{role}-actors.json")
+        self._actors = Pseudonyms(folder / f"{role}-actors.json")
         self._position = self._read_position()
         for path in folder.glob(f"{role}-[0-9]*.jsonl"):
             _take_torn_line_away(path)
@@ -131,7 +131,7 @@ class Trail:
                 "purpose": act.purpose,
                 "at": now.isoformat(),
                 "event": new_event(now).hex,
-                "actor": (self._actors.of(act.tenant, act.who) if act.who else NOBODY).hex(),
+                "actor": (self._actors.of(f"{act.tenant} {act.who}") if act.who else NOBODY).hex(),
                 "count": act.count,
                 "salt": secrets.token_hex(16),
                 "detail": canonical_json(detail).decode(),
@@ -192,7 +192,7 @@ class Trail:
 
     async def _moved(self, to: _Position) -> None:
         value = {"year": to.year, "offset": to.offset, "cursor": to.cursor}
-        await asyncio.to_thread(_replace, self._folder / f"{self._role}.json", json.dumps(value).encode())
+        await asyncio.to_thread(write_whole, self._folder / f"{self._role}.json", json.dumps(value).encode())
         self._position = to
 
     def _waiting(self, offset: int) -> tuple[list[dict[str, Any]], int]:
@@ -229,13 +229,6 @@ class Trail:
 
     def _file(self, year: int) -> Path:
         return self._folder / f"{self._role}-{year}.jsonl"
-
-
-def _replace(path: Path, data: bytes) -> None:
-    try:
-        replace(OsDisk(), path, data)
-    except OSError as cause:
-        raise UnavailableError(f"{path.name} cannot be written ({cause.strerror}); its operator must look") from cause
 
 
 def _append_line(path: Path, line: bytes) -> None:
@@ -295,25 +288,6 @@ def new_event(now: datetime, random: int | None = None) -> UUID:
     ms = (now - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
     value = ms << 80 | (secrets.randbits(80) if random is None else random)
     return UUID(int=value & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62)
-
-
-class _Actors:
-    """Random values assigned to names, so that an entry names nobody (journal.md § 4)."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._lock = threading.Lock()
-        self._known: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
-
-    def of(self, tenant: str, name: str) -> bytes:
-        """16 octets, the same for the same name within a tenant."""
-        key = f"{tenant} {name}"
-        with self._lock:
-            if key not in self._known:
-                known = {**self._known, key: secrets.token_hex(16)}
-                _replace(self._path, json.dumps(known, indent=1, ensure_ascii=False).encode())
-                self._known = known  # only now: what is not on disk would be another after a restart
-            return bytes.fromhex(self._known[key])
 
 
 def open_trail(config: Config, role: str, journal: Appends, *, derived: Derived | None = None) -> Trail:
