@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.scenarios.platform import Platform, build_home, platform, until
+from tests.softhsm import MODULE, needs_softhsm, new_token
 
 from schleuse.identifiers import IK
 from schleuse.journal.entry import Kind, Result
@@ -21,18 +21,13 @@ from schleuse.vault.client import VaultClient
 from schleuse.vault.contracts import Document, Named, SealedMail, feed_paths
 from schleuse.vault.tokens import audience, make_token, read_token_key
 
-MODULE = Path("/usr/lib/softhsm/libsofthsm2.so")
-PIN = "correct-horse"
 KASSE = IK("109900011")
 NAME = "urn:uuid:0b8f1b5e-1111-4222-8333-444455556666"
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(240),
-    pytest.mark.skipif(
-        not MODULE.exists() or shutil.which("softhsm2-util") is None,
-        reason="SoftHSM2 is not installed (Debian: softhsm2)",
-    ),
+    needs_softhsm,
     pytest.mark.skipif(importlib.util.find_spec("pkcs11") is None, reason="python-pkcs11 is not installed (extra hsm)"),
 ]
 
@@ -40,17 +35,8 @@ pytestmark = [
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Platform]:
     """A home whose vault is configured for a new, empty token."""
-    (tmp_path / "tokens").mkdir()
-    conf = tmp_path / "softhsm2.conf"
-    conf.write_text(f"directories.tokendir = {tmp_path / 'tokens'}\nobjectstore.backend = file\nlog.level = ERROR\n")
-    monkeypatch.setenv("SOFTHSM2_CONF", str(conf))
-    subprocess.run(
-        ["softhsm2-util", "--init-token", "--free", "--label", "schleuse", "--pin", PIN, "--so-pin", "5678"],
-        check=True,
-        capture_output=True,
-    )
-    (tmp_path / "pin").write_text(PIN + "\n")
-    hsm = f'hsm = {{ module = "{MODULE}", token = "schleuse", pin_file = "{tmp_path / "pin"}" }}'
+    pin = new_token(tmp_path, monkeypatch)
+    hsm = f'hsm = {{ module = "{MODULE}", token = "schleuse", pin_file = "{pin}" }}'
     with platform(build_home(tmp_path / "base"), tmp_path / "home", {"[vault]\n": f"[vault]\n{hsm}\n"}) as one:
         yield one
 

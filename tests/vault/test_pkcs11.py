@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import subprocess
 import sys
 import threading
@@ -14,20 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from tests.softhsm import MODULE, PIN, needs_softhsm, new_token
 
 from schleuse.config import HSM
 from schleuse.vault.contracts import KeyMissingError, SealBrokenError
 from schleuse.vault.pkcs11 import Pkcs11Kek, create_key
 from schleuse.vault.sk1 import kek_id, open_sk1, rewrap, seal_sk1
 
-MODULE = Path("/usr/lib/softhsm/libsofthsm2.so")
-PIN = "correct-horse"
 SUBJECT, S_VAULT, NONCE = bytes(range(16)), bytes(range(32)), bytes(12)
 
-needs_softhsm = pytest.mark.skipif(
-    not MODULE.exists() or shutil.which("softhsm2-util") is None,
-    reason="SoftHSM2 is not installed (Debian: softhsm2)",
-)
 pkcs11 = pytest.importorskip("pkcs11", reason="python-pkcs11 is not installed (extra hsm)")
 
 
@@ -40,17 +34,7 @@ def finalize() -> None:
 @pytest.fixture
 def hsm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HSM]:
     """A new token. The module reads its configuration when it is initialised, so it must forget the token before."""
-    (tmp_path / "tokens").mkdir()
-    conf = tmp_path / "softhsm2.conf"
-    conf.write_text(f"directories.tokendir = {tmp_path / 'tokens'}\nobjectstore.backend = file\nlog.level = ERROR\n")
-    monkeypatch.setenv("SOFTHSM2_CONF", str(conf))
-    subprocess.run(
-        ["softhsm2-util", "--init-token", "--free", "--label", "schleuse", "--pin", PIN, "--so-pin", "5678"],
-        check=True,
-        capture_output=True,
-    )
-    pin = tmp_path / "pin"
-    pin.write_text(PIN + "\n")
+    pin = new_token(tmp_path, monkeypatch)
     finalize()
     yield HSM.model_construct(module=MODULE, token="schleuse", pin_file=pin, key="schleuse-kek")
     finalize()

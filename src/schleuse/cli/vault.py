@@ -230,17 +230,10 @@ def _person(file: Path | None) -> tuple[str, bytes]:
                 raise BadPersonError("the one line is no KVNR: a letter and nine digits") from None
             return repr(known), known.value.encode()
         case [family, given, born]:
-            return "***", _without_kvnr(family, given, born)
+            from schleuse.eau.sealing import person_without_kvnr  # brings the eau role, for this one case
+
+            return "***", person_without_kvnr(family, given, born)
     raise BadPersonError(f"expected a KVNR, or three lines of a person without one; found {len(lines)} lines")
-
-
-def _without_kvnr(family: str, given: str, born: str) -> bytes:
-    """As the eau role names a person of the Ersatzverfahren to the vault."""
-    from schleuse.eau.document import DocumentId, Facts, Kind, Profile
-    from schleuse.eau.sealing import named
-
-    nobodys = DocumentId("urn:uuid:00000000-0000-4000-8000-000000000000")
-    return named(Facts(nobodys, Profile("", None), Kind.EAU, person=(family, given, born))).person
 
 
 def _health(config: Config) -> Mapping[str, Any]:

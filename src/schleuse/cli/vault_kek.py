@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,7 @@ def rotate(
             state = client.rotate(generation, _orders(config, operator, operator_key, "ROTATE", generation))
     _print_generations(state, json_output)
     if not yes and not json_output:
-        for line in _ROTATE_DE if german() else _ROTATE:
-            Console().print(line.format(generation=generation, operator=operator), soft_wrap=True, highlight=False)
+        _print_plan(_ROTATE_DE if german() else _ROTATE, generation, operator)
 
 
 def retire(
@@ -63,8 +62,7 @@ def retire(
             state = client.retire(generation, _orders(config, operator, operator_key, "RETIRE", generation))
     _print_generations(state, json_output)
     if not yes and not json_output:
-        for line in _RETIRE_DE if german() else _RETIRE:
-            Console().print(line.format(generation=generation, operator=operator), soft_wrap=True, highlight=False)
+        _print_plan(_RETIRE_DE if german() else _RETIRE, generation, operator)
 
 
 def init_hsm(*, home: Home = None) -> None:
@@ -112,6 +110,11 @@ def _print_generations(state: Mapping[str, Any], json_output: bool) -> None:
         print("keine ältere verpackt noch etwas" if de else "no older one wraps anything any more")
         if state["restart_first"]:
             print("vor `retire` den Tresor neu starten" if de else "start the vault again before `retire`")
+
+
+def _print_plan(lines: Sequence[str], generation: int, operator: str) -> None:
+    for line in lines:
+        Console().print(line.format(generation=generation, operator=operator), soft_wrap=True, highlight=False)
 
 
 _ROTATE = (

@@ -63,8 +63,13 @@ def _person(facts: Facts) -> bytes:
     if known is not None:
         return known
     if facts.person is not None:
-        return b"name" + _SEPARATOR + _SEPARATOR.join(part.strip().casefold().encode() for part in facts.person)
+        return person_without_kvnr(*facts.person)
     return b"document" + _SEPARATOR + str(facts.target or facts.id).encode()
+
+
+def person_without_kvnr(family: str, given: str, born: str) -> bytes:
+    """How the vault knows a person of the Ersatzverfahren; whoever erases him says the same."""
+    return b"name" + _SEPARATOR + _SEPARATOR.join(part.strip().casefold().encode() for part in (family, given, born))
 
 
 def make_cases(ik: IK, mails: Sequence[Examined], vault: Vault, policy: Policy, membership: AskMembership) -> Cases:
