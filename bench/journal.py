@@ -40,7 +40,7 @@ from schleuse.journal.recovery import open_journal
 from schleuse.journal.server import Peers, listen
 from schleuse.journal.store import WAL_FOLDER, Journal, Settings
 from schleuse.journal.wal import START, Walk
-from schleuse.processes.journal import collect_seldom
+from schleuse.processes.life import collect_seldom
 
 RESULTS = Path(__file__).parent / "results"
 LOGS = 95

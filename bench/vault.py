@@ -48,7 +48,7 @@ from schleuse.journal.server import listen as listen_journal
 from schleuse.journal.shares import KeyShares
 from schleuse.journal.store import Settings
 from schleuse.kim.pki import INSURER_OID, DevelopmentCA
-from schleuse.processes.journal import collect_seldom
+from schleuse.processes.life import collect_seldom
 from schleuse.vault.actors import Caller
 from schleuse.vault.algorithms import OAEP_SHA256_ALGORITHM
 from schleuse.vault.budgets import Limits

@@ -21,6 +21,7 @@ import pytest
 import uvicorn
 from structlog.testing import capture_logs
 from tests.journal.journals import WITNESS
+from tests.test_config import MINIMAL
 
 from schleuse.config import Config, read_config
 from schleuse.identifiers import IK
@@ -38,20 +39,7 @@ from schleuse.witness.store import WitnessStore
 
 KASSE = IK("109905003")
 ME = pwd.getpwuid(os.getuid()).pw_name
-CONFIG = """
-environment = "test"
-hostname = "kim.demo.kim.telematik-test"
-
-[kim]
-tls = { certificate = "tls.pem", key = "tls.key" }
-
-[eau]
-feed_tls = { certificate = "tls.pem", key = "tls.key" }
-trust = ["ca.pem"]
-submit_ca = "ca.pem"
-
-[journal]
-"""
+CONFIG = MINIMAL + "\n[journal]\n"
 
 
 def configured(folder: Path, *lines: str) -> Config:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import pwd
 from collections.abc import Callable
@@ -32,7 +31,7 @@ from schleuse.journal.store import Journal, Settings
 from schleuse.processes.journal_care import Care, Figures, readiness
 from schleuse.processes.journal_keys import JournalRole, now_us
 from schleuse.processes.journal_shards import Shards
-from schleuse.processes.life import until_stopped
+from schleuse.processes.life import collect_seldom, until_stopped
 from schleuse.processes.observe import observed, serving
 from schleuse.processes.pseudonyms import Pseudonyms
 from schleuse.processes.trail import new_event
@@ -83,13 +82,6 @@ def _uid(name: str) -> int:
         return pwd.getpwnam(name).pw_uid
     except KeyError as cause:
         raise UnknownUserError(f"this machine has no user {name!r}; see journal.writers and journal.vaults") from cause
-
-
-def collect_seldom() -> None:
-    """An append makes no cycles, but a few objects that wait for a flush; looking for cycles so often costs 10 %."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
 
 
 async def run(role: JournalRole) -> None:

@@ -26,7 +26,7 @@ from schleuse.identifiers import IK
 from schleuse.journal import audit
 from schleuse.journal.client import JournalClient
 from schleuse.processes.journal_keys import origin_of
-from schleuse.processes.life import until_stopped
+from schleuse.processes.life import collect_seldom, until_stopped
 from schleuse.processes.observe import observed
 from schleuse.processes.supervisor import pause_after
 from schleuse.processes.vault_figures import TimedJournal, VaultFigures
@@ -61,6 +61,7 @@ def main(config: Config) -> None:
     """Run until stopped."""
     for complaint in guard_memory():
         log.warning("vault.memory", reason=complaint)
+    collect_seldom()
     uvloop.run(run(config))
 
 
