@@ -33,6 +33,7 @@ class NoReleaseWithoutLeaf(RuleBasedStateMachine):
     """Operations in any order over a journal that loses, delays and halves; vaults that die and start again.
 
     read: how often each object was handed out, by subject, purpose and name of the object.
+    gone: subjects of persons who were erased; whoever is filed again is another subject.
     """
 
     @initialize()
@@ -44,7 +45,7 @@ class NoReleaseWithoutLeaf(RuleBasedStateMachine):
         self.read: Counter[tuple[Purpose, str]] = Counter()
         self.filed: list[tuple[str, bytes, bytes, bytes]] = []  # name, person, plaintext, container
         self.letters: list[tuple[str, bytes]] = []
-        self.erased: set[bytes] = set()
+        self.gone: set[bytes] = set()
         self.number = 0
         self.unwrapped_without_entry: list[str] = []
 
@@ -75,7 +76,7 @@ class NoReleaseWithoutLeaf(RuleBasedStateMachine):
         row = self.vault.store.opening(KASSE, entry.event.bytes)
         if row is None:
             assert entry.purpose is Purpose.EAU_DELIVERY
-            assert self.erased
+            assert entry.subject in self.gone
             return None
         opening = open_for_insurer(self.vault.core.keyring.tenant(KASSE), row).about(entry.event.bytes)
         assert opening is not None
@@ -113,7 +114,6 @@ class NoReleaseWithoutLeaf(RuleBasedStateMachine):
         containers = self.run(fates, self.vault.service.file(EAU, KASSE, documents))
         for document, person, container in zip(documents, people, containers or [], strict=False):
             self.filed.append((document.name, person, document.plaintext, container))
-            self.erased.discard(person)
         # What was in doubt before may have arrived by now; filing itself unwraps nothing.
         assert self.vault.kek.subject_unwraps == before
 
@@ -155,7 +155,7 @@ class NoReleaseWithoutLeaf(RuleBasedStateMachine):
             assert len(gone) == 1
             destroyed = [one.subject for one in self.vault.journal.entries() if one.kind.name == "KEY_DESTROYED"]
             assert gone <= set(destroyed)
-            self.erased.add(person)
+            self.gone |= gone
             for name, _, _, container in self.filed:
                 if parse_header(container).subject in gone:
                     del self.read[Purpose.EAU_DELIVERY, object_id(KASSE, name, "xml").hex()]
