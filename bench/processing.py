@@ -96,7 +96,7 @@ def new_home(folder: Path, signer: Algorithm) -> Config:
     new = NewHome(
         Environment.TEST, "kim.bench.kim.telematik-test", [insurer], [NewPractice("praxis", "Praxis", signer)]
     )
-    create_home(folder, replace(new, first_port=free_ports(11)), utc_now())
+    create_home(folder, replace(new, first_port=free_ports(13)), utc_now())
     return read_config(folder)
 
 

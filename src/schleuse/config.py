@@ -68,6 +68,25 @@ def _host_and_port(value: str) -> str:
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*", re.ASCII)
 
+#: Values of `switch.documents.Role`; a test compares them.
+OperatorRole = Literal[
+    "analyst",
+    "lead",
+    "switch_officer",
+    "releaser",
+    "forensic_lead",
+    "custodian",
+    "security_officer",
+    "data_protection_officer",
+    "notification_officer",
+    "communication_lead",
+    "tenant_delegate",
+    "service_owner",
+    "auditor",
+    "break_glass",
+    "automat",
+]
+
 IKText = Annotated[str, AfterValidator(_ik)]
 File = Annotated[Path, AfterValidator(_under_home)]  # a file or folder under the home
 Listen = Annotated[str, AfterValidator(_host_and_port)]
@@ -117,6 +136,10 @@ class KimSection(_Section):
     database: str | None = None
     spool: File = Field(Path("spool"), validate_default=True)
     directory: File = Field(Path("directory.json"), validate_default=True)
+    receipts: Listen = "127.0.0.1:8444"  # HTTPS: signed hold receipts (incident.md § 6.4)
+    receipt_mails: bool = False  # an informational KIM mail for each held mail as well, where it is agreed (HD-30)
+    receipt_label: str = "Eingangsbestaetigung;Schleuse;V1.0"  # X-KIM-Dienstkennung of such mails
+    contact: str = ""  # how senders reach people by another channel (CM-10)
     retention_days: int = Field(90, ge=10, le=365)  # of finished mail; kim.md § 17
     max_mail_octets: int = Field(35_882_577, ge=1_000_000)  # kim.md § 17
     max_connections: int = Field(1000, gt=0)
@@ -201,10 +224,47 @@ class VaultSection(_Section):
 
 
 class Operator(_Section):
-    """A person who may give orders. public_key: Ed25519, PEM."""
+    """A credential of a person who may give orders (incident.md § 10). public_key: Ed25519, PEM.
+
+    person: whose it is, if not only this one: two credentials of one person are one person (RO-01).
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
     public_key: File
+    person: str | None = None
+    roles: tuple[OperatorRole, ...] = ()  # none: may not switch anything
+
+
+class External(_Section):
+    """A system that is not ours and is switched with its scope (SW-08): commands without a shell, or HTTP hooks.
+
+    scope: SERVICE/TENANT/DIRECTION/PATH. stop, start, probe: a program with its arguments, or the URL of a hook that
+    gets a POST. probe: exit code 0 or status 2xx means that it runs, 1 or 503 that it is stopped, all else that
+    nobody knows.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+    scope: str
+    stop: tuple[str, ...] | str
+    start: tuple[str, ...] | str
+    probe: tuple[str, ...] | str
+    timeout_seconds: float = Field(10.0, gt=0, le=300)
+
+
+class ControlSection(_Section):
+    """The role that carries orders out and proves them: closures, drills, the way back (incident.md § 5, § 9)."""
+
+    database: str | None = None
+    metrics: Listen = "127.0.0.1:9105"
+    automat_key: File = Field(Path("operators/automat.key"), validate_default=True)  # signs closings by rule (EW-06)
+    policies: File = Field(Path("switch/policies"), validate_default=True)  # signed "if X then close Y"
+    probe_account: str | None = None  # a practice's mailbox that probes of closures send from
+    probe_password_file: File | None = None
+    unit_budget_seconds: float = Field(10.0, gt=0, le=25)  # running work is cut after this (SW-10)
+    drill_days: int = Field(31, gt=0, le=366)  # a scope that was not switched for so long is an alarm (SW-15)
+    drill_window: Annotated[str, Field(pattern=r"^[0-2][0-9]:[0-5][0-9]-[0-2][0-9]:[0-5][0-9]$")] = "02:00-04:00"
+    backlog_permille: int = Field(300, gt=0, lt=1000)  # share of the backlog in the capacity (HD-43)
+    external: tuple[External, ...] = ()
 
 
 class FeedClient(_Section):
@@ -249,6 +309,7 @@ class Config(_Section):
     eau: EauSection
     journal: JournalSection = Field(default_factory=dict, validate_default=True)
     vault: VaultSection = Field(default_factory=dict, validate_default=True)
+    control: ControlSection = Field(default_factory=dict, validate_default=True)
     operators: tuple[Operator, ...] = ()
     witnesses: tuple[File, ...] = ()  # folders of witnesses that `schleuse up` runs as well, such as a demo's
     insurers: tuple[Insurer, ...] = ()
@@ -268,6 +329,16 @@ class Config(_Section):
     def vault_database(self) -> str:
         """URL of the vault's store."""
         return self.vault.database or _embedded(self.home / "vault.sqlite")
+
+    @property
+    def control_database(self) -> str:
+        """URL of the plans, stages and proofs of the control role."""
+        return self.control.database or _embedded(self.home / "control.sqlite")
+
+    @property
+    def switch_folder(self) -> Path:
+        """Log, copies and effects of the switch; see `schleuse.switch`."""
+        return self.home / "switch"
 
     @property
     def journal_socket(self) -> Path:
@@ -329,7 +400,13 @@ def _is_open_relay(kim: object) -> bool:
 
 def _listens(table: Mapping[str, Any]) -> Iterator[str]:
     """Where the roles of this file listen, defaults included; port 0 is any free one."""
-    sections = (("kim", KimSection), ("eau", EauSection), ("journal", JournalSection), ("vault", VaultSection))
+    sections = (
+        ("kim", KimSection),
+        ("eau", EauSection),
+        ("journal", JournalSection),
+        ("vault", VaultSection),
+        ("control", ControlSection),
+    )
     for name, section in sections:
         given = table.get(name)
         given = given if isinstance(given, dict) else {}
@@ -340,10 +417,11 @@ def _listens(table: Mapping[str, Any]) -> Iterator[str]:
 
 
 _LISTENS = {
-    "kim": ("smtp_tls", "smtp_starttls", "smtp_relay", "pop3_tls", "metrics"),
+    "kim": ("smtp_tls", "smtp_starttls", "smtp_relay", "pop3_tls", "metrics", "receipts"),
     "eau": ("feed", "metrics"),
     "journal": ("http", "metrics"),
     "vault": ("metrics",),
+    "control": ("metrics",),
 }
 
 

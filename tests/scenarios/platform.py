@@ -45,8 +45,8 @@ from schleuse.vault.tokens import audience, make_token, read_token_key
 
 PATIENCE = 120.0
 ROLES = ("journal", "vault", "kim", "eau")
-#: Of a home with two insurers: kim, eau, journal, vault, and two for each witness.
-PORTS = 13
+#: Of a home with two insurers: kim, eau, journal, vault, control, receipts, and two for each witness.
+PORTS = 15
 ROOT = Path(__file__).parents[2]
 INSURERS = (NewInsurer(IK("109900011"), "Kasse Eins", "eins"), NewInsurer(IK("109900022"), "Kasse Zwei", "zwei"))
 PRACTICE = NewPractice("praxis", "Praxis Test")

@@ -51,7 +51,7 @@ class Parties:
     """A journal and the witnesses of three insurers, each a process of its own."""
 
     def __init__(self, home: Path) -> None:
-        first = free_ports(15)
+        first = free_ports(17)
         new = NewHome(Environment.TEST, "kim.test.kim.telematik-test", INSURERS, [], first_port=first)
         create_home(home, new, datetime.now(UTC))
         change(home / "schleuse.toml", "[journal]", "[journal]\nspare_segments = 1\npublish_seconds = 0.1")

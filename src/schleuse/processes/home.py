@@ -23,12 +23,18 @@ from schleuse.kim.directory import INSURER_ENTRY_TYPE, Entry, write_directory
 from schleuse.kim.pki import INSURER_OID, PRACTICE_OID, Algorithm, DevelopmentCA, write_private
 from schleuse.mail.passwords import hash_password
 from schleuse.processes.home_witnesses import NewWitness, create_witnesses
+from schleuse.switch.log import create_log
 
 PRACTICE_ENTRY_TYPE = 3  #: any type but 5; the practice's is not evaluated here (kim.md § 16.1)
 Step = Callable[[str], object]
-OPERATORS = ("betrieb-1", "betrieb-2")  #: two, because some orders need two persons
+#: Two persons with different roles, because what opens needs both (incident.md § 10), and the platform's own rules.
+OPERATORS = {
+    "betrieb-1": ("lead", "switch_officer"),
+    "betrieb-2": ("releaser", "security_officer", "service_owner"),
+    "automat": ("automat",),
+}
 #: Port of the first witness, counted from the first port or, without one, this.
-FIRST_WITNESS, FIRST_WITNESS_PORT = 9, 9490
+FIRST_WITNESS, FIRST_WITNESS_PORT = 11, 9490
 
 
 class HomeExistsError(ConflictError):
@@ -106,6 +112,7 @@ def create_home(folder: Path, new: NewHome, now: datetime, step: Step = lambda _
     write_directory(folder / "directory.json", entries)
     for name in OPERATORS:
         _key_pair(folder / "operators", name)
+    create_log(folder / "switch" / "log")
     step("journal keys and witnesses")
     create_witnesses(folder / "journal", new.hostname, _http(new.first_port), _witnesses(folder, new), now.year)
     step("configuration")
@@ -187,6 +194,7 @@ def _configuration(new: NewHome) -> str:
             "[kim]",
             'tls = { certificate = "pki/tls.pem", key = "pki/tls.key" }',
             *_ports(new.first_port, "smtp_tls", "smtp_starttls", "pop3_tls", "metrics", offset=0),
+            *_ports(new.first_port, "receipts", offset=10),
             "",
             "[eau]",
             'feed_tls = { certificate = "pki/tls.pem", key = "pki/tls.key" }',
@@ -202,7 +210,11 @@ def _configuration(new: NewHome) -> str:
             "# These are keys of a development PKI: the vault takes them over at its start and erases their files.",
             "erase_key_files = true",
             *_ports(new.first_port, "metrics", offset=8),
-            *(line for name in OPERATORS for line in _operator_lines(name)),
+            "",
+            "[control]",
+            *_ports(new.first_port, "metrics", offset=9),
+            *_probe_lines(new),
+            *(line for name, roles in OPERATORS.items() for line in _operator_lines(name, roles)),
             *(line for insurer in new.insurers for line in _insurer_lines(new.environment, insurer)),
             *(line for practice in new.practices for line in _practice_lines(new.environment, practice)),
             "",
@@ -233,8 +245,25 @@ def _insurer_lines(environment: Environment, new: NewInsurer) -> list[str]:
     ]
 
 
-def _operator_lines(name: str) -> list[str]:
-    return ["", "[[operators]]", f'name = "{name}"', f'public_key = "operators/{name}.pub.pem"']
+def _operator_lines(name: str, roles: Sequence[str]) -> list[str]:
+    return [
+        "",
+        "[[operators]]",
+        f'name = "{name}"',
+        f'public_key = "operators/{name}.pub.pem"',
+        f"roles = {json.dumps(list(roles))}",
+    ]
+
+
+def _probe_lines(new: NewHome) -> list[str]:
+    """Probes of closures send from a practice's mailbox; the first one's, until the operator names one for them."""
+    if not new.practices:
+        return []
+    first = new.practices[0]
+    return [
+        f'probe_account = "{first.address(new.environment)}"',
+        f'probe_password_file = "practices/{first.slug}/password"',
+    ]
 
 
 def _practice_lines(environment: Environment, new: NewPractice) -> list[str]:

@@ -1,0 +1,127 @@
+"""In which state is this atom, and since which epoch? The fold over all accepted commands (SW-02, SW-16). Pure.
+
+Closing takes effect wherever it makes things more closed. An opening takes effect where nothing was closed after its
+basis, the epoch that those who signed it had seen: so an opening that is under way never undoes a newer closing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from schleuse.scopes import Scope, ScopeState
+from schleuse.switch.documents import Command, Limit
+
+#: When something happened that nobody can read.
+UNKNOWN_TIME = datetime.min.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One accepted command. command: None for an epoch that nobody can read, which closes everything (SW-02)."""
+
+    epoch: int
+    accepted_at: datetime
+    command: Command | None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where an atom stands. epoch: of the last command that concerned it, 0 if none did. command: its id.
+
+    since: when the state became what it is; None if it always was. reason: hold reason class, "" when open.
+    closes_at: when an emergency opening ends. with_backlog: whether what was held goes on, too.
+    safe: why the role keeps to the safe state, "" if it does not.
+    """
+
+    state: ScopeState = ScopeState.OPEN
+    epoch: int = 0
+    limit: Limit | None = None
+    command: str = ""
+    since: datetime | None = None
+    reason: str = ""
+    closes_at: datetime | None = None
+    with_backlog: bool = True
+    safe: str = ""
+
+    def at(self, now: datetime) -> Standing:
+        """The same at this moment: an emergency opening that ended is held again (RS-14)."""
+        if self.closes_at is None or now < self.closes_at:
+            return self
+        return Standing(ScopeState.HOLD, self.epoch, None, self.command, self.closes_at, self.reason)
+
+
+#: What every role keeps to that cannot read its own copy: what arrives is kept, nothing else happens (SW-02).
+def safe_standing(why: str, epoch: int) -> Standing:
+    """HOLD: accepts and keeps; reading, writing and administration do not begin in it either."""
+    return Standing(ScopeState.HOLD, epoch, reason="security_hold", safe=why)
+
+
+def standing(rules: Iterable[Rule], atom: Scope) -> Standing:
+    """The fold over `rules`, which ascend by epoch."""
+    at = Standing()
+    closed = 0  # epoch of the last order to close that concerned this atom
+    for rule in rules:
+        command = rule.command
+        if command is None:
+            at = _closer(at, rule, ScopeState.HOLD, None, "", "security_hold")
+            closed = rule.epoch
+        elif not any(scope.covers(atom) for scope in command.scopes):
+            continue
+        elif not command.opening:
+            at = _closer(at, rule, command.state, command.limit, command.id, command.reason.value)
+            closed = rule.epoch
+        elif closed <= command.basis:
+            since = at.since if at.state is command.state else rule.accepted_at
+            reason = "" if command.state is ScopeState.OPEN else at.reason or command.reason.value
+            at = Standing(
+                command.state,
+                rule.epoch,
+                command.limit,
+                command.id,
+                since,
+                reason,
+                command.closes_at,
+                command.with_backlog,
+            )
+    return at
+
+
+def _closer(at: Standing, rule: Rule, state: ScopeState, limit: Limit | None, id: str, reason: str) -> Standing:
+    """The more closed state wins; the epoch counts either way, because it was an order to everybody (SW-06)."""
+    if state.openness > at.state.openness:
+        return replace(at, epoch=rule.epoch)
+    if state is at.state:
+        return Standing(state, rule.epoch, _tighter(at.limit, limit), at.command or id, at.since, at.reason or reason)
+    return Standing(state, rule.epoch, limit, id, rule.accepted_at, reason)
+
+
+def _tighter(one: Limit | None, other: Limit | None) -> Limit | None:
+    if one is None or other is None:
+        return one or other
+    return Limit(_least(one.permille, other.permille), _least(one.per_hour, other.per_hour))
+
+
+def _least(one: int | None, other: int | None) -> int | None:
+    given = [value for value in (one, other) if value is not None]
+    return min(given) if given else None
+
+
+def refused(rules: Sequence[Rule], rule: Rule) -> tuple[Scope, ...]:
+    """The scopes of this command that it does not change anywhere, given the rules before it (SW-16).
+
+    A scope with wildcards counts as changed if it is for the scope taken literally; single atoms may still differ.
+    """
+    if rule.command is None:
+        return ()
+    before = [one for one in rules if one.epoch < rule.epoch]
+    return tuple(
+        scope
+        for scope in rule.command.scopes
+        if _same(standing(before, scope), standing([*before, rule], scope), rule.command)
+    )
+
+
+def _same(before: Standing, after: Standing, command: Command) -> bool:
+    return (before.state, before.limit) == (after.state, after.limit) and after.state is not command.state
