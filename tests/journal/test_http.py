@@ -5,17 +5,32 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tests.journal.journals import ORIGIN, OTHER, WITNESS, config, entry, journal, signer
 
 from schleuse.journal.checkpoint import open_checkpoint, parse_checkpoint
 from schleuse.journal.contracts import JournalUnavailableError, Level, QuarantinedError
+from schleuse.journal.disk import OsDisk
+from schleuse.journal.entry import Kind, parse_entry
 from schleuse.journal.http import JournalPages
-from schleuse.journal.note import LogKey, parse_note
+from schleuse.journal.note import LogKey, LogSigner, parse_note
+from schleuse.journal.opening import Opening, canonical_json, detail_commitment
+from schleuse.journal.proof_file import parse_proof_file
 from schleuse.journal.store import Journal
+from schleuse.journal.successor import (
+    ENTRY,
+    PROOF,
+    Announced,
+    announced_key,
+    announcement,
+    following_origin,
+    keep_announced,
+)
 from schleuse.journal.tiles import bundle_bytes, bundles_of, tile_bytes, tiles_of
 from schleuse.journal.tree import MemoryTree
 
@@ -209,5 +224,28 @@ def test_without_a_readable_state_nobody_says_that_a_log_does_not_exist(tmp_path
             async with httpx.AsyncClient(transport=transport, base_url="http://journal") as client:
                 answer = await client.get(f"{LOG}/checkpoint")
                 assert (answer.status_code, "state" in answer.text) == (503, True)
+
+    asyncio.run(run())
+
+
+def test_the_successor_is_served_once_it_is_announced_and_its_entry_accuses_nobody(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with served(tmp_path) as (opened, client, readers):
+            await signed(opened, 3)
+            for name in (PROOF, ENTRY):
+                assert (await client.get(f"{LOG}/{name}")).status_code == 404
+            following = LogSigner(following_origin(ORIGIN), Ed25519PrivateKey.from_private_bytes(b"n" * 32)).key
+            salt, record = b"s" * 16, canonical_json(announcement(ORIGIN, following))
+            opening, commitment = Opening(detail=(salt, record)), detail_commitment(salt, record)
+            whole = replace(parse_entry(entry(3)), kind=Kind.POLICY_CHANGED, detail=commitment)
+            index = (await opened.append(ORIGIN, whole.encode())).index
+            keep_announced(OsDisk(), opened.log(ORIGIN).folder, Announced(index, opening))
+            assert (await client.get(f"{LOG}/{PROOF}")).status_code == 404  # no checkpoint covers it yet
+            opened.tick()
+            await opened.wait(ORIGIN, 4, Level.PUBLISHED, 5)
+            proof = parse_proof_file((await client.get(f"{LOG}/{PROOF}")).content)
+            data = (await client.get(f"{LOG}/{ENTRY}")).content
+            assert announced_key(proof, data, [LogKey(signer().key)]) == following
+            assert readers.told == []
 
     asyncio.run(run())

@@ -21,13 +21,25 @@ from schleuse.journal.contracts import JournalFullError, Level, ShardClosedError
 from schleuse.journal.disk import erase
 from schleuse.journal.entry import Entry, Kind, Purpose, Result, parse_entry
 from schleuse.journal.log import Log
-from schleuse.journal.note import parse_note
+from schleuse.journal.note import LogKey, parse_note
 from schleuse.journal.opening import detail_commitment, parse_opening
 from schleuse.journal.policy import Policy, parse_policy
+from schleuse.journal.proof_file import parse_proof_file
 from schleuse.journal.recovery import open_journal
 from schleuse.journal.shares import KeyShares
 from schleuse.journal.store import Journal, Settings
-from schleuse.processes.journal_keys import JournalRole, KeyMissingError, key_file, log_signer, origin_of, policy_file
+from schleuse.journal.successor import announced_key, read_announced
+from schleuse.processes.journal_keys import (
+    JournalRole,
+    KeyMissingError,
+    KeyReplacedError,
+    key_file,
+    known_vkey,
+    log_signer,
+    origin_of,
+    policy_file,
+    vkey_file,
+)
 from schleuse.processes.journal_shards import BEHIND, Shards
 from schleuse.processes.trail import PLATFORM, new_event
 
@@ -121,7 +133,7 @@ def test_the_next_log_is_there_before_the_year_and_names_the_one_before(tmp_path
             await sign(journal, OLD)
             host.clock.at = NEW_YEAR - timedelta(minutes=5)
             await shards.look()
-            assert (await journal.append(OLD, host.entry())).index == 2
+            assert (await journal.append(OLD, host.entry())).index == 3  # behind the announcement
             await journal.append(NEW, host.entry())
             await sign(journal, NEW)
             assert kinds(journal, NEW) == [Kind.LOG_OPENED, Kind.WRITE]
@@ -322,6 +334,85 @@ def test_a_log_whose_first_entry_was_refused_takes_no_other_until_it_is_there(tm
             await shards.look()
             await journal.append(NEW, host.entry())
             assert kinds(journal, NEW) == [Kind.LOG_OPENED, Kind.WRITE]
+
+    asyncio.run(run())
+
+
+def test_weeks_before_the_year_each_log_names_the_key_of_the_one_that_follows_it(tmp_path: Path) -> None:
+    async def run() -> None:
+        host = Host(tmp_path)
+        host.clock.at = NEW_YEAR - host.role.announce - timedelta(seconds=1)
+        async with host.running() as (journal, shards):
+            await shards.look()
+            assert kinds(journal, OLD) == [Kind.LOG_OPENED]
+            assert known_vkey(host.role.folder, NEW) is None
+            host.clock.at += timedelta(seconds=1)
+            await shards.look()
+            await shards.look()
+            assert kinds(journal, OLD) == [Kind.LOG_OPENED, Kind.POLICY_CHANGED]
+            assert NEW not in {one.origin for one in journal.logs()}  # named, and not begun
+            await sign(journal, OLD)
+            announced = read_announced(journal.log(OLD).folder)
+            assert announced is not None
+            proof = parse_proof_file(journal.proof_file(OLD, announced.index, announced.opening.encode()))
+            old_key = LogKey(log_signer(host.role.folder, OLD).key)
+            key = announced_key(proof, next(journal.read(OLD, 1, 2)), [old_key])
+            assert key == log_signer(host.role.folder, NEW, new=False).key
+            host.clock.at = NEW_YEAR
+            await shards.look()
+            assert shards.policies[NEW].log_keys == (LogKey(key),)
+
+    asyncio.run(run())
+
+
+def test_an_announcement_that_was_not_written_is_written_at_the_next_look(tmp_path: Path) -> None:
+    async def run() -> None:
+        host = Host(tmp_path)
+        async with host.running() as (journal, shards):
+            journal._full = JournalFullError("no room")
+            with pytest.raises(JournalFullError):
+                await shards.announce()
+            vkey = known_vkey(host.role.folder, NEW)
+            journal._full = None
+            await shards.announce()
+            assert kinds(journal, OLD) == [Kind.LOG_OPENED, Kind.POLICY_CHANGED]
+            assert known_vkey(host.role.folder, NEW) == vkey
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("evidence", ["vkey", "policy", "state"])
+def test_a_signing_key_that_is_gone_is_named_and_never_replaced(tmp_path: Path, evidence: str) -> None:
+    """Whoever asks for it: the role that starts, or the home that is renewed for a year."""
+
+    async def run() -> None:
+        host = Host(tmp_path)
+        async with host.running():
+            pass
+        host.key.unlink()
+        if evidence != "vkey":
+            vkey_file(host.role.folder, OLD).unlink()
+        if evidence == "state":
+            policy_file(host.role.folder, OLD).unlink()
+        with pytest.raises(KeyMissingError, match=rf"{host.key} is not there.*operator"):
+            log_signer(host.role.folder, OLD)
+        with pytest.raises(KeyMissingError):
+            async with host.running():
+                pass
+        assert not host.key.exists()
+
+    asyncio.run(run())
+
+
+def test_another_key_than_the_one_that_was_announced_signs_nothing(tmp_path: Path) -> None:
+    async def run() -> None:
+        host = Host(tmp_path)
+        async with host.running():
+            pass
+        host.key.write_bytes(bytes(32))
+        with pytest.raises(KeyReplacedError, match="was announced"):
+            async with host.running():
+                pass
 
     asyncio.run(run())
 

@@ -18,6 +18,7 @@ from schleuse.journal.contracts import BeyondSizeError, JournalUnavailableError,
 from schleuse.journal.log import Log
 from schleuse.journal.note import MAX_NOTE
 from schleuse.journal.store import Journal
+from schleuse.journal.successor import ENTRY, PROOF, Announced, read_announced
 from schleuse.journal.tiles import WIDTH, Tile, is_in, parse_path
 from schleuse.journal.tree import TreeRangeError
 
@@ -55,6 +56,8 @@ class JournalPages:
                 Route("/{tenant}/{shard}/checkpoint", self.checkpoint),
                 Route("/{tenant}/{shard}/pending", self.pending),
                 Route("/{tenant}/{shard}/add-cosignature", self.add_cosignature, methods=["POST"]),
+                Route(f"/{{tenant}}/{{shard}}/{PROOF}", self.successor_proof),
+                Route(f"/{{tenant}}/{{shard}}/{ENTRY}", self.successor_entry),
                 Route("/{tenant}/{shard}/{tile:path}", self.tile),
             ],
             exception_handlers={Error: _refuse},
@@ -83,6 +86,22 @@ class JournalPages:
         await self._journal.add_cosignature(log.origin, data)
         return Response(status_code=204)
 
+    async def successor_proof(self, request: Request) -> Response:
+        """Proof that this log announces the key of the next, under the newest note that satisfies the policy (§ 17)."""
+        log = self._log(request)
+        announced = _announced(log)
+        return _note(self._journal.proof_file(log.origin, announced.index, announced.opening.encode()))
+
+    async def successor_entry(self, request: Request) -> Response:
+        """The announcing entry itself. It is made for everybody and about nobody: to fetch it is no reading (RP-07)."""
+        log = self._log(request)
+        index = _announced(log).index
+        return Response(
+            next(self._journal.read(log.origin, index, index + 1)),
+            media_type="application/octet-stream",
+            headers=FRESH,
+        )
+
     async def tile(self, request: Request) -> Response:
         """A tile or an entry bundle of what is durable; in QUARANTINE of logs whose files a checkpoint confirms."""
         log, resource = self._log(request), parse_path(request.path_params["tile"])
@@ -105,6 +124,13 @@ class JournalPages:
         if self._journal.findings:  # nobody can say which logs there are
             raise QuarantinedError(self._journal.findings)
         raise UnknownLogError(f"no log is at {path}")
+
+
+def _announced(log: Log) -> Announced:
+    announced = read_announced(log.folder)
+    if announced is None:
+        raise BeyondSizeError(f"{log.origin} has not announced the log of the next year yet")
+    return announced
 
 
 def _note(data: bytes) -> Response:

@@ -1,16 +1,20 @@
 """What the journal role is made of, and the files that each of its logs needs (journal.md § 7, § 10, § 17).
 
-Beside the configuration it makes at its first start, under `<home>/journal`: a signing key for each log, k_J for each
-insurer (§ 14.1), and a policy file for each log, which the operator replaces by the agreed one.
+Beside the configuration it makes, under `<home>/journal`: a signing key for each log, k_J for each insurer (§ 14.1),
+and a policy file for each log, which the operator replaces by the agreed one. A key is made once: what was announced of
+it is kept beside it, and if the key is gone all the same, no other takes its place.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import secrets
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import timedelta
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -24,6 +28,8 @@ from schleuse.journal.note import LogSigner
 from schleuse.journal.policy import parse_policy
 
 PUBLISH_SECONDS = 1.0
+#: Weeks, not days: at an insurer a change of configuration goes through several hands.
+ANNOUNCE = timedelta(weeks=4)
 
 
 class KeyMissingError(CorruptError):
@@ -32,11 +38,18 @@ class KeyMissingError(CorruptError):
     code = "journal.key-missing"
 
 
+class KeyReplacedError(CorruptError):
+    """The signing key of a log is another than the one that was announced; the operator puts the right one back."""
+
+    code = "journal.key-replaced"
+
+
 @dataclass(frozen=True, slots=True)
 class JournalRole:
     """What the role is made of. vaults: user ids of the vault; empty: our own user, as with `schleuse up`.
 
-    metrics: None in tests that look at nothing.
+    metrics: None in tests that look at nothing. announce: so long before the year the keys of its logs are made and
+    named in the logs of this one, so that witnesses know them in time.
     """
 
     home: Path
@@ -51,6 +64,7 @@ class JournalRole:
     shares_per_hour: int = 2_000_000
     segment_size: int = 64 << 20
     publish_seconds: float = PUBLISH_SECONDS
+    announce: timedelta = ANNOUNCE
     now: Now = field(default=utc_now)
 
     @property
@@ -74,14 +88,17 @@ def origin_of(host: str, insurer: IK | str, year: int) -> str:
     return f"journal.{host}/{insurer}/{year}"
 
 
-def log_config(role: JournalRole, tenant: str, now: datetime) -> LogConfig:
-    """The tenant's log of this year, its key and policy made if they do not exist. Raises KeyMissingError."""
-    origin = origin_of(role.host, tenant, now.year)
-    signer = log_signer(role.folder, origin, new=not _has_log(role.folder, origin))
+def log_config(role: JournalRole, tenant: str, year: int) -> LogConfig:
+    """The tenant's log of a year, its key and policy made if they have never been there.
+
+    Raises KeyMissingError, KeyReplacedError.
+    """
+    origin = origin_of(role.host, tenant, year)
+    signer = log_signer(role.folder, origin)
     policy = policy_file(role.folder, origin)
     if not policy.exists():
         policy.parent.mkdir(parents=True, exist_ok=True)
-        replace(OsDisk(), policy, _first_policy(role, tenant, now.year, signer.key.vkey).encode())
+        replace(OsDisk(), policy, _first_policy(role, tenant, year, signer.key.vkey).encode())
     return LogConfig(origin, signer, parse_policy(policy.read_bytes()))
 
 
@@ -99,12 +116,40 @@ def _first_policy(role: JournalRole, tenant: str, year: int, vkey: str) -> str:
 
 
 def log_signer(folder: Path, origin: str, *, new: bool = True) -> LogSigner:
-    """The signing key of a log under `<home>/journal`, made if it does not exist and may be new; a home makes it too.
+    """The signing key of a log under `<home>/journal`, made if nothing shows that there was one; a home makes it too.
 
-    Raises KeyMissingError.
+    new: False if it must be there. What anybody is told of the key is durable before he is told, so a key that somebody
+    knows is never replaced.
+    Raises KeyMissingError, KeyReplacedError.
     """
-    key = _secret(key_file(folder, origin), new=new)
-    return LogSigner(origin, Ed25519PrivateKey.from_private_bytes(key))
+    path = key_file(folder, origin)
+    with _alone(path.parent):
+        shown = _shown_by(folder, origin) or (None if new else "it was used before")
+        if not path.exists() and shown:
+            raise KeyMissingError(
+                f"{path} is not there, and {shown}; another key would be a second log under the same name. The "
+                "operator of the journal's host puts the file back, or agrees with the insurers what becomes of the log"
+            )
+        signer = LogSigner(origin, Ed25519PrivateKey.from_private_bytes(_secret(path)))
+        _keep_vkey(vkey_file(folder, origin), path, signer.key.vkey)
+    return signer
+
+
+def known_vkey(folder: Path, origin: str) -> str | None:
+    """What was announced of a log's key, from files without secrets; None if nothing was."""
+    path = vkey_file(folder, origin)
+    if path.exists():
+        return path.read_text(encoding="utf-8").strip()
+    policy = policy_file(folder, origin)
+    if not policy.exists():
+        return None
+    keys = [log.key.key for log in parse_policy(policy.read_bytes()).logs]
+    return next((key.vkey for key in keys if key.name == origin), None)
+
+
+def vkey_file(folder: Path, origin: str) -> Path:
+    """Where the public half of a log's key is for good."""
+    return folder / "vkeys" / _file_name(origin)
 
 
 def policy_file(folder: Path, origin: str) -> Path:
@@ -122,7 +167,35 @@ def share_key(folder: Path, tenant: str, *, new: bool) -> bytes:
 
     Made if it may be new. Raises KeyMissingError: another one would open nothing that is sealed.
     """
-    return _secret(folder / "keys" / f"share-{tenant}", new=new)
+    path = folder / "keys" / f"share-{tenant}"
+    with _alone(path.parent):
+        if not new and not path.exists():
+            raise KeyMissingError(
+                f"{path} is not there, and logs of its insurer are; another one would open nothing. The operator of "
+                "the journal's host puts the file back"
+            )
+        return _secret(path)
+
+
+def _shown_by(folder: Path, origin: str) -> str | None:
+    """What says that this log had a key; None if nothing does."""
+    if (vkey := known_vkey(folder, origin)) is not None:
+        return f"{vkey} was announced"
+    state = folder / "state"
+    if state.exists() and json.dumps(origin, ensure_ascii=False).encode() in state.read_bytes():
+        return f"{origin} has entries"
+    return None
+
+
+def _keep_vkey(path: Path, key: Path, vkey: str) -> None:
+    if not path.exists():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        replace(OsDisk(), path, f"{vkey}\n".encode())
+    elif (announced := path.read_text(encoding="utf-8").strip()) != vkey:
+        raise KeyReplacedError(
+            f"{key} is the key {vkey}, and {announced} was announced; nothing is signed. The operator of the journal's "
+            "host puts the announced key back"
+        )
 
 
 def _file_name(origin: str) -> str:
@@ -130,18 +203,19 @@ def _file_name(origin: str) -> str:
     return f"{tenant}-{shard}"
 
 
-def _has_log(folder: Path, origin: str) -> bool:
-    state = folder / "state"
-    return state.exists() and json.dumps(origin).encode() in state.read_bytes()
-
-
-def _secret(path: Path, *, new: bool = True) -> bytes:
-    """32 random bytes, kept in a file that only this role reads. Raises KeyMissingError."""
+def _secret(path: Path) -> bytes:
+    """32 random bytes, kept in a file that only this role reads; made if they are not there."""
     if path.exists():
         return path.read_bytes()
-    if not new:
-        raise KeyMissingError(f"{path.name} is not there, and its log is; a new key could not take its place")
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     value = secrets.token_bytes(32)
     replace(OsDisk(), path, value)
     return value
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Two processes that both find no key make one, not two."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (folder / "lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,4 +1,4 @@
-"""One shard after the other: a log for each tenant and year, opened in time, closed behind it (journal.md § 17).
+"""One shard after the other: a log for each tenant and year, announced and opened in time, closed behind it (§ 17).
 
 Every step is found from what is durable, so that after a crash the next look goes on where the last one ended.
 """
@@ -21,6 +21,7 @@ from schleuse.journal.opening import Json, Opening, canonical_json, detail_commi
 from schleuse.journal.policy import Policy, parse_policy
 from schleuse.journal.shares import KeyShares
 from schleuse.journal.store import Journal
+from schleuse.journal.successor import Announced, announcement, is_announced, keep_announced
 from schleuse.processes.journal_keys import (
     JournalRole,
     key_file,
@@ -61,12 +62,12 @@ class Shards:
             if not self._is_ours(one.origin) or not policy_file(self._role.folder, one.origin).exists():
                 continue
             if _tenant(one.origin) not in self._tenants or _year(one.origin) < now.year:
-                config = self._config_of(one.origin)
+                config = self._config_of(one)
                 if config.signer is None and not one.closed and not one.minimum:
                     log.error("journal.key-missing", origin=one.origin, size=one.size)
                 self._configure(config)
         for tenant in self._tenants:
-            self._configure(log_config(self._role, tenant, now))
+            self._configure(log_config(self._role, tenant, now.year))
 
     async def watch(self) -> None:
         """Look each minute, for ever."""
@@ -82,6 +83,7 @@ class Shards:
         if self._journal.findings:
             return
         await self.open_logs()
+        await self.announce()
         last = (self._role.now() - BEHIND).year
         for one in list(self._journal.logs()):
             if self._is_ours(one.origin) and _year(one.origin) < last:
@@ -93,6 +95,13 @@ class Shards:
         for year in sorted({now.year, (now + AHEAD).year}):
             for tenant in self._tenants:
                 await self._open(tenant, now if year == now.year else now + AHEAD)
+
+    async def announce(self) -> None:
+        """Weeks before the year: the keys of its logs, each named in its log of this year. Raises Error, OSError."""
+        now = self._role.now()
+        if (now + self._role.announce).year > now.year:
+            for tenant in self._tenants:
+                await self._announce(tenant, now.year)
 
     def show(self, one: Log) -> None:
         """Show its newest note to its witnesses."""
@@ -115,11 +124,13 @@ class Shards:
     def _is_ours(self, origin: str) -> bool:
         return origin.rsplit("/", 2)[0] == f"journal.{self._role.host}"
 
-    def _config_of(self, origin: str) -> LogConfig:
-        """Of a log that is there: without its key it is only served."""
-        has_key = key_file(self._role.folder, origin).exists()
-        signer = log_signer(self._role.folder, origin) if has_key else None
-        return LogConfig(origin, signer, parse_policy(policy_file(self._role.folder, origin).read_bytes()))
+    def _config_of(self, one: Log) -> LogConfig:
+        """Of a log that is there: without its key it is only served. Raises KeyReplacedError."""
+        folder, origin = self._role.folder, one.origin
+        # Of a log that needs no signature any more the key may be destroyed by half.
+        needed = not (one.closed and one.signed and one.signed.checkpoint.size == one.size)
+        signer = log_signer(folder, origin) if needed and key_file(folder, origin).exists() else None
+        return LogConfig(origin, signer, parse_policy(policy_file(folder, origin).read_bytes()))
 
     def _configure(self, config: LogConfig) -> None:
         self._journal.configure(config)
@@ -135,7 +146,7 @@ class Shards:
         known = {one.origin: one for one in self._journal.logs()}
         if origin in self.policies and origin in known and known[origin].size:
             return
-        config = log_config(self._role, tenant, at)
+        config = log_config(self._role, tenant, at.year)
         self._configure(config)
         if origin in known and known[origin].size:
             return
@@ -143,6 +154,21 @@ class Shards:
         entry = self._entry(Kind.LOG_OPENED, self._opened(config, before))
         await self._journal.begin_log(origin, entry)
         log.info("journal.shard-opened", origin=origin)
+
+    async def _announce(self, tenant: str, year: int) -> None:
+        """An entry whose opening everybody may read; a crash in between names the same key a second time."""
+        one = self._journal.log(origin_of(self._role.host, tenant, year))
+        if one.closed or is_announced(one.folder):
+            return
+        following = log_config(self._role, tenant, year + 1)
+        if following.signer is None:  # for the type checker: a log that was never closed has one
+            return
+        key, now = following.signer.key, self._role.now()
+        detail = canonical_json(announcement(one.origin, key))
+        entry, opening = self._commit(Kind.POLICY_CHANGED, detail, now)
+        index = (await self._journal.append(one.origin, entry)).index
+        keep_announced(OsDisk(), one.folder, Announced(index, opening))
+        log.info("journal.successor-announced", origin=one.origin, following=key.vkey)
 
     async def _retire(self, one: Log) -> None:
         """One step: the last entry, its checkpoint, the witnesses, and then nobody can ever sign for this log again."""
@@ -179,14 +205,17 @@ class Shards:
         return detail
 
     def _entry(self, kind: Kind, detail: Json) -> bytes:
-        """Its opening is kept first: a leaf whose detail nobody has would prove nothing."""
-        salt, record, now = secrets.token_bytes(16), canonical_json(detail), self._role.now()
-        event = new_event(now)
+        return self._commit(kind, canonical_json(detail), self._role.now())[0]
+
+    def _commit(self, kind: Kind, record: bytes, now: datetime) -> tuple[bytes, Opening]:
+        """The opening is kept first: a leaf whose detail nobody has would prove nothing."""
+        salt, event = secrets.token_bytes(16), new_event(now)
+        opening = Opening(detail=(salt, record))
         openings = self._role.folder / "openings"
         openings.mkdir(mode=0o700, exist_ok=True)
-        replace(OsDisk(), openings / f"{event}.json", Opening(detail=(salt, record)).encode())
+        replace(OsDisk(), openings / f"{event}.json", opening.encode())
         commitment = detail_commitment(salt, record)
-        return Entry(kind, Result.GRANTED, Purpose.OPERATION, now, event, detail=commitment).encode()
+        return Entry(kind, Result.GRANTED, Purpose.OPERATION, now, event, detail=commitment).encode(), opening
 
 
 def _tenant(origin: str) -> str:
