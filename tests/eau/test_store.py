@@ -323,11 +323,15 @@ def test_an_auditor_sees_a_refused_storno_without_its_answer_and_an_answer_witho
     }
 
 
-def test_a_store_of_the_first_release_gets_the_new_table_and_keeps_what_it_holds(database: str) -> None:
+def test_a_store_of_the_first_release_gets_the_new_tables_and_keeps_what_it_holds(database: str) -> None:
     store = open_store(database)
     file(store, storno(1, of=2))
     with store._engine.begin() as connection:
         connection.execute(sa.text("DROP TABLE eau_prepared"))
+        connection.execute(sa.text("DROP TABLE switch_fence"))
+        for column in ("eau_received.epoch", "eau_event.epoch", "eau_letter.epoch", "eau_document.held_us"):
+            table, _, name = column.partition(".")
+            connection.execute(sa.text(f"ALTER TABLE {table} DROP COLUMN {name}"))
         connection.execute(sa.text("UPDATE schleuse_eau_migrations_version SET version_num = '0001'"))
     store.close()
     again = open_store(database)

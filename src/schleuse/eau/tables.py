@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from schleuse.clock import from_us, to_us
+from schleuse.switch import fence
 
 METADATA = sa.MetaData()
 
@@ -44,6 +45,8 @@ class Octets(sa.LargeBinary):
 
 #: What became of each mail that was decided; a repeat of its batch finds the answer here.
 #: digest: seal of the mail, so that an eAU store beside a foreign mail store is noticed.
+#: epoch: of the switch under which it was decided, None before there was one (SW-06); the same in EVENT (published)
+#: and LETTER (sent).
 RECEIVED = sa.Table(
     "eau_received",
     METADATA,
@@ -54,10 +57,12 @@ RECEIVED = sa.Table(
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("reason", sa.String(64)),
     sa.Column("first", sa.BigInteger),
+    sa.Column("epoch", sa.BigInteger),
 )
 
 #: eAU and Storno. Only what duplicates, Storno and the feed ask for is readable; all else is sealed.
 #: practice, person, content_key: pseudonyms of the vault. target, cancelled_by: Dokumenten-IDs.
+#: held_us: how long the switch held its mail before it was taken (HD-46); None: it did not.
 DOCUMENT = sa.Table(
     "eau_document",
     METADATA,
@@ -74,6 +79,7 @@ DOCUMENT = sa.Table(
     sa.Column("similar", sa.BigInteger),
     sa.Column("target", sa.String(255)),
     sa.Column("cancelled_by", sa.String(255)),
+    sa.Column("held_us", sa.BigInteger),
 )
 
 _KEPT = sa.text("state <> 'rejected'")
@@ -118,6 +124,7 @@ EVENT = sa.Table(
     sa.Column("position", sa.BigInteger, nullable=False),
     sa.Column("step", sa.SmallInteger, nullable=False),
     sa.Column("seq", sa.BigInteger),
+    sa.Column("epoch", sa.BigInteger),
 )
 sa.Index("eau_event_seq", EVENT.c.ik, EVENT.c.seq, unique=True)
 _UNPUBLISHED = sa.text("seq IS NULL")
@@ -147,6 +154,7 @@ LETTER = sa.Table(
     sa.Column("attempts", sa.Integer, nullable=False),
     sa.Column("next_at", Instant, nullable=False),
     sa.Column("sent_at", Instant),
+    sa.Column("epoch", sa.BigInteger),
 )
 _UNSENT = sa.text("sent_at IS NULL")
 sa.Index("eau_letter_unsent", LETTER.c.next_at, sqlite_where=_UNSENT, postgresql_where=_UNSENT)
@@ -174,3 +182,6 @@ CURSOR = sa.Table(
     sa.Column("acked", sa.BigInteger, nullable=False),
     sa.Column("confirmed", sa.BigInteger, nullable=False),
 )
+
+#: The epoch of each atom, below which no effect is recorded (SW-06).
+FENCE = fence.define_table(METADATA)
