@@ -215,7 +215,7 @@ def test_without_its_signing_key_the_journal_does_not_start_with_another(tmp_pat
             pass
         for path in (host.role.folder / "keys").glob("log-*"):
             path.unlink()
-        with pytest.raises(KeyMissingError, match="is not there, and .* was announced"):
+        with pytest.raises(KeyMissingError, match="was announced; another key"):
             async with host.running():
                 pass
 

@@ -404,6 +404,21 @@ def test_a_signing_key_that_is_gone_is_named_and_never_replaced(tmp_path: Path, 
     asyncio.run(run())
 
 
+def test_one_tenants_lost_key_keeps_no_other_tenant_out_of_the_new_year(tmp_path: Path) -> None:
+    async def run() -> None:
+        host = Host(tmp_path)
+        async with host.running() as (journal, shards):
+            await shards.announce()
+            key_file(host.role.folder, NEW).unlink()
+            host.clock.at = NEW_YEAR
+            with pytest.raises(KeyMissingError):
+                await shards.look()
+            assert NEW not in {one.origin for one in journal.logs()}
+            await journal.append(origin_of("test.example", PLATFORM, 2027), host.entry())
+
+    asyncio.run(run())
+
+
 def test_another_key_than_the_one_that_was_announced_signs_nothing(tmp_path: Path) -> None:
     async def run() -> None:
         host = Host(tmp_path)

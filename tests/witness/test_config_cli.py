@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from tests.journal.samples import LOG, ORIGIN, leaves, policy
 from tests.witness.parties import URL, FakeLog, rewritten
+from tests.witness.test_follow import FOLLOWING, NEXT
 
 from schleuse.config import BadConfigError
 from schleuse.journal.note import parse_note, parse_vkey
@@ -207,6 +208,14 @@ def test_the_role_pulls_cosigns_and_watches_alone(tmp_path: Path) -> None:
                 if event.get("finding") == "fork":
                     break
             assert event["origin"] == ORIGIN
+            with (tmp_path / "witness.toml").open("a") as file:
+                file.write(f'[[logs]]\nkeys = ["{NEXT.key.vkey}"]\n')
+            role.send_signal(signal.SIGHUP)
+            for line in role.stderr:
+                event = json.loads(line)
+                if event["event"] == "witness.log-added":
+                    break
+            assert event["origin"] == FOLLOWING
         finally:
             role.send_signal(signal.SIGTERM)
             role.stderr.read()
@@ -225,7 +234,7 @@ def _free_port() -> int:
 
 def test_the_page_for_insurers_has_each_setting_and_each_finding() -> None:
     page = (ROOT / "docs" / "witness.md").read_text(encoding="utf-8")
-    settings = [name for name in WitnessConfig.model_fields if name not in {"home", "logs"}]
+    settings = [name for name in WitnessConfig.model_fields if name not in {"home", "file", "logs"}]
     settings += [f"logs[].{name}" for name in LogSection.model_fields if name != "monitor"]
     settings += [f"logs[].monitor.{name}" for name in MonitorSection.model_fields]
     assert [word for word in (*settings, *Finding) if f"| `{word}` |" not in page] == []

@@ -1,8 +1,9 @@
-"""`schleuse journal status|verify|prove|export`: what is in the log, and what that shows, with nothing but files."""
+"""`schleuse journal status|key|verify|prove|export`: what is in the log, and what that shows, by nothing but files."""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,13 +14,17 @@ from rich.console import Console
 from rich.table import Table
 
 from schleuse.cli.up import german
+from schleuse.clock import utc_now
 from schleuse.config import FILE_NAME, default_home, read_config
-from schleuse.errors import RefusedError
+from schleuse.errors import RefusedError, UnavailableError
 from schleuse.journal import audit
 from schleuse.journal.note import parse_note
 from schleuse.journal.opening import parse_opening
 from schleuse.journal.policy import Policy, parse_policy
 from schleuse.journal.proof_file import SUFFIX, Proven, parse_proof_file, verify
+from schleuse.processes.journal_keys import ANNOUNCE, known_vkey, log_signer, origin_of
+from schleuse.processes.life import keep_private
+from schleuse.processes.trail import PLATFORM
 
 app = App(name="journal", help="The provable record of every opening.")
 
@@ -34,6 +39,24 @@ class NothingToVerifyError(RefusedError):
     """The files that were named are no proof, log or pair of checkpoints; the caller can name others."""
 
     code = "cli.nothing-to-verify"
+
+
+class NoKeyYetError(UnavailableError):
+    """The logs of that year have no key yet; the journal makes it some weeks ahead."""
+
+    code = "cli.no-key-yet"
+
+
+class NotNextYearError(RefusedError):
+    """Keys are made for the next year only; the others are there, or their time has not come."""
+
+    code = "cli.not-next-year"
+
+
+class NotOursError(RefusedError):
+    """The journal's folder is another user's, whose role could not read what we make; run the command as him."""
+
+    code = "cli.not-ours"
 
 
 @app.command
@@ -54,6 +77,47 @@ def status(*, url: str | None = None, home: Path | None = None, json_output: Jso
         _print_health(health)
     if health["state"] != "RUNNING":
         sys.exit(NOT_RUNNING)
+
+
+@app.command(name="key")
+def key_command(
+    *,
+    year: Annotated[int | None, Parameter(help="Calendar year of the logs [default: the next]")] = None,
+    make: Annotated[bool, Parameter(name="--make", negative="", help="Make those of the next year now")] = False,
+    home: Path | None = None,
+    json_output: Json = False,
+) -> None:
+    """Print the keys (vkeys) of a year's logs, one for each insurer and the platform, for whoever configures a witness.
+
+    Parameters
+    ----------
+    home
+        Folder of the configuration [default: the user's].
+    """
+    config, now = read_config(home or default_home()), utc_now()
+    folder, year = config.home / "journal", year or now.year + 1
+    keys: dict[str, str] = {}
+    for tenant in (*(insurer.ik for insurer in config.insurers), PLATFORM):
+        origin = origin_of(config.hostname, tenant, year)
+        vkey = known_vkey(folder, origin)
+        if vkey is None and make:
+            vkey = _make(folder, origin, this_year=now.year)
+        if vkey is None:
+            raise NoKeyYetError(
+                f"{origin} has no key yet; the journal makes it {ANNOUNCE.days} days ahead, --make makes it now"
+            )
+        keys[tenant] = vkey
+    print(json.dumps(keys) if json_output else "\n".join(keys.values()))
+
+
+def _make(folder: Path, origin: str, *, this_year: int) -> str:
+    if int(origin.rpartition("/")[2]) != this_year + 1:
+        raise NotNextYearError(f"only keys of {this_year + 1} are made ahead, not that of {origin}")
+    owner = folder.stat().st_uid if folder.exists() else os.getuid()
+    if owner != os.getuid():
+        raise NotOursError(f"{folder} belongs to the user {owner}, who must be able to read the key; run this as him")
+    keep_private()
+    return log_signer(folder, origin).key.vkey
 
 
 @app.command(name="verify")

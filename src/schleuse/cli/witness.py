@@ -1,4 +1,4 @@
-"""`schleuse witness run|status|sign|evidence|mirror|reconcile`: what an insurer runs by itself.
+"""`schleuse witness run|status|sign|follow|evidence|mirror|reconcile`: what an insurer runs by itself.
 
 And `sheet` and `hand-in`, the operator's side of a witness on paper.
 """
@@ -23,16 +23,18 @@ from schleuse.journal.checkpoint import parse_checkpoint
 from schleuse.journal.note import parse_note
 from schleuse.journal.policy import parse_policy
 from schleuse.journal.proof import consistency_proof
+from schleuse.journal.proof_file import parse_proof_file
 from schleuse.journal.tile_reader import VerifiedTiles
 from schleuse.witness.alarm import Alarm, Finding
 from schleuse.witness.config import WitnessConfig, read_witness_config
 from schleuse.witness.decision import Conflict
+from schleuse.witness.follow import proven_successor, take_over
 from schleuse.witness.keys import open_memory
 from schleuse.witness.monitor_store import MonitorStore
 from schleuse.witness.paper import read_answer, read_sheet, sheet
 from schleuse.witness.remote import HttpRemote, RemoteLog
 from schleuse.witness.rules import reconcile, releases
-from schleuse.witness.service import Cosigned, Witness
+from schleuse.witness.service import Cosigned, UnknownOriginError, Witness
 
 app = App(name="witness", help="At an insurer: cosign the journal, watch it, keep evidence.")
 
@@ -58,6 +60,12 @@ class NotCosignedError(ConflictError):
     """The checkpoint on the sheet does not continue what this witness has cosigned."""
 
     code = "cli.not-cosigned"
+
+
+class OtherKeyError(ConflictError):
+    """The log announces another key for its successor than the one in this witness's files; ask its operator."""
+
+    code = "cli.other-key"
 
 
 @app.command
@@ -109,6 +117,42 @@ def sign(sheet: Path, *, config: ConfigFile) -> None:
             raise NotCosignedError(f"the sheet begins at size {request.old}, this witness is at size {size}")
         case _:
             raise NotCosignedError(answer.reason)
+
+
+@app.command(name="follow")
+def follow_command(
+    proof: Path,
+    *,
+    config: ConfigFile,
+    entry: Annotated[Path | None, Parameter(help="The announcing entry [default: the .entry file beside it]")] = None,
+) -> None:
+    """Cosign next year's log from now on, which this year's has announced; a running witness notices by itself.
+
+    For a witness that cannot fetch the announcement. It must stand under a checkpoint that this witness has cosigned.
+
+    Parameters
+    ----------
+    proof
+        The log's file successor.tlog-proof.
+    """
+    settings = read_witness_config(config)
+    shown = parse_proof_file(proof.read_bytes())
+    origin = parse_checkpoint(shown.note.text).origin
+    section = next((log for log in settings.logs if log.origin == origin), None)
+    if section is None:
+        raise UnknownOriginError(f"{settings.file.name} names no log {origin}, so nothing can follow it")
+    store, cosigners = open_memory(settings)
+    try:
+        witness = Witness(settings.trusted, cosigners, store, utc_now, _warn)
+        key = proven_successor(section, witness, shown, (entry or proof.with_suffix(".entry")).read_bytes())
+    finally:
+        store.close()
+    known = settings.trusted.get(key.name)
+    if known is None:
+        take_over(settings.home, section, key)
+    elif key not in {one.key for one in known}:
+        raise OtherKeyError(f"{origin} announces {key.vkey}, and another key is trusted for that log")
+    print(key.vkey)
 
 
 @app.command(name="sheet")

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
+from functools import partial
 from hashlib import sha256
 
 import structlog
@@ -93,15 +94,13 @@ class Shards:
         """The logs of this year, and a little before its end those of the next. Raises Error, OSError."""
         now = self._role.now()
         for year in sorted({now.year, (now + AHEAD).year}):
-            for tenant in self._tenants:
-                await self._open(tenant, now if year == now.year else now + AHEAD)
+            await self._for_each(partial(self._open, year=year))
 
     async def announce(self) -> None:
         """Weeks before the year: the keys of its logs, each named in its log of this year. Raises Error, OSError."""
         now = self._role.now()
         if (now + self._role.announce).year > now.year:
-            for tenant in self._tenants:
-                await self._announce(tenant, now.year)
+            await self._for_each(partial(self._announce, year=now.year))
 
     def show(self, one: Log) -> None:
         """Show its newest note to its witnesses."""
@@ -140,17 +139,28 @@ class Shards:
             has_logs = any(_tenant(one.origin) == tenant for one in self._journal.logs())
             self._shares.add(config.origin, share_key(self._role.folder, tenant, new=not has_logs))
 
-    async def _open(self, tenant: str, at: datetime) -> None:
+    async def _for_each(self, act: Callable[[str], Awaitable[None]]) -> None:
+        """For every tenant, whatever is wrong with another one. Raises what went wrong first."""
+        wrong: list[Error | OSError] = []
+        for tenant in self._tenants:
+            try:
+                await act(tenant)
+            except (Error, OSError) as error:
+                wrong.append(error)
+        if wrong:
+            raise wrong[0]
+
+    async def _open(self, tenant: str, year: int) -> None:
         """The log begins with a leaf 0x01 that commits to key, policy and the shard before (§ 4, § 17)."""
-        origin = origin_of(self._role.host, tenant, at.year)
+        origin = origin_of(self._role.host, tenant, year)
         known = {one.origin: one for one in self._journal.logs()}
         if origin in self.policies and origin in known and known[origin].size:
             return
-        config = log_config(self._role, tenant, at.year)
+        config = log_config(self._role, tenant, year)
         self._configure(config)
         if origin in known and known[origin].size:
             return
-        before = known.get(origin_of(self._role.host, tenant, at.year - 1))
+        before = known.get(origin_of(self._role.host, tenant, year - 1))
         entry = self._entry(Kind.LOG_OPENED, self._opened(config, before))
         await self._journal.begin_log(origin, entry)
         log.info("journal.shard-opened", origin=origin)

@@ -8,6 +8,7 @@ Schleuse than `journal`'s formats. Reading order:
 - `service`: the two together. `http` (push), `pull` and `paper` are three ways to it, and the same decision.
 - `rules`, `monitor`, `monitor_store`: beyond cosigning, an insurer reads its whole log continuously and is told what
   does not fit. `alarm`: all that it can be told.
+- `follow`: the log of the next year, taken over when the one of this year has announced its key.
 - `mirror`: a checked copy of the whole log.
 - `config`, `remote`: the insurer's file, and how other machines are asked.
 """

@@ -27,6 +27,7 @@ class Finding(StrEnum):
     COUNTER_GAP = "counter-gap"  #: the vault's numbers of releases have a hole or a repetition
     OVER_BUDGET = "over-budget"  #: one actor, too many persons within an hour
     SPOOL_GAP = "spool-gap"  #: opened or delivered from the spool and never accepted, or twice
+    OTHER_SUCCESSOR = "other-successor"  #: the log announces another key for the next one than the trusted key
     COUNTS_DIFFER = "counts-differ"  #: entries, vault and HSM counted differently
 
 

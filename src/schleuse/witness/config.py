@@ -1,7 +1,8 @@
 """The file of a witness: its keys, its memory, the logs that it cosigns and watches.
 
-Read whole at start, all mistakes at once, like `schleuse.config`, whose words it uses; but nothing else of a platform's
-configuration is in it, because it is an insurer's.
+Read whole, all mistakes at once, like `schleuse.config`, whose words it uses; but nothing else of a platform's
+configuration is in it, because it is an insurer's. Beside it the witness itself keeps a second file of the logs that
+followed those of the first one (`follow`); what stands in both is as the insurer's own file says.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from schleuse.errors import MalformedError
 from schleuse.journal.note import LogKey, check_name, parse_vkey
 
 FILE_NAME = "witness.toml"
+FOLLOWED = "followed.toml"
 
 
 def _name(value: str) -> str:
@@ -66,6 +68,7 @@ class LogSection(_Section):
     keys: tuple[Annotated[str, AfterValidator(_log_vkey)], ...] = Field(min_length=1)
     url: Url | None = None  # where it is read; needed for pull mode and for the monitor
     pull_seconds: float | None = Field(None, gt=0)
+    follow: bool = True  # also cosign the next year's log, once this one has announced its key; needs url
     monitor: MonitorSection | None = None
 
     @property
@@ -83,6 +86,7 @@ class WitnessConfig(_Section):
     """The whole file. Relative paths are already made absolute."""
 
     home: Path
+    file: Path
     name: Annotated[str, AfterValidator(_name)]
     key: File = Field(Path("witness.key"), validate_default=True)
     post_quantum_key: File | None = None
@@ -102,15 +106,12 @@ class WitnessConfig(_Section):
 def read_witness_config(path: Path) -> WitnessConfig:
     """Read the file, or the `witness.toml` of a folder. Raises BadConfigError with all mistakes."""
     file = path / FILE_NAME if path.is_dir() else path
+    table, home = _table(file), file.parent.resolve()
+    if (home / FOLLOWED).exists():
+        table = _joined(table, _table(home / FOLLOWED))
     try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as cause:
-        raise BadConfigError([f"{file}: cannot be read ({cause.strerror})"]) from cause
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as cause:
-        raise BadConfigError([f"{file}: is not TOML: {cause}"]) from cause
-    home = file.parent.resolve()
-    try:
-        config = WitnessConfig.model_validate({**table, "home": home}, context={"home": home})
+        values = {**table, "home": home, "file": file.resolve()}
+        config = WitnessConfig.model_validate(values, context={"home": home})
     except ValidationError as cause:
         raise BadConfigError([_sentence(file, error) for error in cause.errors()]) from cause
     if mistakes := [f"{file.name}: {mistake}" for mistake in _inconsistencies(config)]:
@@ -128,6 +129,31 @@ def read_canaries(path: Path) -> frozenset[bytes]:
     if any(len(canary) != 16 for canary in canaries):
         raise BadConfigError([f"{path}: each canary is a line of 32 hex digits"])
     return canaries
+
+
+def _table(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as cause:
+        raise BadConfigError([f"{file}: cannot be read ({cause.strerror})"]) from cause
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as cause:
+        raise BadConfigError([f"{file}: is not TOML: {cause}"]) from cause
+
+
+def _joined(table: dict[str, Any], followed: dict[str, Any]) -> dict[str, Any]:
+    """With the logs of the second file that the first one does not name."""
+    own = table.get("logs")
+    if not isinstance(own, list):
+        return table  # a mistake that is told when it is validated
+    named = set(map(_origin_in, own))
+    return {**table, "logs": [*own, *(log for log in followed.get("logs", []) if _origin_in(log) not in named)]}
+
+
+def _origin_in(section: Any) -> str | None:
+    match section:
+        case {"keys": [str(vkey), *_]}:
+            return vkey.partition("+")[0]
+    return None
 
 
 def _inconsistencies(config: WitnessConfig) -> Iterator[str]:

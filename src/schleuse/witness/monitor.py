@@ -68,6 +68,10 @@ class Monitor:
         self._memory = store.memory()
         self._lasting: set[tuple[Finding, str]] = set()
 
+    def judge_by(self, policy: Policy) -> None:
+        """From the next look on, this is what the insurer wants to see."""
+        self._policy = policy
+
     def look(self) -> None:
         """One round: the checkpoint, the entries that are new, the other witnesses.
 

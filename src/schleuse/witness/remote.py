@@ -11,6 +11,8 @@ from typing import Protocol
 
 from schleuse.errors import UnavailableError
 from schleuse.journal.note import MAX_NOTE, Note, parse_note
+from schleuse.journal.proof_file import MAX_PROOF_FILE, ProofFile, parse_proof_file
+from schleuse.journal.successor import ENTRY, PROOF
 from schleuse.journal.tiles import MAX_ENTRY, WIDTH, Bundle, Tile
 
 TIMEOUT_S = 5.0  #: until the next bytes come; a role that is told to stop has 8 s
@@ -107,6 +109,11 @@ class RemoteLog:
     def bundle(self, bundle: Bundle) -> bytes:
         """Content of an entry bundle."""
         return self._remote.get(f"{self._url}/{bundle.path}", MAX_BUNDLE)
+
+    def successor(self) -> tuple[ProofFile, bytes]:
+        """How it announces the log of the next year, and the entry. Raises NotThereError if it has not yet."""
+        proof = parse_proof_file(self._remote.get(f"{self._url}/{PROOF}", MAX_PROOF_FILE))
+        return proof, self._remote.get(f"{self._url}/{ENTRY}", MAX_ENTRY)
 
     def add_cosignature(self, note: Note) -> None:
         """Hand a cosigned note over (§ 9.2)."""

@@ -36,7 +36,8 @@ Answer = Cosigned | Conflict | Contradiction
 class Witness:
     """Cosigns for the logs that it trusts. For several threads.
 
-    logs: origin -> keys whose signature under this origin counts. cosigners: one or more keys of this witness.
+    logs: origin -> keys whose signature under this origin counts, now and later. cosigners: one or more keys of this
+    witness.
     """
 
     def __init__(
