@@ -15,6 +15,8 @@ from schleuse.switch.documents import Command, Limit
 
 #: When something happened that nobody can read.
 UNKNOWN_TIME = datetime.min.replace(tzinfo=UTC)
+#: Stage of an opening that is signed before its drill; its plan is the hash of the drill's closing, instead of a basis.
+AFTER_DRILL = "drill"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +64,19 @@ def standing(rules: Iterable[Rule], atom: Scope) -> Standing:
     """The fold over `rules`, which ascend by epoch."""
     at = Standing()
     closed = 0  # epoch of the last order to close that concerned this atom
+    last: tuple[Command, Standing] | None = None  # that order, and where the atom stood before it
     for rule in rules:
         command = rule.command
         if command is None:
             at = _closer(at, rule, ScopeState.HOLD, None, "", "security_hold")
-            closed = rule.epoch
+            closed, last = rule.epoch, None
         elif not any(scope.covers(atom) for scope in command.scopes):
             continue
         elif not command.opening:
+            last = command, at
             at = _closer(at, rule, command.state, command.limit, command.id, command.reason.value)
             closed = rule.epoch
-        elif closed <= command.basis:
+        elif _gives_back(command, last) if command.stage == AFTER_DRILL else closed <= command.basis:
             since = at.since if at.state is command.state else rule.accepted_at
             reason = "" if command.state is ScopeState.OPEN else at.reason or command.reason.value
             at = Standing(
@@ -86,6 +90,17 @@ def standing(rules: Iterable[Rule], atom: Scope) -> Standing:
                 command.with_backlog,
             )
     return at
+
+
+def _gives_back(opening: Command, last: tuple[Command, Standing] | None) -> bool:
+    """Whether an opening that was signed before its drill takes back this drill's closing and nothing else (SW-15).
+
+    What an incident closed, before the drill or during it, stays as it is.
+    """
+    if last is None or last[0].hash != opening.plan:
+        return False
+    before = last[1]
+    return (opening.state, opening.limit) == (before.state, before.limit)
 
 
 def _closer(at: Standing, rule: Rule, state: ScopeState, limit: Limit | None, id: str, reason: str) -> Standing:

@@ -1,0 +1,263 @@
+"""The probes of closures: real SMTP, POP3 and HTTPS from outside, the vault's counters, the fences (SW-07).
+
+Sessions go through the front doors with TLS verified, as a practice or an insurer would come; nothing is left behind:
+after each RCPT comes RSET, and a mailbox that opens is left at once. Everything blocking runs in threads of our own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import poplib
+import smtplib
+import ssl
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+import sqlalchemy as sa
+from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import DBAPIError
+
+from schleuse.config import Config, host_and_port
+from schleuse.database import DatabaseUnavailableError, create_engine, reading
+from schleuse.errors import Error
+from schleuse.scopes import Direction, Scope, Service
+from schleuse.shutdown.closure import Answer, Check, Seen, What
+
+#: Of one command to one server; the whole proof has 60 s (§ 5.2).
+PROBE_SECONDS = 5.0
+THREADS = 12
+#: What a deferral must say besides its code (§ 6.5).
+SECURITY = "closed for security"
+_MAX_TEXT = 200
+T = TypeVar("T")
+
+
+class PlatformProbes:
+    """Of this home. ask_external: the probe of a system that is not ours, by scope; raises nothing."""
+
+    def __init__(self, config: Config, ask_external: Callable[[Scope], Seen] | None = None) -> None:
+        self._config = config
+        self._insurers = {one.ik: one for one in config.insurers}
+        self._ask_external = ask_external
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="probe")
+        self._engines: dict[str, Engine] = {}
+
+    def close(self) -> None:
+        """Threads and connections."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for engine in self._engines.values():
+            engine.dispose()
+
+    async def outside(self, checks: Sequence[Check]) -> Mapping[Check, Seen]:
+        """See `Probes.outside`."""
+        by_what = {what: [one for one in checks if one.what is what] for what in What}
+        work: list[Callable[[], Mapping[Check, Seen]]] = []
+        if by_what[What.SMTP]:
+            work.append(lambda: self._smtp(by_what[What.SMTP]))
+        if by_what[What.FEED]:
+            work.append(lambda: self._feed(by_what[What.FEED]))
+        work += [lambda one=one: {one: self._pop3(one.scope)} for one in by_what[What.POP3]]  # type: ignore[misc]
+        if self._ask_external is not None:
+            ask = self._ask_external
+            work += [lambda one=one: {one: ask(one.scope)} for one in by_what[What.EXTERNAL]]  # type: ignore[misc]
+        found: dict[Check, Seen] = {}
+        for one in await asyncio.gather(*(self._in_thread(step) for step in work)):
+            found.update(one)
+        return found
+
+    async def counts(self, checks: Sequence[Check]) -> Mapping[Check, int | None]:
+        """See `Probes.counts`."""
+        if not checks:
+            return {}
+        releases = self._in_thread(self._releases) if any(one.what is What.RELEASES for one in checks) else None
+        effects = self._in_thread(lambda: self._effects([one.scope for one in checks if one.what is What.EFFECTS]))
+        released = await releases if releases is not None else None
+        out = await effects
+        return {one: _of(released, one.scope) if one.what is What.RELEASES else out.get(one.scope) for one in checks}
+
+    async def fences(self, scopes: Sequence[Scope]) -> Mapping[Scope, Sequence[int]]:
+        """See `Probes.fences`."""
+        return await self._in_thread(lambda: self._fences(frozenset(scopes))) if scopes else {}
+
+    async def _in_thread(self, step: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, step)
+
+    # --- from outside -----------------------------------------------------------------------
+
+    def _smtp(self, checks: Sequence[Check]) -> Mapping[Check, Seen]:
+        """One session of the probe account; a transaction of its own for each recipient, broken off before DATA."""
+        control = self._config.control
+        if control.probe_account is None or control.probe_password_file is None:
+            return {one: Seen(None, "control.probe_account is not configured", 0) for one in checks}
+        found: dict[Check, Seen] = {}
+        host, port = host_and_port(self._config.kim.smtp_tls)
+        try:
+            password = _secret(control.probe_password_file)
+            with smtplib.SMTP_SSL(host, port, timeout=PROBE_SECONDS, context=self._trust()) as session:
+                session.login(control.probe_account, password)
+                for one in checks:
+                    found[one] = _rcpt(session, control.probe_account, self._recipient(one.scope))
+        except (OSError, smtplib.SMTPException) as cause:
+            return {one: found.get(one, Seen(None, _reason(cause))) for one in checks}
+        return found
+
+    def _recipient(self, scope: Scope) -> str:
+        insurer = self._insurers.get(scope.tenant)
+        return insurer.address if insurer else str(self._config.control.probe_account)
+
+    def _pop3(self, scope: Scope) -> Seen:
+        insurer = self._insurers.get(scope.tenant)
+        user = insurer.address if insurer else self._config.control.probe_account
+        file = insurer.password_file if insurer else self._config.control.probe_password_file
+        if user is None or file is None:
+            return Seen(None, "control.probe_account is not configured", 0)
+        host, port = host_and_port(self._config.kim.pop3_tls)
+        session: poplib.POP3_SSL | None = None
+        try:
+            session = poplib.POP3_SSL(host, port, context=self._trust(), timeout=PROBE_SECONDS)
+            session.user(user)
+            session.pass_(_secret(file))
+            session.quit()
+            return Seen(Answer.PASSED, "the mailbox opened")
+        except poplib.error_proto as refusal:
+            line = refusal.args[0] if refusal.args else b""
+            text = line.decode("ascii", "replace") if isinstance(line, bytes) else str(line)
+            return Seen(Answer.CLOSED if "[SYS/TEMP]" in text else Answer.OTHER, text[:_MAX_TEXT])
+        except OSError as cause:
+            return Seen(None, _reason(cause))
+        finally:
+            if session is not None:
+                with suppress(OSError):
+                    session.close()
+
+    def _feed(self, checks: Sequence[Check]) -> Mapping[Check, Seen]:
+        """Without a token: who is closed says so before it looks at who asks."""
+        host, port = host_and_port(self._config.eau.feed)
+        found: dict[Check, Seen] = {}
+        connection = http.client.HTTPSConnection(host, port, timeout=PROBE_SECONDS, context=self._trust())
+        try:
+            for one in checks:
+                connection.request("GET", f"/v1/{one.scope.tenant}/eau?limit=1")
+                answer = connection.getresponse()
+                found[one] = _feed_seen(answer.status, answer.read(65_536))
+        except (OSError, http.client.HTTPException) as cause:
+            return {one: found.get(one, Seen(None, _reason(cause))) for one in checks}
+        finally:
+            connection.close()
+        return found
+
+    def _trust(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=str(self._config.eau.submit_ca))
+
+    # --- counters and fences ----------------------------------------------------------------
+
+    def _releases(self) -> Mapping[str, int] | None:
+        """What the vault has opened by IK; None when it does not answer."""
+        try:
+            with urllib.request.urlopen(
+                f"http://{self._config.vault.metrics}/metrics", timeout=PROBE_SECONDS
+            ) as answer:
+                text = answer.read().decode()
+        except (OSError, ValueError):
+            return None
+        found: dict[str, int] = dict.fromkeys(self._insurers, 0)
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                if sample.name == "schleuse_vault_releases_total":
+                    found[sample.labels["ik"]] = found.get(sample.labels["ik"], 0) + int(sample.value)
+        return found
+
+    def _effects(self, scopes: Sequence[Scope]) -> Mapping[Scope, int | None]:
+        """What each scope has sent out or published so far."""
+        return {one: self._effects_of(one) for one in scopes}
+
+    def _effects_of(self, scope: Scope) -> int | None:
+        if scope.service == Service.KIM_MAIL and scope.direction == Direction.DELIVER:
+            return self._number(self._config.kim_database, _OUT, {})
+        if scope.service == Service.EAU_INTAKE and scope.direction == Direction.DELIVER:
+            numbers = [self._number(self._config.eau_database, one, {"ik": scope.tenant}) for one in _PUBLISHED]
+            known = [one for one in numbers if one is not None]
+            return sum(known) if len(known) == len(numbers) else None
+        return None
+
+    def _number(self, url: str, query: sa.TextClause, values: Mapping[str, str]) -> int | None:
+        try:
+            with reading(self._engine(url)).begin() as connection:
+                return int(connection.execute(query, dict(values)).scalar_one() or 0)
+        except (DBAPIError, Error):
+            return None
+
+    def _fences(self, scopes: frozenset[Scope]) -> Mapping[Scope, Sequence[int]]:
+        found: dict[str, list[int]] = {}
+        for url in (self._config.kim_database, self._config.eau_database):
+            with suppress(DBAPIError, Error), reading(self._engine(url)).begin() as connection:
+                for name, epoch in connection.execute(_FENCES):
+                    found.setdefault(name, []).append(epoch)
+        return {one: found.get(str(one), []) for one in scopes}
+
+    def _engine(self, url: str) -> Engine:
+        """Raises DatabaseUnavailableError: the database is its role's to make."""
+        if url not in self._engines:
+            file = sa.make_url(url).database
+            if url.startswith("sqlite") and not (file and Path(file).exists()):
+                raise DatabaseUnavailableError("the database is not there yet")
+            self._engines[url] = create_engine(url)
+        return self._engines[url]
+
+
+_FENCES = sa.text("SELECT scope, epoch FROM switch_fence")
+_OUT = sa.text("SELECT count(*) FROM kim_delivery WHERE account IS NULL AND state IN ('DELIVERED', 'RETURNED')")
+_PUBLISHED = (
+    sa.text("SELECT max(seq) FROM eau_event WHERE ik = :ik"),
+    sa.text("SELECT count(*) FROM eau_letter WHERE ik = :ik AND sent_at IS NOT NULL"),
+)
+
+
+def _of(numbers: Mapping[str, int] | None, scope: Scope) -> int | None:
+    return None if numbers is None else numbers.get(scope.tenant, 0)
+
+
+def _rcpt(session: smtplib.SMTP, sender: str, recipient: str) -> Seen:
+    code, text = session.mail(sender)
+    if code == 250:
+        code, text = session.rcpt(recipient)
+    session.rset()
+    said = f"{code} {text.decode('ascii', 'replace')}"[:_MAX_TEXT]
+    if code == 250:
+        return Seen(Answer.ACCEPTED, "250")  # the reply may quote the address
+    if code == 451 and SECURITY in said:
+        return Seen(Answer.DEFERRED, said)
+    return Seen(Answer.OTHER, said)
+
+
+def _feed_seen(status: int, body: bytes) -> Seen:
+    if status == 503 and _says_closed(body):
+        return Seen(Answer.CLOSED, "503 closed")
+    if status == 200:
+        return Seen(Answer.PASSED, "200")
+    # 401 and 403: the door is open, and only the probe has no token.
+    return Seen(Answer.PASSED if status in (401, 403) else Answer.OTHER, str(status))
+
+
+def _says_closed(body: bytes) -> bool:
+    try:
+        return "closed" in json.dumps(json.loads(body))
+    except ValueError:
+        return False
+
+
+def _secret(path: Path) -> str:
+    return path.read_text("utf-8").strip()
+
+
+def _reason(cause: BaseException) -> str:
+    if isinstance(cause, smtplib.SMTPResponseException):
+        return f"{type(cause).__name__} {cause.smtp_code}"
+    return cause.strerror if isinstance(cause, OSError) and cause.strerror else type(cause).__name__
