@@ -290,7 +290,7 @@ def test_the_commands_show_count_and_erase(up: Platform, client: VaultClient, tm
     assert status["health"]["ready"]
     assert status["releases_since_start"] == {f"{KASSE} EAU_DELIVERY": 1}
     (release,) = releases(up, client)
-    operator = sorted(path.name.removesuffix(".key") for path in (up.home / "operators").glob("*.key"))[0]
+    operator = "betrieb-1"
     order = (
         "--ik",
         KASSE.value,
@@ -317,7 +317,7 @@ def test_an_erased_person_opens_never_again(up: Platform, client: VaultClient) -
     for insurer in range(2):
         up.start_witness(insurer)
     container = filed(client, b"<eAU/>")
-    operator = sorted(path.name.removesuffix(".key") for path in (up.home / "operators").glob("*.key"))[0]
+    operator = "betrieb-1"
     key = read_token_key(up.home / "operators" / f"{operator}.key")
     what = ("ERASE", sha256(PERSON).hexdigest())
 

@@ -24,12 +24,14 @@ from schleuse.journal.admission import admit, share_request
 from schleuse.journal.contracts import EventReusedError, JournalUnavailableError, Level, LevelTimeoutError, Receipt
 from schleuse.journal.entry import Entry, Kind, Result, parse_entry
 from schleuse.journal.shares import KeyShares
+from schleuse.switch.copy import Switch
 from schleuse.vault import Document, Named, SealedMail, WrappedKey
 from schleuse.vault.actors import Caller
 from schleuse.vault.algorithms import OAEP_SHA256_ALGORITHM
 from schleuse.vault.budgets import Limits
 from schleuse.vault.contracts import feed_paths
 from schleuse.vault.core import Core
+from schleuse.vault.gate import Gate
 from schleuse.vault.history import HistoryReader
 from schleuse.vault.kek import SoftwareKek
 from schleuse.vault.keyring import Keyring
@@ -274,6 +276,7 @@ def build(
     journal: MemoryJournal | None = None,
     limits: Limits = PLENTY,
     insurers: Mapping[IK, Insured] | None = None,
+    switch: Switch | None = None,
 ) -> Vault:
     """A vault that has just started, over what is there already."""
     clock = clock or Clock()
@@ -288,6 +291,7 @@ def build(
         platform=PLENTY,
         origin_of=origin_of,
         now=clock,
+        gate=Gate(switch),
     )
     keys = {("system", str(ik)): SYSTEM.public_key() for ik in (KASSE, OTHER)} | {("op", ""): OPERATOR.public_key()}
     known = insurers or {KASSE: Insured((ENC,), SIG), OTHER: Insured((), None)}

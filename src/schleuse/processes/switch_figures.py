@@ -24,7 +24,8 @@ class SwitchFigures(Collector):
         self._atoms = atoms
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        yield GaugeMetricFamily("schleuse_switch_epoch", "Highest epoch of the switch that was seen", self._switch.epoch)
+        epoch = self._switch.epoch
+        yield GaugeMetricFamily("schleuse_switch_epoch", "Highest epoch of the switch that was seen", epoch)
         yield GaugeMetricFamily(
             "schleuse_switch_safe_state", "1 while the role keeps to the safe state (SW-02)", bool(self._switch.safe)
         )

@@ -25,14 +25,19 @@ from schleuse.errors import CorruptError, Error, UnavailableError
 from schleuse.identifiers import IK
 from schleuse.journal import audit
 from schleuse.journal.client import JournalClient
+from schleuse.processes.following import EpochFollower, Running
 from schleuse.processes.journal_keys import origin_of
 from schleuse.processes.life import collect_seldom, until_stopped
 from schleuse.processes.observe import observed
 from schleuse.processes.supervisor import pause_after
+from schleuse.processes.switch_figures import SwitchFigures, tell_effect
+from schleuse.processes.switching import effect_book, open_switch
+from schleuse.processes.trail import open_trail
 from schleuse.processes.vault_figures import TimedJournal, VaultFigures
 from schleuse.processes.vault_keys import KeyState, key_files, take_over
 from schleuse.vault.budgets import limits_of, platform_limits, tenant_limits
 from schleuse.vault.core import Core
+from schleuse.vault.gate import Gate, gated
 from schleuse.vault.history import HistoryReader
 from schleuse.vault.kek import Kek, open_kek
 from schleuse.vault.keyring import Keyring
@@ -75,6 +80,7 @@ async def run(config: Config, now: Now = utc_now) -> None:
         stack.push_async_callback(journal.close)
         keyring = Keyring(store, await asyncio.to_thread(open_keys, config, store), time.monotonic)
         stack.callback(keyring.drop)
+        switch = open_switch(config, "vault")
         core = Core(
             journal=TimedJournal(journal, registry),
             history=HistoryReader(f"http://{config.journal.http}"),
@@ -85,6 +91,7 @@ async def run(config: Config, now: Now = utc_now) -> None:
             platform=platform_limits(config.vault.releases_per_hour),
             origin_of=lambda ik, year: origin_of(config.hostname, ik, year),
             now=now,
+            gate=Gate(switch),
         )
         insurers, keys = insured(config), token_keys(config)
         service = VaultService(core, insurers, keys, audience(config.hostname))
@@ -95,8 +102,29 @@ async def run(config: Config, now: Now = utc_now) -> None:
         await stack.enter_async_context(
             listen(config.vault_socket, Desk(service, readiness.again, rotation), roles(config), door)
         )
+        trail = open_trail(config, "vault", journal)
+        follower = EpochFollower(
+            switch,
+            effect_book(config),
+            "vault",
+            list(gated(insurers)),
+            running=Running(now),  # what is released is over at once; the gate is asked again before a key is used
+            fence=lambda _epochs, _head: service.drop(),
+            tell=lambda effect: tell_effect(trail, effect),
+            now=now,
+        )
+        registry.register(SwitchFigures(switch, list(gated(insurers))))
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one) for one in (readiness.keep(), rotation.keep(), _tick(core, readiness))]
+            tasks = [
+                group.create_task(one)
+                for one in (
+                    readiness.keep(),
+                    rotation.keep(),
+                    _tick(core, readiness),
+                    follower.run(),
+                    trail.run(),
+                )
+            ]
             await until_stopped()
             for task in tasks:
                 task.cancel()
@@ -267,7 +295,9 @@ def insured(config: Config) -> dict[IK, Insured]:
 def token_keys(config: Config) -> Mapping[tuple[str, str], Ed25519PublicKey]:
     """Of the insurers' systems by (name, IK), of operators by (name, ""); a file that cannot be read is told."""
     wanted = {(one.name, insurer.ik): one.public_key for insurer in config.insurers for one in insurer.feed_clients}
-    wanted |= {(operator.name, ""): operator.public_key for operator in config.operators}
+    # A rule of the platform closes; it never orders anything about keys.
+    people = [operator for operator in config.operators if "automat" not in operator.roles]
+    wanted |= {(operator.name, ""): operator.public_key for operator in people}
     found = {}
     for who, path in wanted.items():
         try:

@@ -41,6 +41,12 @@ class NotAllowedError(RefusedError):
     code = "vault.not-allowed"
 
 
+class ScopeClosedError(UnavailableError):
+    """The switch does not let this insurer's content be opened now; the work waits until two persons open it."""
+
+    code = "vault.scope-closed"
+
+
 class BadTokenError(RefusedError):
     """The token does not show who asks: signature, audience, age or purpose are wrong. The caller makes a new one."""
 

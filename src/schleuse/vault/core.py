@@ -1,7 +1,7 @@
 """What every operation of the vault goes through: the log of the insurer, the budget, the entries (journal.md § 14.2).
 
-The order is fixed and stands in one place, `release`: is there budget, the entries are durable, and only then do their
-shares come back to whoever unwraps keys with them.
+The order is fixed and stands in one place, `release`: does the switch allow it, is there budget, the entries are
+durable, and only then do their shares come back to whoever unwraps keys with them.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from schleuse.journal.contracts import Level
 from schleuse.journal.entry import NOBODY, Kind, Purpose, Result
 from schleuse.journal.opening import Json
 from schleuse.vault.budgets import MEMORY, Budgets, Limits
-from schleuse.vault.contracts import CounterAheadError, OverBudgetError, VaultUnavailableError
+from schleuse.vault.contracts import CounterAheadError, OverBudgetError, ScopeClosedError, VaultUnavailableError
 from schleuse.vault.denials import Denials
 from schleuse.vault.details import describe, seal_for_insurer
+from schleuse.vault.gate import Gate
 from schleuse.vault.history import History
 from schleuse.vault.keyring import Keyring, TenantKeys
 from schleuse.vault.leaves import Events, leaf
@@ -90,7 +91,9 @@ class Core:
         tenant: Callable[[IK], Limits | None] = lambda _ik: None,
         origin_of: Callable[[IK, int], str],
         now: Now,
+        gate: Gate | None = None,
     ) -> None:
+        self.gate = gate or Gate()
         self.store = store
         self.writer = Writer(store.keep)
         self.keyring = keyring
@@ -163,8 +166,14 @@ class Core:
         """One entry KEY_RELEASED for each; their shares, when all are durable, and so is what makes them readable.
 
         person: subject of the insured person that all of it is about, with whom the openings are erased.
-        Raises OverBudgetError (which leaves an entry, too), VaultUnavailableError, CounterAheadError.
+        Raises ScopeClosedError and OverBudgetError (which leave an entry, too), VaultUnavailableError,
+        CounterAheadError.
         """
+        try:
+            self.gate.release(ik, purpose)
+        except ScopeClosedError:
+            await self.deny(ik, actor, purpose, subject=wanted[0].subject, version=wanted[0].key_version)
+            raise
         pseudonym = await self.actor(ik, actor.name)
         ledger = await self._settled(ik)
         buckets = self._buckets_of(ik, actor, pseudonym)
@@ -212,6 +221,7 @@ class Core:
             raise
         await kept
         self.figures.releases[str(ik), purpose.name] += len(wanted)
+        self.gate.release(ik, purpose)  # closed meanwhile: the entries say "may have been read", and nothing was
         return [receipt.share or b"" for receipt in receipts]
 
     async def write(self, ik: IK, entries: Sequence[bytes], level: Level = Level.DURABLE) -> list[bytes]:

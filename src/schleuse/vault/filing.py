@@ -44,7 +44,11 @@ class Filing:
         self._given: dict[bytes, int] = {}
 
     async def file(self, ik: IK, actor: Actor, purpose: Purpose, documents: Sequence[Document]) -> list[bytes]:
-        """A container for each. Raises ErasedError, TooLargeError, VaultUnavailableError; then nothing is kept."""
+        """A container for each.
+
+        Raises ScopeClosedError, ErasedError, TooLargeError, VaultUnavailableError; then nothing is kept.
+        """
+        self._core.gate.filing(ik)
         for document in documents:
             if len(document.plaintext) > MAX_PLAINTEXT:
                 raise TooLargeError(f"a container holds at most {MAX_PLAINTEXT} bytes, not {len(document.plaintext)}")

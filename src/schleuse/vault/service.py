@@ -160,6 +160,7 @@ class VaultService:
         """
         require(caller, Operation.ERASE)
         self._identities.insurer(ik)
+        self._core.gate.order(ik)
         what = ("ERASE", sha256(person).hexdigest())
         claims = await self._askers.judged(ik, token, "erase", Purpose.DATA_PROTECTION, [what])
         lookup = (await self._core.tenant(ik)).look_up(b"person", person)
