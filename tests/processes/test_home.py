@@ -72,8 +72,9 @@ def test_everything_that_the_configuration_names_is_there(config: Config) -> Non
 def test_ports_are_counted_from_the_first(config: Config) -> None:
     named = [config.kim.smtp_tls, config.kim.smtp_starttls, config.kim.pop3_tls, config.kim.metrics]
     named += [config.eau.feed, config.eau.metrics, config.journal.http, config.journal.metrics, config.vault.metrics]
+    named += [config.control.metrics, config.kim.receipts]
     named += [listen for one in witnesses(config) for listen in (one.listen, one.metrics)]
-    assert named == [f"127.0.0.1:{23000 + offset}" for offset in range(15)]
+    assert named == [f"127.0.0.1:{23000 + offset}" for offset in range(17)]
 
 
 def test_without_a_first_port_nobody_listens_where_another_does(tmp_path: Path) -> None:
@@ -94,7 +95,7 @@ def test_secrets_belong_to_one_user(home: Path) -> None:
 
 def test_whoever_gives_orders_or_fetches_has_a_pair_of_keys(home: Path, config: Config) -> None:
     public = {one.public_key: home / "operators" / f"{one.name}.key" for one in config.operators}
-    assert [one.name for one in config.operators] == ["betrieb-1", "betrieb-2"]
+    assert [one.name for one in config.operators] == ["betrieb-1", "betrieb-2", "automat"]
     for insurer in config.insurers:
         (client,) = insurer.feed_clients
         public[client.public_key] = home / "insurers" / insurer.ik / "feed.key"
@@ -103,7 +104,7 @@ def test_whoever_gives_orders_or_fetches_has_a_pair_of_keys(home: Path, config: 
         assert isinstance(key, Ed25519PrivateKey)
         raw = (Encoding.Raw, PublicFormat.Raw)
         assert key.public_key().public_bytes(*raw) == load_pem_public_key(theirs.read_bytes()).public_bytes(*raw)
-    assert len({path.read_bytes() for path in public}) == 5
+    assert len({path.read_bytes() for path in public}) == 6
 
 
 def test_each_witness_cosigns_all_logs_and_watches_its_own(home: Path, config: Config) -> None:

@@ -112,7 +112,9 @@ def create_home(folder: Path, new: NewHome, now: datetime, step: Step = lambda _
     write_directory(folder / "directory.json", entries)
     for name in OPERATORS:
         _key_pair(folder / "operators", name)
-    create_log(folder / "switch" / "log")
+    if not (folder / "switch" / "log").exists():  # a home that was cut short keeps what it had
+        create_log(folder / "switch" / "log")
+    (folder / "switch" / "policies").mkdir(mode=0o755, exist_ok=True)
     step("journal keys and witnesses")
     create_witnesses(folder / "journal", new.hostname, _http(new.first_port), _witnesses(folder, new), now.year)
     step("configuration")
