@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import secrets
 import time
 from collections.abc import Iterator
@@ -216,6 +217,6 @@ def _secret(path: Path) -> bytes:
 def _alone(folder: Path) -> Iterator[None]:
     """Two processes that both find no key make one, not two."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (folder / "lock").open("a") as file:
+    with open(folder / "lock", "a", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
