@@ -1,0 +1,287 @@
+"""Letting a backlog go: a plan that people approve, first looked at, then in batches that grow while all is well. Pure.
+
+    plan        which mailboxes, in what order, how fast, when to stop (HD-40); approved by its hash (RO-04)
+    dry run     what the plan would meet, from what is readable without opening anything (HD-41)
+    step        after each look at what became of the last batch: the next batch, patience, a stop, or the end (HD-42)
+
+Within a mailbox the order is that of acceptance. It keeps every chain (a Storno comes after its eAU from the same
+practice, HD-06), and it is the order of the deadlines, too, because those of an eAU all count from its acceptance
+(HD-44). Live traffic goes first by the share that workers give the backlog (HD-43).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from schleuse.errors import MalformedError
+from schleuse.journal.opening import Json, canonical_json
+
+#: HD-42: "e.g. 10 messages of one tenant, then times five".
+FIRST_BATCH = 10
+GROWTH = 5
+LARGEST_BATCH = 20_000
+#: HD-42: errors of a batch, in permille, above which nothing more is released.
+MAX_ERRORS_PERMILLE = 10
+#: A small batch must not stop because of one faulty eAU, of which every day has some.
+ERRORS_ALWAYS_ALLOWED = 1
+#: Practices print and post paper when an eAU was not delivered for a day (HD-04); held ones are delivered.
+OLD_AFTER = timedelta(hours=24)
+
+
+class BadReleasePlanError(MalformedError):
+    """Not a plan of a release; whoever wrote it can change it."""
+
+    code = "holding.bad-release-plan"
+
+
+@dataclass(frozen=True, slots=True)
+class Mailbox:
+    """A part of the plan. upto: its last delivery; what is later is live traffic. count: how many wait."""
+
+    account: str
+    ik: str
+    upto: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReleasePlan:
+    """What is approved. epoch: of the switch when it was made. Mailboxes go one after the other, in this order.
+
+    first, growth, largest: of batches. max_errors_permille: see MAX_ERRORS_PERMILLE. Raises BadReleasePlanError.
+    """
+
+    id: str
+    epoch: int
+    created_at: datetime
+    mailboxes: tuple[Mailbox, ...]
+    first: int = FIRST_BATCH
+    growth: int = GROWTH
+    largest: int = LARGEST_BATCH
+    max_errors_permille: int = MAX_ERRORS_PERMILLE
+    backlog_permille: int = 300
+
+    def __post_init__(self) -> None:
+        if not self.mailboxes:
+            raise BadReleasePlanError("nothing is held that could be released")
+        if len({one.account for one in self.mailboxes}) < len(self.mailboxes):
+            raise BadReleasePlanError("a mailbox is named twice")
+        if not 1 <= self.first <= self.largest or self.growth < 1:
+            raise BadReleasePlanError("the first batch has 1 mail or more, and no batch is larger than the largest")
+        if not 0 <= self.max_errors_permille <= 1000 or not 1 <= self.backlog_permille <= 999:
+            raise BadReleasePlanError("errors are 0 to 1000 permille, the backlog's share is 1 to 999")
+
+    @property
+    def count(self) -> int:
+        """How many mails it releases."""
+        return sum(one.count for one in self.mailboxes)
+
+    def encode(self) -> bytes:
+        """Canonical JSON."""
+        return canonical_json(_as_json(self))
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 in hex: what approvals are bound to."""
+        return hashlib.sha256(self.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class HeldMail:
+    """What is readable of a held mail without opening it (HD-27). known_twin: the same mail is there already.
+
+    label: its Dienstkennung, "" without one; sender_known: whether the directory has the sender's address.
+    """
+
+    id: int
+    account: str
+    accepted_at: datetime
+    label: str
+    whole: bool = True
+    known_twin: bool = False
+    sender_known: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """What the plan would meet (HD-41). batches: sizes of the first mailbox's batches and so on, in order.
+
+    damaged: mails whose seal no longer matches; a plan with one of them is not carried out as it is.
+    """
+
+    count: int
+    batches: tuple[int, ...]
+    by_label: Mapping[str, int]
+    oldest: datetime | None
+    older_than_a_day: int
+    duplicates: int
+    damaged: tuple[int, ...]
+    unknown_formats: int
+    unreachable_senders: int
+
+    @property
+    def clear(self) -> bool:
+        """Whether nothing was seen that would stop it."""
+        return not self.damaged
+
+
+def dry_run(plan: ReleasePlan, held: Iterable[HeldMail], known_labels: frozenset[str], now: datetime) -> DryRun:
+    """Look without touching. known_labels: Dienstkennungen that somebody here can process."""
+    ends = {one.account: one.upto for one in plan.mailboxes}
+    mails = [one for one in held if one.id <= ends.get(one.account, 0)]
+    by_mailbox = Counter(one.account for one in mails)
+    sizes = [size for one in plan.mailboxes for size in batch_sizes(by_mailbox[one.account], plan)]
+    return DryRun(
+        count=len(mails),
+        batches=tuple(sizes),
+        by_label=dict(Counter(one.label or "-" for one in mails)),
+        oldest=min((one.accepted_at for one in mails), default=None),
+        older_than_a_day=sum(now - one.accepted_at > OLD_AFTER for one in mails),
+        duplicates=sum(one.known_twin for one in mails),
+        damaged=tuple(one.id for one in mails if not one.whole),
+        unknown_formats=sum(one.label not in known_labels for one in mails),
+        unreachable_senders=sum(not one.sender_known for one in mails),
+    )
+
+
+def batch_sizes(count: int, plan: ReleasePlan) -> list[int]:
+    """Of one mailbox: the first small, each next one larger, the last what is left."""
+    sizes: list[int] = []
+    size = plan.first
+    while count > 0:
+        sizes.append(min(size, count))
+        count -= sizes[-1]
+        size = min(size * plan.growth, plan.largest)
+    return sizes
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What became of the batch that was released last. waiting: not finished yet, taken or not.
+
+    errors: returned, quarantined, or put back for a reason of ours. damaged: whose seal did not match (HD-45).
+    left: how many of the mailbox are not released yet.
+    """
+
+    released: int
+    waiting: int
+    errors: int
+    damaged: int
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Let so many more go."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """The last batch is not finished yet."""
+
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Release nothing more; what is untouched is held again (HD-42). People look."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class MailboxDone:
+    """Nothing of this mailbox is left."""
+
+
+Step = Release | Patience | Stop | MailboxDone
+
+
+def next_step(plan: ReleasePlan, batches: int, last: Seen) -> Step:
+    """What to do after a look. batches: how many of this mailbox were released; last: of the last, all 0 before it.
+
+    A stop comes before the batch is finished: every further mail would be one more.
+    """
+    if last.damaged:
+        return Stop(f"{last.damaged} of the last {last.released} no longer match their seal")
+    allowed = max(last.released * plan.max_errors_permille // 1000, ERRORS_ALWAYS_ALLOWED)
+    if last.errors > allowed:
+        return Stop(f"{last.errors} of the last {last.released} failed; at most {allowed} may")
+    if last.waiting:
+        return Patience(last.waiting)
+    if not last.left:
+        return MailboxDone()
+    size = min(plan.first * plan.growth**batches, plan.largest) if batches < 32 else plan.largest
+    return Release(min(size, last.left))
+
+
+def _as_json(plan: ReleasePlan) -> dict[str, Json]:
+    return {
+        "type": "schleuse-release-plan",
+        "version": 1,
+        "id": plan.id,
+        "epoch": plan.epoch,
+        "created_at": plan.created_at.isoformat(),
+        "mailboxes": [
+            {"account": one.account, "ik": one.ik, "upto": one.upto, "count": one.count} for one in plan.mailboxes
+        ],
+        "first": plan.first,
+        "growth": plan.growth,
+        "largest": plan.largest,
+        "max_errors_permille": plan.max_errors_permille,
+        "backlog_permille": plan.backlog_permille,
+    }
+
+
+_KEYS = frozenset(
+    {"type", "version", "id", "epoch", "created_at", "mailboxes"}
+    | {"first", "growth", "largest", "max_errors_permille", "backlog_permille"}
+)
+
+
+def plan_from(table: Mapping[str, Any]) -> ReleasePlan:
+    """From the JSON value of `ReleasePlan.encode`. Raises BadReleasePlanError."""
+    try:
+        if set(table) != _KEYS or table["type"] != "schleuse-release-plan" or table["version"] != 1:
+            raise BadReleasePlanError("not a release plan of version 1")
+        return ReleasePlan(
+            id=_text(table["id"]),
+            epoch=_number(table["epoch"]),
+            created_at=datetime.fromisoformat(_text(table["created_at"])),
+            mailboxes=tuple(_mailbox(one) for one in _list(table["mailboxes"])),
+            **{
+                name: _number(table[name])
+                for name in _KEYS - {"type", "version", "id", "epoch", "created_at", "mailboxes"}
+            },
+        )
+    except (KeyError, TypeError, ValueError) as cause:
+        raise BadReleasePlanError(f"not a release plan: {cause}") from cause
+
+
+def _mailbox(table: Mapping[str, Any]) -> Mailbox:
+    return Mailbox(_text(table["account"]), _text(table["ik"]), _number(table["upto"]), _number(table["count"]))
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected a text, found {type(value).__name__}")
+    return value
+
+
+def _number(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"expected a number, found {type(value).__name__}")
+    return value
+
+
+def _list(value: object) -> Sequence[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"expected a list, found {type(value).__name__}")
+    return value

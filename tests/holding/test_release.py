@@ -1,0 +1,130 @@
+"""The release of a backlog (HD-40 … HD-44): seen before it is done, small first, stopped by what it meets."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schleuse.holding.release import (
+    BadReleasePlanError,
+    HeldMail,
+    Mailbox,
+    MailboxDone,
+    Patience,
+    Release,
+    ReleasePlan,
+    Seen,
+    Stop,
+    batch_sizes,
+    dry_run,
+    next_step,
+    plan_from,
+)
+
+NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
+PLAN = ReleasePlan("r1", 7, NOW, (Mailbox("eau@eins.example", "109900011", 1000, 400),))
+MAIL = HeldMail(1, "eau@eins.example", NOW - timedelta(hours=2), "eAU;Lieferung;V1.2")
+NOTHING = Seen(0, 0, 0, 0, 400)
+
+
+def test_the_first_batch_is_small_and_each_next_one_five_times_larger() -> None:
+    """HD-42."""
+    assert batch_sizes(400, PLAN) == [10, 50, 250, 90]
+
+
+@given(st.integers(0, 200_000), st.integers(1, 50), st.integers(1, 9))
+def test_the_batches_are_all_that_is_held_and_none_is_too_large(count: int, first: int, growth: int) -> None:
+    plan = replace(PLAN, first=first, growth=growth, largest=5000)
+    sizes = batch_sizes(count, plan)
+    assert sum(sizes) == count
+    assert all(0 < size <= 5000 for size in sizes)
+
+
+def test_a_dry_run_counts_and_touches_nothing() -> None:
+    """HD-41: counts, duplicates, old ones, formats that nobody knows, senders that are gone."""
+    held = [
+        MAIL,
+        replace(MAIL, id=2, known_twin=True, accepted_at=NOW - timedelta(hours=54)),
+        replace(MAIL, id=3, label="Neu;Unbekannt;V9.9", sender_known=False),
+        replace(MAIL, id=1001),  # came after the plan: live traffic
+    ]
+    found = dry_run(PLAN, held, frozenset({MAIL.label}), NOW)
+    assert (found.count, found.duplicates, found.older_than_a_day) == (3, 1, 1)
+    assert (found.unknown_formats, found.unreachable_senders) == (1, 1)
+    assert found.oldest == NOW - timedelta(hours=54)
+    assert found.clear
+
+
+def test_a_broken_seal_is_seen_before_anything_is_released() -> None:
+    """HD-45."""
+    found = dry_run(PLAN, [replace(MAIL, whole=False)], frozenset(), NOW)
+    assert found.damaged == (1,)
+    assert not found.clear
+
+
+def test_the_next_batch_waits_until_the_last_is_finished() -> None:
+    assert next_step(PLAN, 0, NOTHING) == Release(10)
+    assert next_step(PLAN, 1, Seen(10, 3, 0, 0, 390)) == Patience(3)
+    assert next_step(PLAN, 1, Seen(10, 0, 0, 0, 390)) == Release(50)
+    assert next_step(PLAN, 4, Seen(90, 0, 0, 0, 0)) == MailboxDone()
+
+
+def test_more_than_one_percent_of_errors_stops_at_once() -> None:
+    """T-23: while the batch is still running, not at its end."""
+    assert isinstance(next_step(PLAN, 3, Seen(250, 200, 3, 0, 90)), Stop)
+    assert next_step(PLAN, 3, Seen(250, 0, 2, 0, 90)) == Release(90)
+
+
+def test_one_faulty_eau_does_not_stop_a_batch_of_ten() -> None:
+    assert next_step(PLAN, 1, Seen(10, 0, 1, 0, 390)) == Release(50)
+    assert isinstance(next_step(PLAN, 1, Seen(10, 0, 2, 0, 390)), Stop)
+
+
+def test_any_integrity_failure_stops() -> None:
+    assert isinstance(next_step(PLAN, 3, Seen(250, 0, 0, 1, 90)), Stop)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 30), st.booleans()), max_size=60),
+    st.integers(1, 3000),
+)
+def test_nothing_is_released_beyond_what_is_left_and_never_after_a_stop(
+    outcomes: list[tuple[int, bool]], count: int
+) -> None:
+    left, batches, last = count, 0, Seen(0, 0, 0, 0, count)
+    for errors, finished in outcomes:
+        step = next_step(PLAN, batches, last)
+        match step:
+            case Release(size):
+                assert 0 < size <= left
+                left, batches = left - size, batches + 1
+                last = Seen(size, size, 0, 0, left)
+            case Patience(waiting):
+                assert waiting == last.waiting > 0
+                last = replace(last, waiting=0 if finished else last.waiting, errors=min(errors, last.released))
+            case Stop():
+                assert last.errors * 100 > last.released
+                return
+            case MailboxDone():
+                assert left == 0
+                return
+
+
+def test_a_plan_is_its_canonical_form_and_nothing_more() -> None:
+    """RO-04: an approval is bound to the hash, so two texts of one plan must not exist."""
+    assert plan_from(json.loads(PLAN.encode())) == PLAN
+    assert replace(PLAN, first=11).hash != PLAN.hash
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"first": "10"}, {"mailboxes": []}, {"extra": 1}, {"version": 2}, {"growth": 0}, {"mailboxes": [{"account": 1}]}],
+)
+def test_what_is_no_plan_is_refused_with_a_sentence(change: dict[str, object]) -> None:
+    with pytest.raises(BadReleasePlanError):
+        plan_from({**json.loads(PLAN.encode()), **change})
