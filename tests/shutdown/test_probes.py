@@ -85,9 +85,9 @@ def test_missing_sights_are_inconclusive(one: Platform) -> None:
 
 def test_counters_are_looked_at_after_the_workers_became_quiet() -> None:
     """Effects before t_effective are no effects of a closed scope."""
-    one = Platform(quiet_after=5)
+    one = Platform(quiet_after=2)
     assert verdict(one, PROCESS) is Verdict.PROVEN
-    assert one.seconds >= 6
+    assert one.seconds >= 3
 
 
 def test_each_epoch_has_its_own_record(tmp_path: Path) -> None:
@@ -106,8 +106,8 @@ def test_the_latest_attempt_counts_and_the_first_is_kept(tmp_path: Path) -> None
     assert unproven(tmp_path, [need(DELIVER)], NOW) == []
     assert claims(tmp_path, [need(DELIVER)], NOW)[0].proven_at == NOW
     assert len(list((tmp_path / "0000000003").iterdir())) == 2
-    assert last_proven(tmp_path, DELIVER) == NOW
-    assert last_proven(tmp_path, PROCESS) is None
+    assert last_proven(tmp_path, str(DELIVER)) == NOW
+    assert last_proven(tmp_path, str(PROCESS)) is None
 
 
 def test_a_proof_of_an_older_closing_says_nothing_about_a_newer_one(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_a_proof_of_an_older_closing_says_nothing_about_a_newer_one(tmp_path: Pa
 
 def test_a_damaged_record_proves_nothing(tmp_path: Path) -> None:
     asyncio.run(prove_and_keep(tmp_path, [need(DELIVER)], Platform().sources()))
-    path = tmp_path / "0000000003" / "0001.json"
+    [path] = (tmp_path / "0000000003").iterdir()
     table = json.loads(path.read_bytes())
     table[0]["verdict"] = "certainly"
     path.write_text(json.dumps(table))

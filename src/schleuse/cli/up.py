@@ -23,7 +23,7 @@ from schleuse.processes.observe import configure_log
 from schleuse.processes.supervisor import Role, Supervisor, role_command, witness_command
 
 Home = Annotated[Path | None, Parameter(help="Folder of configuration and data [default: the user's data folder]")]
-ROLES = ("journal", "vault", "kim", "eau")
+ROLES = ("journal", "vault", "kim", "eau", "control")
 
 
 class NoHomeError(ConflictError):
@@ -32,7 +32,7 @@ class NoHomeError(ConflictError):
     code = "cli.no-home"
 
 
-def run(role: Literal["journal", "vault", "kim", "eau"], *, home: Home = None) -> None:
+def run(role: Literal["journal", "vault", "kim", "eau", "control"], *, home: Home = None) -> None:
     """Run one role in the foreground; systemd and `schleuse up` start it like this."""
     keep_private()
     folder = home or default_home()
@@ -48,6 +48,8 @@ def run(role: Literal["journal", "vault", "kim", "eau"], *, home: Home = None) -
             from schleuse.processes.kim import main
         case "eau":
             from schleuse.processes.eau import main
+        case "control":
+            from schleuse.processes.control import main
         case _:
             assert_never(role)
     with only_instance(config.home, role):
@@ -112,6 +114,7 @@ async def _announce(config: Config, console: Console) -> None:
         "vault": config.vault.metrics,
         "kim": config.kim.metrics,
         "eau": config.eau.metrics,
+        "control": config.control.metrics,
     }
     with _Steps(console) as steps:
         for role, listen in ports.items():

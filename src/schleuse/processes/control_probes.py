@@ -27,6 +27,7 @@ from sqlalchemy.exc import DBAPIError
 from schleuse.config import Config, host_and_port
 from schleuse.database import DatabaseUnavailableError, create_engine, reading
 from schleuse.errors import Error
+from schleuse.journal.entry import Purpose
 from schleuse.scopes import Direction, Scope, Service
 from schleuse.shutdown.closure import Answer, Check, Seen, What
 
@@ -40,12 +41,11 @@ T = TypeVar("T")
 
 
 class PlatformProbes:
-    """Of this home. ask_external: the probe of a system that is not ours, by scope; raises nothing."""
+    """Of this home. Reading the databases is all that is done to them."""
 
-    def __init__(self, config: Config, ask_external: Callable[[Scope], Seen] | None = None) -> None:
+    def __init__(self, config: Config) -> None:
         self._config = config
         self._insurers = {one.ik: one for one in config.insurers}
-        self._ask_external = ask_external
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="probe")
         self._engines: dict[str, Engine] = {}
 
@@ -64,9 +64,6 @@ class PlatformProbes:
         if by_what[What.FEED]:
             work.append(lambda: self._feed(by_what[What.FEED]))
         work += [lambda one=one: {one: self._pop3(one.scope)} for one in by_what[What.POP3]]  # type: ignore[misc]
-        if self._ask_external is not None:
-            ask = self._ask_external
-            work += [lambda one=one: {one: ask(one.scope)} for one in by_what[What.EXTERNAL]]  # type: ignore[misc]
         found: dict[Check, Seen] = {}
         for one in await asyncio.gather(*(self._in_thread(step) for step in work)):
             found.update(one)
@@ -158,8 +155,8 @@ class PlatformProbes:
 
     # --- counters and fences ----------------------------------------------------------------
 
-    def _releases(self) -> Mapping[str, int] | None:
-        """What the vault has opened by IK; None when it does not answer."""
+    def _releases(self) -> Mapping[tuple[str, str], int] | None:
+        """What the vault has opened by IK and purpose; None when it does not answer."""
         try:
             with urllib.request.urlopen(
                 f"http://{self._config.vault.metrics}/metrics", timeout=PROBE_SECONDS
@@ -167,12 +164,12 @@ class PlatformProbes:
                 text = answer.read().decode()
         except (OSError, ValueError):
             return None
-        found: dict[str, int] = dict.fromkeys(self._insurers, 0)
-        for family in text_string_to_metric_families(text):
-            for sample in family.samples:
-                if sample.name == "schleuse_vault_releases_total":
-                    found[sample.labels["ik"]] = found.get(sample.labels["ik"], 0) + int(sample.value)
-        return found
+        return {
+            (sample.labels["ik"], sample.labels["purpose"]): int(sample.value)
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == "schleuse_vault_releases_total"
+        }
 
     def _effects(self, scopes: Sequence[Scope]) -> Mapping[Scope, int | None]:
         """What each scope has sent out or published so far."""
@@ -220,8 +217,19 @@ _PUBLISHED = (
 )
 
 
-def _of(numbers: Mapping[str, int] | None, scope: Scope) -> int | None:
-    return None if numbers is None else numbers.get(scope.tenant, 0)
+#: Which releases belong to an atom (`vault.gate`); those of keys are all of them.
+_PURPOSES: Mapping[tuple[str, str], tuple[Purpose, ...]] = {
+    (Service.EAU_INTAKE, Direction.PROCESS): (Purpose.EAU_INTAKE,),
+    (Service.EAU_INTAKE, Direction.DELIVER): (Purpose.EAU_DELIVERY, Purpose.FEHLERNACHRICHT),
+    (Service.KEYS, Direction.PROCESS): tuple(Purpose),
+}
+
+
+def _of(released: Mapping[tuple[str, str], int] | None, scope: Scope) -> int | None:
+    if released is None:
+        return None
+    names = {one.name.lower() for one in _PURPOSES.get((scope.service, scope.direction), ())}
+    return sum(number for (ik, purpose), number in released.items() if ik == scope.tenant and purpose.lower() in names)
 
 
 def _rcpt(session: smtplib.SMTP, sender: str, recipient: str) -> Seen:

@@ -79,13 +79,22 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """An atom that must be proven closed: where it stands, since the command of which epoch."""
+    """What must be proven closed, an atom or a system that is not ours: where it stands, since which epoch's command.
+
+    external: the name of such a system, "" for an atom.
+    """
 
     scope: Scope
     state: ScopeState
     epoch: int
     command: str
     since: datetime | None
+    external: str = ""
+
+    @property
+    def text(self) -> str:
+        """As proofs name it."""
+        return f"{self.scope} [{self.external}]" if self.external else str(self.scope)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +133,7 @@ class ClosureProof:
 _CHECKS: Mapping[tuple[Service, Direction], tuple[What, ...]] = {
     (Service.EAU_INTAKE, Direction.ACCEPT): (What.FENCE, What.SMTP),
     (Service.EAU_INTAKE, Direction.PROCESS): (What.FENCE, What.RELEASES),
-    (Service.EAU_INTAKE, Direction.DELIVER): (What.FENCE, What.FEED, What.POP3, What.EFFECTS),
+    (Service.EAU_INTAKE, Direction.DELIVER): (What.FENCE, What.FEED, What.POP3, What.EFFECTS, What.RELEASES),
     (Service.KIM_MAIL, Direction.ACCEPT): (What.FENCE, What.SMTP),
     (Service.KIM_MAIL, Direction.DELIVER): (What.FENCE, What.EFFECTS),
     (Service.KIM_MAIL, Direction.READ): (What.FENCE, What.POP3),
@@ -156,6 +165,8 @@ def needs(standings: Mapping[Scope, Standing]) -> list[Need]:
 
 def checks(need: Need) -> list[Check]:
     """What has to be seen. While units begin, in LIMITED, it is that every worker knows of the limit."""
+    if need.external:
+        return [Check(need.scope, What.EXTERNAL)]
     found = [What.WORKERS]
     direction = Direction(need.scope.direction)
     if not need.state.begins:
@@ -224,8 +235,7 @@ def overall(verdicts: Iterable[Verdict]) -> Verdict:
 def verdict_of(need: Need, proofs: Iterable[ClosureProof]) -> Verdict:
     """What the latest proof of each check amounts to; proofs: of the need's epoch, in the order they were made."""
     latest = {(one.scope, one.what): one.verdict for one in proofs}
-    text = str(need.scope)
-    return overall(latest.get((text, one.what), Verdict.INCONCLUSIVE) for one in checks(need))
+    return overall(latest.get((need.text, one.what), Verdict.INCONCLUSIVE) for one in checks(need))
 
 
 def unenforced(scopes: Iterable[Scope], atoms: Sequence[Scope], external: Sequence[Scope]) -> list[Scope]:

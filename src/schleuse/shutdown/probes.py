@@ -37,13 +37,14 @@ from schleuse.shutdown.closure import (
 from schleuse.shutdown.proofs import keep
 from schleuse.switch.effects import SwitchEffect
 
-#: How long an attempt waits for workers: their budget for running work (10 s, SW-10) and some seconds.
-WORKERS_SECONDS = 15.0
+#: How long an attempt waits for workers. Running work may take longer (10 s, SW-10): then the next attempt sees it, and
+#: what others have closed meanwhile does not wait for it.
+WORKERS_SECONDS = 3.0
 #: Between the two looks at a counter, at least: a worker that had not stopped would have done something by then.
 WATCHED_SECONDS = 1.0
 _STEP_SECONDS = 0.05
 
-_OUTSIDE = frozenset({What.SMTP, What.POP3, What.FEED, What.EXTERNAL})
+_OUTSIDE = frozenset({What.SMTP, What.POP3, What.FEED})
 _COUNTED = frozenset({What.EFFECTS, What.RELEASES})
 
 
@@ -92,7 +93,7 @@ class _Sight:
 
 
 async def prove(needed: Sequence[Need], sources: Sources, *, patience: float = WORKERS_SECONDS) -> list[ClosureProof]:
-    """One attempt for all of these, of any epochs. patience: seconds for the workers."""
+    """One attempt for all of these atoms, of any epochs. patience: seconds for the workers."""
     started = sources.now()
     by_scope = {need.scope: need for need in needed}
     wanted = [one for need in needed for one in checks(need)]
@@ -183,7 +184,7 @@ def _proof(number: int, need: Need, sight: _Sight, place: str, started: datetime
         id=f"{need.epoch}-{int(started.timestamp() * 1000)}-{number}",
         command=need.command,
         epoch=need.epoch,
-        scope=str(need.scope),
+        scope=need.text,
         what=sight.check.what,
         method=METHOD[sight.check.what],
         expected=str(sight.expected),

@@ -1,6 +1,6 @@
 """Where closure proofs are kept: files that can be read while everything else is away (SW-07).
 
-    <home>/switch/proofs/0000000012/0001.json     all that the first attempt to prove epoch 12 saw
+    <home>/switch/proofs/0000000012/0001-4711.json     all that the first attempt to prove epoch 12 saw
 
 An attempt looks only at what is not proven yet, so the latest proof of each check counts.
 """
@@ -17,7 +17,6 @@ from typing import Any
 
 from schleuse.errors import UnavailableError
 from schleuse.journal.disk import OsDisk, replace
-from schleuse.scopes import Scope
 from schleuse.shutdown.closure import ClosureProof, Method, Need, Verdict, What, verdict_of
 from schleuse.switch.documents import parse_time, time_text
 
@@ -55,17 +54,16 @@ def keep(folder: Path, epoch: int, made: Sequence[ClosureProof]) -> Path:
     place = folder / f"{epoch:010d}"
     try:
         place.mkdir(parents=True, exist_ok=True)
-        path = place / f"{attempt_number(folder, epoch):04d}.json"
+        # With the process id: control and a command may prove at the same moment.
+        path = place / f"{_next_number(place):04d}-{os.getpid()}.json"
         replace(OsDisk(), path, json.dumps([_table(one) for one in made], indent=1).encode())
     except OSError as cause:
         raise ProofNotKeptError(f"a proof of epoch {epoch} cannot be written ({cause.strerror})") from cause
     return path
 
 
-def attempt_number(folder: Path, epoch: int) -> int:
-    """Of the next attempt."""
-    names = [int(one.stem) for one in (folder / f"{epoch:010d}").glob("[0-9]*.json")]
-    return max(names, default=0) + 1
+def _next_number(place: Path) -> int:
+    return max((int(one.stem.partition("-")[0]) for one in place.glob("[0-9]*.json")), default=0) + 1
 
 
 def claims(folder: Path, needed: Iterable[Need], now: datetime) -> list[Claim]:
@@ -74,7 +72,7 @@ def claims(folder: Path, needed: Iterable[Need], now: datetime) -> list[Claim]:
     found: list[Claim] = []
     for need in needed:
         made = read.setdefault(need.epoch, proofs(folder, need.epoch))
-        mine = [one for one in made if one.scope == str(need.scope)]
+        mine = [one for one in made if one.scope == need.text]
         verdict = verdict_of(need, mine)
         proven = max((one.finished_at for one in mine), default=None) if verdict is Verdict.PROVEN else None
         found.append(Claim(need, verdict, proven, now - need.since if need.since else None))
@@ -86,9 +84,8 @@ def unproven(folder: Path, needed: Iterable[Need], now: datetime) -> list[Claim]
     return [one for one in claims(folder, needed, now) if one.verdict is not Verdict.PROVEN]
 
 
-def last_proven(folder: Path, scope: Scope) -> datetime | None:
-    """When this atom was last proven closed by all checks of one epoch; for the age of drills (SW-15)."""
-    text = str(scope)
+def last_proven(folder: Path, text: str) -> datetime | None:
+    """When it was last proven closed by all checks of one epoch; for the age of drills (SW-15). text: `Need.text`."""
     for path in sorted(folder.glob("[0-9]*"), reverse=True):
         latest = {one.what: one for one in _proofs(path) if one.scope == text}
         if latest and all(one.verdict is Verdict.PROVEN for one in latest.values()):
@@ -112,10 +109,3 @@ def _proof(table: Mapping[str, Any]) -> ClosureProof:
     times = {name: parse_time(table[name]) for name in ("started_at", "finished_at")}
     words = {"what": What(table["what"]), "method": Method(table["method"]), "verdict": Verdict(table["verdict"])}
     return ClosureProof(**{**table, **times, **words})
-
-
-def newest_epoch(folder: Path) -> int:
-    """The highest epoch of which there is a proof, 0 if none."""
-    if not os.path.isdir(folder):
-        return 0
-    return max((int(one.name) for one in folder.glob("[0-9]*")), default=0)

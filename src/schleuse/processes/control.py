@@ -1,0 +1,233 @@
+"""The `control` role: proves closings, runs drills, switches what is not ours; it opens nothing by itself (SW-03).
+
+Every role follows the switch without it; while it is dead, closings are in force and wait for their proof.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from datetime import datetime, timedelta
+
+import structlog
+import uvloop
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from prometheus_client import CollectorRegistry
+
+from schleuse.clock import utc_now
+from schleuse.config import Config
+from schleuse.errors import Error
+from schleuse.journal.client import JournalClient
+from schleuse.journal.entry import Kind, Purpose, Result
+from schleuse.journal.opening import Json
+from schleuse.processes.control_closing import Closings, Prover, all_effects
+from schleuse.processes.control_drills import Freshness, Scheduler, desk, drill_book
+from schleuse.processes.control_evidence import sources as evidence_sources
+from schleuse.processes.control_figures import ControlFigures
+from schleuse.processes.control_probes import PlatformProbes
+from schleuse.processes.control_watch import Places, Watch
+from schleuse.processes.control_workers import workers_of
+from schleuse.processes.life import until_stopped
+from schleuse.processes.observe import observed
+from schleuse.processes.switch_figures import SwitchFigures
+from schleuse.processes.switching import effect_book, enforced_atoms, open_switch, rights_of, switch_log
+from schleuse.processes.trail import PLATFORM, Act, Trail, open_trail
+from schleuse.scopes import BadScopeError, Scope, parse_scopes
+from schleuse.shutdown.automat import Agreed, Automat
+from schleuse.shutdown.closure import provable
+from schleuse.shutdown.exceptions import SignedExemption, exemptions
+from schleuse.shutdown.external import ExternalKeeper, ExternalSystem
+from schleuse.shutdown.probes import Sources
+from schleuse.switch.copy import LocalSwitch
+from schleuse.switch.documents import Role
+from schleuse.vault.tokens import read_public_key, read_token_key
+
+log = structlog.get_logger()
+
+EXTERNAL_SECONDS = 0.1
+EXCEPTIONS_SECONDS = 60.0
+
+
+def main(config: Config) -> None:
+    """Run until stopped."""
+    uvloop.run(run(config))
+
+
+async def run(config: Config) -> None:
+    """One screen shows all that the role is made of; leaving the block closes in reverse order."""
+    registry = CollectorRegistry()
+    async with AsyncExitStack() as stack:
+        journal = JournalClient(config.journal_socket)
+        stack.push_async_callback(journal.close)
+        trail = open_trail(config, "control", journal)
+        switch = open_switch(config, "control")
+        probes = PlatformProbes(config)
+        stack.callback(probes.close)
+        closings = closings_of(config, switch, probes, "control")
+        tell = teller(trail)
+        external = external_of(config, switch, tell)
+        freshness = Freshness(closings, config.control.drill_days)
+        drills = Scheduler(
+            desk(closings, switch_log(config), rights_of(config), utc_now),
+            config.control.drill_window,
+            freshness,
+            tell,
+            utc_now,
+        )
+        watch = Watch(
+            switch,
+            enforced_atoms(config),
+            Places(config.switch_folder, config.home / "run" / "retention.frozen"),
+            evidence_sources(config),
+            automat_of(config),
+            tell,
+            utc_now,
+        )
+        prover = Prover(closings, lambda facts: tell(facts, True), utc_now)
+        registry.register(SwitchFigures(switch, closings.atoms))
+        registry.register(
+            ControlFigures(
+                closings,
+                freshness,
+                external,
+                lambda: known_exemptions(config),
+                drill_book(config.switch_folder).results,
+                utc_now,
+            )
+        )
+        await stack.enter_async_context(
+            observed("control", config.control.metrics, registry, lambda: readiness(switch))
+        )
+        log.info("control.ready", epoch=switch.epoch, atoms=len(closings.atoms))
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(one)
+                for one in (
+                    watch.run(),
+                    prover.run(),
+                    _external(external),
+                    drills.run(),
+                    _exceptions(config),
+                    trail.run(),
+                )
+            ]
+            await until_stopped()
+            for task in tasks:
+                task.cancel()
+
+
+def closings_of(config: Config, switch: LocalSwitch, probes: PlatformProbes, place: str) -> Closings:
+    """place: who looks, for the records."""
+    book = effect_book(config)
+    return Closings(
+        switch=switch,
+        atoms=provable(enforced_atoms(config)),
+        folder=config.switch_folder,
+        sources=Sources(
+            probes=probes,
+            effects=all_effects(book, lambda: switch.epoch),
+            workers=workers_of(config),
+            now=utc_now,
+            place=f"{config.hostname} {place}",
+        ),
+        now=utc_now,
+    )
+
+
+def teller(trail: Trail) -> Callable[[Mapping[str, Json], bool], None]:
+    """An entry of the platform's log: facts, and whether it was granted. An order to switch changes a policy."""
+
+    def tell(facts: Mapping[str, Json], granted: bool) -> None:
+        kind = Kind.POLICY_CHANGED if facts.get("act") == "switch.command" else Kind.ADMINISTRATION
+        result = Result.GRANTED if granted else Result.DENIED
+        trail.tell(Act(PLATFORM, kind, result, Purpose.OPERATION, detail=facts))
+
+    return tell
+
+
+def external_of(
+    config: Config, switch: LocalSwitch, tell: Callable[[Mapping[str, Json], bool], None]
+) -> ExternalKeeper:
+    """The systems of the configuration. Raises BadScopeError."""
+    systems = [
+        ExternalSystem(
+            one.name, _one_scope(one.scope), one.stop, one.start, one.probe, timedelta(seconds=one.timeout_seconds)
+        )
+        for one in config.control.external
+    ]
+    return ExternalKeeper(
+        systems,
+        switch.entries,
+        config.switch_folder,
+        lambda facts: tell(facts, True),
+        utc_now,
+        f"{config.hostname} control",
+    )
+
+
+def _one_scope(text: str) -> Scope:
+    found = parse_scopes(text)
+    if len(found) != 1:
+        raise BadScopeError(f"control.external: {text!r} names a group; name one service")
+    return found[0]
+
+
+class NoPolicies:
+    """Until there are agreed ones: the platform closes nothing by itself."""
+
+    def valid(self, name: str, now: datetime) -> Agreed | None:
+        """None."""
+        return None
+
+
+def automat_of(config: Config) -> Automat | None:
+    """The platform's own credential; None, and told, if the configuration names none whose key is ours."""
+    try:
+        key = read_token_key(config.control.automat_key)
+    except Error as error:
+        log.error("control.no-automat", code=error.code, reason=str(error))
+        return None
+    mine = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+    for one in config.operators:
+        if Role.AUTOMAT.value not in one.roles:
+            continue
+        try:
+            public = read_public_key(one.public_key).public_bytes(Encoding.Raw, PublicFormat.Raw)
+        except Error:
+            continue
+        if public == mine:
+            return Automat(switch_log(config), one.name, lambda: key, NoPolicies(), utc_now)
+    log.error(
+        "control.no-automat", reason="no operator with the role automat has the public key of control.automat_key"
+    )
+    return None
+
+
+def known_exemptions(config: Config) -> Sequence[SignedExemption]:
+    """Those whose signatures suffice; others are told and exempt nothing."""
+    found, bad = exemptions(config.switch_folder / "exceptions", rights_of(config))
+    for name in bad:
+        log.error("exception.not-valid", file=name)
+    return found
+
+
+def readiness(switch: LocalSwitch) -> bool | str:
+    """True, or why this role cannot be believed. A role that keeps to the safe state must be looked at."""
+    return switch.safe or True
+
+
+async def _external(keeper: ExternalKeeper) -> None:
+    while True:
+        await keeper.step()
+        await asyncio.sleep(EXTERNAL_SECONDS)
+
+
+async def _exceptions(config: Config) -> None:
+    """An exception whose review is due is an alarm until somebody signs again (§ 5.3)."""
+    while True:
+        now = utc_now()
+        for one in await asyncio.to_thread(known_exemptions, config):
+            if one.overdue(now):
+                log.error("exception.review-due", id=one.exemption.id, scope=str(one.exemption.scope))
+        await asyncio.sleep(EXCEPTIONS_SECONDS)

@@ -1,0 +1,166 @@
+"""Drills of this home: the desk that carries one out, the scheduler, and how fresh each switch is (SW-15, T-22)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import structlog
+
+from schleuse.clock import Now
+from schleuse.errors import Error
+from schleuse.journal.opening import Json
+from schleuse.processes.control_closing import Closings
+from schleuse.scopes import Scope
+from schleuse.shutdown.drill import DrillPlan, DrillResult, Outcome, check_plan, in_window, overdue
+from schleuse.shutdown.drill_book import DrillBook
+from schleuse.shutdown.drill_run import Desk, run_drill
+from schleuse.shutdown.proofs import last_proven
+from schleuse.switch.documents import Rights
+from schleuse.switch.log import SwitchLog
+
+log = structlog.get_logger()
+
+SCHEDULE_SECONDS = 5.0
+#: How often a stale switch is told again.
+ALARM_EVERY = timedelta(days=1)
+
+
+def drill_book(folder: Path) -> DrillBook:
+    """folder: `<home>/switch`."""
+    return DrillBook(folder / "drills")
+
+
+def desk(closings: Closings, switch_log: SwitchLog, rights: Rights, now: Now) -> Desk:
+    """What a drill of this home works with."""
+
+    async def prove(scopes: Sequence[Scope]) -> None:
+        await closings.prove(scopes)
+
+    return Desk(
+        book=drill_book(closings.folder),
+        log=switch_log,
+        rights=rights,
+        now=now,
+        standings=closings.standings,
+        prove=prove,
+        progress=closings.progress,
+        reopened=closings.seen,
+    )
+
+
+class Freshness:
+    """When each atom was last closed for real and proven. Read from the proofs, so it is right whoever made them."""
+
+    def __init__(self, closings: Closings, days: int) -> None:
+        self._closings = closings
+        self._days = days
+        self._seen: tuple[int, int] = (-1, -1)
+        self._last: dict[str, datetime | None] = {}
+
+    def last(self) -> Mapping[str, datetime | None]:
+        """By text of the atom; None: never."""
+        key = (self._closings.switch.epoch, _files(self._closings.proofs))
+        if key != self._seen:
+            self._last = {str(atom): last_proven(self._closings.proofs, str(atom)) for atom in self._closings.atoms}
+            self._seen = key
+        return self._last
+
+    def stale(self, now: datetime) -> list[str]:
+        """Atoms whose switch counts as not present."""
+        return overdue(self.last(), self._days, now)
+
+
+def _files(folder: Path) -> int:
+    return sum(1 for _ in folder.glob("[0-9]*/[0-9]*.json"))
+
+
+class Scheduler:
+    """Runs signed plans in the window, one after the other. window: of the configuration, UTC."""
+
+    def __init__(
+        self,
+        desk: Desk,
+        window: str,
+        freshness: Freshness,
+        tell: Callable[[Mapping[str, Json], bool], None],
+        now: Now,
+    ) -> None:
+        self._desk = desk
+        self._window = window
+        self._freshness = freshness
+        self._tell = tell
+        self._now = now
+        self._told: set[str] = set()
+        self._alarmed: datetime | None = None
+
+    async def run(self) -> None:
+        """For ever."""
+        while True:
+            try:
+                await self.step()
+            except Error as error:
+                log.error("drill.waits", code=error.code, reason=str(error))
+            await asyncio.sleep(SCHEDULE_SECONDS)
+
+    async def step(self) -> DrillResult | None:
+        """Run the next drill that is due, and tell what is stale. Raises Error."""
+        now = self._now()
+        if self._alarmed is None or now - self._alarmed > ALARM_EVERY:
+            self._alarmed = now
+            stale = await asyncio.to_thread(self._freshness.stale, now)
+            if stale:
+                log.error("drill.stale", scopes=len(stale), first=stale[0])
+        plan = await asyncio.to_thread(self.due, now)
+        return None if plan is None else await self.carry_out(plan)
+
+    def due(self, now: datetime) -> DrillPlan | None:
+        """One that a crash cut short goes on at once, in the window or not; the others wait for it."""
+        begun = {one.signed.command.id for one in self._desk.log.read_all() if one.signed}
+        for id in self._desk.book.ids():
+            if self._desk.book.result(id) is not None:
+                continue
+            try:
+                plan = self._desk.book.read_plan(id)
+                if plan.closing.command.id in begun:
+                    return plan
+                if in_window(self._window, now):
+                    check_plan(plan, self._desk.rights, now)
+                    return plan
+            except Error as error:
+                self._tell_once(id, error)
+        return None
+
+    async def carry_out(self, plan: DrillPlan) -> DrillResult:
+        """Run it and tell how it went. Raises what `run_drill` raises."""
+        result = await run_drill(plan, self._desk)
+        tell_result(result, self._tell)
+        return result
+
+    def _tell_once(self, id: str, error: Error) -> None:
+        if id not in self._told:
+            self._told.add(id)
+            log.warning("drill.not-ready", drill=id, code=error.code, reason=str(error))
+
+
+def tell_result(result: DrillResult, tell: Callable[[Mapping[str, Json], bool], None]) -> None:
+    """In the log and in the journal; a failure says that the switch is not usable (T-22)."""
+    facts: dict[str, Json] = {
+        "drill": result.id,
+        "outcome": result.outcome.value,
+        "epoch": result.epoch,
+        "to_hold_ms": _ms(result.to_hold),
+        "to_proof_ms": _ms(result.to_proof),
+        "why": result.why,
+    }
+    if result.outcome is Outcome.PASSED:
+        log.warning("drill.passed", **facts)
+    else:
+        log.error("drill.switch-not-usable", **facts)
+    tell({"act": "switch.drill", **facts}, result.outcome is Outcome.PASSED)
+
+
+def _ms(value: timedelta | None) -> int:
+    return -1 if value is None else int(value.total_seconds() * 1000)

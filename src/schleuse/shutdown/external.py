@@ -1,0 +1,350 @@
+"""Systems that are not ours and are switched with their scope: a service, a deployment, a firewall (issue 4 A, SW-08).
+
+    <home>/switch/external/NAME.json     up to which epoch this system was switched, and what came of it
+
+A closing stops it, as often as it takes; only an opening that two persons signed starts it again, and only if we had
+stopped it. Nothing passes a shell. A system of a wide scope is stopped by a closing of the whole of it: one insurer's
+closing does not take away what others use, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import http.client
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import structlog
+
+from schleuse.clock import Now
+from schleuse.errors import Error
+from schleuse.journal.disk import OsDisk, replace
+from schleuse.scopes import Scope
+from schleuse.shutdown.closure import METHOD, ClosureProof, Need, Verdict, What
+from schleuse.shutdown.proofs import keep
+from schleuse.switch.documents import time_text
+from schleuse.switch.effects import EffectBook, SwitchEffect
+from schleuse.switch.log import Accepted
+from schleuse.switch.standing import Rule, Standing, standing
+
+log = structlog.get_logger()
+
+#: Of an output this much is read and hashed; the rest is thrown away.
+MAX_OUTPUT = 65_536
+#: What was proven stopped is looked at again so often: somebody may have started it by hand.
+LOOK_AGAIN = timedelta(seconds=60)
+#: A stop or start that did not work is tried again after this.
+TRY_AGAIN = timedelta(seconds=5)
+
+#: A program with its arguments, or the URL of a hook that gets a POST.
+Action = tuple[str, ...] | str
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalSystem:
+    """See `config.External`."""
+
+    name: str
+    scope: Scope
+    stop: Action
+    start: Action
+    probe: Action
+    timeout: timedelta
+
+
+class Runs(StrEnum):
+    """What a probe says."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Of one action. code: exit code or HTTP status; None: no answer in time, or no such program. digest: SHA-256 of
+    the output, in hex."""
+
+    code: int | None
+    digest: str
+    note: str
+
+    @property
+    def done(self) -> bool:
+        return self.code is not None and (self.code == 0 or 200 <= self.code < 300)
+
+
+#: Performs an action: what, name of the step, facts for a hook, timeout. Raises nothing.
+Perform = Callable[[Action, str, Mapping[str, str], timedelta], Awaitable[Outcome]]
+
+
+async def perform(action: Action, step: str, facts: Mapping[str, str], timeout: timedelta) -> Outcome:
+    """Run the program, or post to the hook."""
+    if isinstance(action, str):
+        return await asyncio.to_thread(_post, action, {**facts, "step": step}, timeout)
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *action,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+        )
+    except OSError as cause:
+        return Outcome(None, _digest(b""), cause.strerror or type(cause).__name__)
+    try:
+        output = await asyncio.wait_for(_output(process), timeout.total_seconds())
+    except TimeoutError:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+        return Outcome(None, _digest(b""), f"no end within {timeout.total_seconds():.0f} s")
+    return Outcome(process.returncode, _digest(output), f"exit code {process.returncode}")
+
+
+async def _output(process: asyncio.subprocess.Process) -> bytes:
+    """What it writes until it ends. A child that it leaves behind may keep the pipe open; that is not waited for."""
+    kept = bytearray()
+    reading = asyncio.create_task(_drain(process.stdout, kept))
+    await process.wait()
+    await asyncio.wait({reading}, timeout=0.2)
+    reading.cancel()
+    return bytes(kept)
+
+
+async def _drain(stream: asyncio.StreamReader | None, kept: bytearray) -> None:
+    while stream is not None and (piece := await stream.read(MAX_OUTPUT)):
+        kept += piece[: MAX_OUTPUT - len(kept)]
+
+
+def _post(url: str, facts: Mapping[str, str], timeout: timedelta) -> Outcome:
+    parts = urlsplit(url)
+    kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
+    if parts.scheme not in kinds or not parts.hostname:
+        return Outcome(None, _digest(b""), "the hook is no URL of http or https")
+    connection = kinds[parts.scheme](parts.hostname, parts.port, timeout=timeout.total_seconds())
+    try:
+        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        connection.request("POST", path, json.dumps(dict(facts)), {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        return Outcome(answer.status, _digest(answer.read(MAX_OUTPUT)), f"status {answer.status}")
+    except (OSError, ValueError, http.client.HTTPException) as cause:
+        return Outcome(None, _digest(b""), type(cause).__name__)
+    finally:
+        connection.close()
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def runs(outcome: Outcome) -> Runs:
+    """0 or 2xx: it runs; 1 or 503: it is stopped; all else nobody knows."""
+    if outcome.done:
+        return Runs.RUNNING
+    return Runs.STOPPED if outcome.code in (1, 503) else Runs.UNKNOWN
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """How far a system follows. epoch: that was carried out to the end; 0: none. stopped: whether by us."""
+
+    epoch: int = 0
+    stopped: bool = False
+
+
+class Wanted(StrEnum):
+    """What is to be done about a system."""
+
+    NOTHING = "nothing"
+    STOP = "stop"
+    START = "start"
+
+
+def wanted(record: Record, at: Standing, opened_by_two: bool) -> Wanted:
+    """opened_by_two: whether the command that its state comes from is an opening (SW-01, SW-03). Pure."""
+    if at.epoch == 0 and not at.safe:
+        return Wanted.NOTHING
+    if not at.state.begins:
+        return Wanted.STOP if record.epoch < at.epoch or not record.stopped else Wanted.NOTHING
+    return Wanted.START if record.stopped and opened_by_two else Wanted.NOTHING
+
+
+class ExternalKeeper:
+    """folder: `<home>/switch`. entries: the accepted commands. tell: gets each action for the journal, with its facts.
+
+    place: where it runs, for the proofs.
+    """
+
+    def __init__(
+        self,
+        systems: Sequence[ExternalSystem],
+        entries: Callable[[], Sequence[Accepted]],
+        folder: Path,
+        tell: Callable[[Mapping[str, str | int]], None],
+        now: Now,
+        place: str,
+        perform: Perform = perform,
+    ) -> None:
+        self._systems = systems
+        self._entries = entries
+        self._folder = folder
+        self._book = EffectBook(folder / "effects")
+        self._tell = tell
+        self._now = now
+        self._place = place
+        self._perform = perform
+        self._next: dict[str, tuple[int, datetime]] = {}  # by name: at this epoch not before
+        self.states: dict[str, Runs] = {}
+
+    def needs(self) -> list[Need]:
+        """The systems that must be proven stopped."""
+        rules = self._rules()
+        found = [(one, standing(rules, one.scope)) for one in self._systems]
+        return [
+            Need(one.scope, at.state, at.epoch, at.command, at.since, one.name)
+            for one, at in found
+            if not at.state.begins
+        ]
+
+    async def step(self) -> None:
+        """Look at each system once, and do what is due. Raises nothing."""
+        entries, rules = self._entries(), self._rules()
+        await asyncio.gather(*(self._one(one, standing(rules, one.scope), entries) for one in self._systems))
+
+    def _rules(self) -> list[Rule]:
+        return [rule for one in self._entries() if (rule := one.rule) is not None]
+
+    async def _one(self, system: ExternalSystem, at: Standing, entries: Sequence[Accepted]) -> None:
+        record = self._read(system)
+        due = self._next.get(system.name, (-1, self._now()))
+        if due[0] == at.epoch and self._now() < due[1]:
+            return
+        again = TRY_AGAIN
+        try:
+            match wanted(record, at, _is_opening(at, entries)):
+                case Wanted.STOP:
+                    again = LOOK_AGAIN if await self._stop(system, at) else TRY_AGAIN
+                case Wanted.START:
+                    again = LOOK_AGAIN if await self._start(system, at) else TRY_AGAIN
+                case Wanted.NOTHING:
+                    again = LOOK_AGAIN if not record.stopped or await self._look(system, at) else TRY_AGAIN
+        except (OSError, Error) as cause:
+            log.error("external.not-recorded", name=system.name, reason=type(cause).__name__)
+        self._next[system.name] = (at.epoch, self._now() + again)
+
+    async def _stop(self, system: ExternalSystem, at: Standing) -> bool:
+        """Stop, probe, and record. Returns whether it is known to be stopped."""
+        seen_at = self._now()
+        # Before the act: after a crash in between it counts as stopped by us, so that an opening starts it again.
+        self._write(system, Record(self._read(system).epoch, True))
+        self._told("stop", system, at, await self._do(system.stop, "stop", system, at))
+        found = await self._probe(system, at, seen_at)
+        stopped = found is Runs.STOPPED
+        quiet = self._now() if stopped else None
+        self._book.write(SwitchEffect(f"external-{system.name}", at.epoch, seen_at, quiet))
+        if stopped:
+            self._write(system, Record(at.epoch, True))
+        else:
+            log.error("external.not-stopped", name=system.name, scope=str(system.scope), found=found)
+        return stopped
+
+    async def _start(self, system: ExternalSystem, at: Standing) -> bool:
+        outcome = await self._do(system.start, "start", system, at)
+        self._told("start", system, at, outcome)
+        self.states[system.name] = found = runs(await self._do(system.probe, "probe", system, at))
+        if found is not Runs.RUNNING:
+            log.error("external.not-started", name=system.name, scope=str(system.scope), found=found)
+            return False
+        now = self._now()
+        self._book.write(SwitchEffect(f"external-{system.name}", at.epoch, now, now))
+        self._write(system, Record(at.epoch, False))
+        return True
+
+    async def _look(self, system: ExternalSystem, at: Standing) -> bool:
+        """Whether what we stopped is still stopped; else it is stopped again."""
+        found = runs(await self._do(system.probe, "probe", system, at))
+        self.states[system.name] = found
+        if found is not Runs.RUNNING:
+            return found is Runs.STOPPED
+        log.error("external.runs-again", name=system.name, scope=str(system.scope))
+        return await self._stop(system, at)
+
+    async def _probe(self, system: ExternalSystem, at: Standing, started: datetime) -> Runs:
+        outcome = await self._do(system.probe, "probe", system, at)
+        self.states[system.name] = found = runs(outcome)
+        need = Need(system.scope, at.state, at.epoch, at.command, at.since, system.name)
+        keep(self._folder / "proofs", at.epoch, [_proof(need, found, outcome, self._place, started, self._now())])
+        return found
+
+    async def _do(self, action: Action, step: str, system: ExternalSystem, at: Standing) -> Outcome:
+        facts = {"name": system.name, "scope": str(system.scope), "state": at.state.value, "epoch": str(at.epoch)}
+        return await self._perform(action, step, facts, system.timeout)
+
+    def _told(self, step: str, system: ExternalSystem, at: Standing, outcome: Outcome) -> None:
+        log.info(f"external.{step}", name=system.name, epoch=at.epoch, outcome=outcome.note)
+        self._tell(
+            {
+                "act": f"external.{step}",
+                "name": system.name,
+                "scope": str(system.scope),
+                "epoch": at.epoch,
+                "outcome": outcome.note,
+                "output_sha256": outcome.digest,
+            }
+        )
+
+    def _read(self, system: ExternalSystem) -> Record:
+        """Without a readable record nothing was stopped by us, so nothing is started either."""
+        try:
+            table = json.loads(self._path(system).read_bytes())
+            return Record(int(table["epoch"]), table["stopped"] is True)
+        except (OSError, ValueError, KeyError, TypeError):
+            return Record()
+
+    def _write(self, system: ExternalSystem, record: Record) -> None:
+        path = self._path(system)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table: dict[str, Any] = {"epoch": record.epoch, "stopped": record.stopped, "at": time_text(self._now())}
+        replace(OsDisk(), path, json.dumps(table).encode())
+
+    def _path(self, system: ExternalSystem) -> Path:
+        return self._folder / "external" / f"{system.name}.json"
+
+
+def _is_opening(at: Standing, entries: Sequence[Accepted]) -> bool:
+    """Whether the state comes from a command that two persons signed."""
+    return any(
+        one.signed is not None and not one.fault and one.signed.command.opening and one.epoch == at.epoch
+        for one in entries
+    )
+
+
+def _proof(
+    need: Need, found: Runs, outcome: Outcome, place: str, started: datetime, finished: datetime
+) -> ClosureProof:
+    verdicts = {Runs.STOPPED: Verdict.PROVEN, Runs.RUNNING: Verdict.NOT_PROVEN, Runs.UNKNOWN: Verdict.INCONCLUSIVE}
+    return ClosureProof(
+        id=f"{need.epoch}-{int(started.timestamp() * 1000)}-{need.external}",
+        command=need.command,
+        epoch=need.epoch,
+        scope=need.text,
+        what=What.EXTERNAL,
+        method=METHOD[What.EXTERNAL],
+        expected=Runs.STOPPED,
+        observed=f"{found}: {outcome.note}",
+        attempts=1,
+        place=place,
+        started_at=started,
+        finished_at=finished,
+        verdict=verdicts[found],
+        raw_hash=outcome.digest,
+    )
