@@ -98,9 +98,9 @@ class Watch:
             await asyncio.to_thread(self.freeze, entries)
             self._collect(entries[told:])
             await asyncio.to_thread(self._tell_all, entries[told:])
-        for opening in ended_emergencies(entries, self._now()):
+        for ended in ended_emergencies(entries, self._atoms, self._now()):
             if self._automat is not None:
-                await asyncio.to_thread(self._automat.end_emergency, opening)
+                await asyncio.to_thread(self._automat.end_emergency, ended)
 
     # --- retention (SW-12) ------------------------------------------------------------------
 

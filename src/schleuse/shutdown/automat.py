@@ -5,7 +5,7 @@ The automat can close and nothing else: it never builds an opening, and its role
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -17,6 +17,7 @@ from schleuse.errors import RefusedError
 from schleuse.scopes import Scope, ScopeState
 from schleuse.switch.documents import Command, Kind, Reason, Role, SignedCommand, sign
 from schleuse.switch.log import Accepted
+from schleuse.switch.standing import Rule, standing
 
 
 class NoMandateError(RefusedError):
@@ -62,9 +63,10 @@ class Log(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a rule wants closed. policy: its name. id: the same for the same event, so that repeating is harmless."""
+    """What a rule wants closed. policy: its name. id, at: the same for the same event, which may repeat."""
 
     id: str
+    at: datetime
     policy: str
     scopes: tuple[Scope, ...]
     state: ScopeState
@@ -90,36 +92,43 @@ class Automat:
         fault = mandate(agreed, order)
         if fault:
             raise NoMandateError(f"policy {agreed.reference}: {fault}")
-        return self._append(order.id, order.scopes, order.state, order.text, order.incident, agreed.reference)
-
-    def end_emergency(self, opening: Accepted) -> Accepted | None:
-        """Close what an opening in an emergency has opened, when its time is over (RS-14); None before.
-
-        Its mandate is the opening itself: those who signed it have signed its end. Raises what `append` raises.
-        """
-        command = opening.signed.command if opening.signed else None
-        if command is None or opening.fault or command.closes_at is None or self._now() < command.closes_at:
-            return None
-        text = f"the emergency opening {command.id} of epoch {opening.epoch} has ended"
         return self._append(
-            f"ends-{command.id}"[:128], command.scopes, ScopeState.HOLD, text, command.incident, command.policy
+            Command(
+                id=order.id,
+                scopes=order.scopes,
+                state=order.state,
+                kind=Kind.AUTOMATIC,
+                reason=Reason.SECURITY_HOLD,
+                actor=self._name,
+                requested_at=order.at,
+                text=order.text[:2000],
+                incident=order.incident,
+                policy=agreed.reference,
+            )
         )
 
-    def _append(
-        self, id: str, scopes: tuple[Scope, ...], state: ScopeState, text: str, incident: str, policy: str
-    ) -> Accepted:
-        command = Command(
-            id=id,
-            scopes=scopes,
-            state=state,
-            kind=Kind.AUTOMATIC,
-            reason=Reason.SECURITY_HOLD,
-            actor=self._name,
-            requested_at=self._now(),
-            text=text[:2000],
-            incident=incident,
-            policy=policy,
+    def end_emergency(self, ended: Ended) -> Accepted:
+        """Close what an opening in an emergency has opened (RS-14). Raises what `append` raises.
+
+        Its mandate is the opening itself: those who signed it have signed its end.
+        """
+        opening = ended.opening
+        return self._append(
+            Command(
+                id=_end_id(opening),
+                scopes=ended.scopes,
+                state=ScopeState.HOLD,
+                kind=Kind.AUTOMATIC,
+                reason=Reason.SECURITY_HOLD,
+                actor=self._name,
+                requested_at=opening.closes_at or self._now(),
+                text=f"the emergency opening {opening.id} has ended",
+                incident=opening.incident,
+                policy=opening.policy,
+            )
         )
+
+    def _append(self, command: Command) -> Accepted:
         signature = sign(command, self._name, Role.AUTOMAT, self._key())
         return self._log.append(SignedCommand(command, (signature,)), self._now())
 
@@ -140,15 +149,35 @@ def mandate(agreed: Agreed, order: Order) -> str:
     return ""
 
 
-def ended_emergencies(entries: Sequence[Accepted], now: datetime) -> list[Accepted]:
-    """Openings whose time is over and whose closing nobody has written yet."""
-    ids = {one.signed.command.id for one in entries if one.signed}
-    return [
-        one
-        for one in entries
-        if one.signed
-        and not one.fault
-        and one.signed.command.closes_at is not None
-        and one.signed.command.closes_at <= now
-        and f"ends-{one.signed.command.id}"[:128] not in ids
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """An opening in an emergency whose time is over. scopes: what is still open by it alone."""
+
+    opening: Command
+    scopes: tuple[Scope, ...]
+
+
+def ended_emergencies(entries: Sequence[Accepted], atoms: Sequence[Scope], now: datetime) -> list[Ended]:
+    """Those that nobody has closed by a command yet; what was properly opened since stays open. Pure."""
+    rules = [rule for one in entries if (rule := one.rule) is not None]
+    ids = {rule.command.id for rule in rules if rule.command}
+    over = [
+        rule.command
+        for rule in rules
+        if rule.command
+        and rule.command.closes_at
+        and rule.command.closes_at <= now
+        and _end_id(rule.command) not in ids
     ]
+    found = [Ended(one, tuple(_still_open(one, rules, atoms))) for one in over]
+    return [one for one in found if one.scopes]
+
+
+def _still_open(command: Command, rules: Sequence[Rule], atoms: Sequence[Scope]) -> Iterator[Scope]:
+    for scope in command.scopes:
+        covered = [one for one in atoms if scope.covers(one)]
+        yield from (one for one in covered or [scope] if standing(rules, one).command == command.id)
+
+
+def _end_id(command: Command) -> str:
+    return f"ends-{command.id}"
