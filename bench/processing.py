@@ -55,6 +55,7 @@ from schleuse.practice.mailing import Addressee, client_mail, kim_mail, new_mess
 from schleuse.processes.eau import make_worker, open_checker, open_vault
 from schleuse.processes.home import NewHome, NewInsurer, NewPractice, create_home
 from schleuse.processes.kim import load_accounts, store_settings
+from schleuse.processes.switching import open_switch
 from schleuse.vault import Vault
 
 RESULTS = Path(__file__).parent / "results"
@@ -223,7 +224,9 @@ def _work(config: Config, checker: Checker, number: int, write: int, vault: Vaul
     gc.disable()
     clock = StageClock()
     leases, store = open_leases(config.kim_database, config.kim.spool), open_store(config.eau_database)
-    worker: Worker = make_worker(config, checker, f"bench-{number}", leases, store, vault)
+    worker: Worker = make_worker(
+        config, checker, f"bench-{number}", leases, store, vault, open_switch(config, f"bench-{number}")
+    )
     worker.tools = replace(worker.tools, stage=clock)
     mails = 0
     while taken := worker.run_batch():

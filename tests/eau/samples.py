@@ -110,9 +110,11 @@ def faulty(delivery: int, id: int | None = None, **changes: Any) -> Case:
     return eau(delivery, id, verdict=Verdict.INVALID, facts=None, **changes)
 
 
-def file(store: EauStore, *cases: Case, ik: IK = AN_INSURER, policy: Policy = POLICY) -> list[Recorded]:
+def file(
+    store: EauStore, *cases: Case, ik: IK = AN_INSURER, policy: Policy = POLICY, epoch: int | None = None
+) -> list[Recorded]:
     """Decide and record a batch, as the worker does."""
-    with store.filing(ik, [case.arrival for case in cases], NOON) as filing:
+    with store.filing(ik, [case.arrival for case in cases], NOON, epoch) as filing:
         return [settle_one(filing, case, policy) for case in cases]
 
 

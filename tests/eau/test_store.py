@@ -34,10 +34,12 @@ from schleuse.eau.filing import ForeignMailStoreError
 from schleuse.eau.findings import Trouble
 from schleuse.eau.outcome import DocumentState, ForeignStorno
 from schleuse.eau.store import EauStore, Recorded, open_store
-from schleuse.eau.tables import CONTENT, DOCUMENT, LETTER, METADATA, PREPARED
+from schleuse.eau.switched import processing
+from schleuse.eau.tables import CONTENT, DOCUMENT, LETTER, METADATA, PREPARED, RECEIVED
 from schleuse.errors import UnavailableError
 from schleuse.holding.states import State
 from schleuse.kim.classify import Kind as MailKind
+from schleuse.switch.fence import StaleEpochError
 
 ACCEPTED_EAU, CANCELLED_EAU = (Kind.EAU, DocumentState.ACCEPTED), (Kind.EAU, DocumentState.CANCELLED)
 ACCEPTED_STORNO, PENDING_STORNO = (Kind.STORNO, DocumentState.ACCEPTED), (Kind.STORNO, DocumentState.PENDING)
@@ -473,3 +475,26 @@ def test_who_publishes_can_ask_where_the_unnumbered_events_end(store: EauStore) 
     assert store.feed.unpublished_end(AN_INSURER) == 31
     store.feed.publish(AN_INSURER, below=31)
     assert store.feed.unpublished_end(AN_INSURER) is None
+
+
+# --- the switch ---
+
+
+def test_a_batch_of_an_older_epoch_records_nothing_and_another_insurer_goes_on(store: EauStore) -> None:
+    """SW-06, T-05, T-24: refused at the store, in the transaction of the effect."""
+    store.raise_fence({processing(AN_INSURER): 5, processing(ANOTHER_INSURER): 2}, 5)
+    with pytest.raises(StaleEpochError), store.filing(AN_INSURER, [eau(1).arrival], NOON, 4):
+        raise AssertionError("the block must not be entered")
+    file(store, eau(2), ik=ANOTHER_INSURER, epoch=4)
+    assert (store.outcomes(AN_INSURER), store.outcomes(ANOTHER_INSURER)) == ({}, {State.DELIVERED: 1})
+    assert store.fence_head() == 5
+
+
+def test_the_epoch_of_its_decision_stands_beside_a_mail(store: EauStore) -> None:
+    """Invariant 2 of incident.md appendix B."""
+    store.raise_fence({processing(AN_INSURER): 5}, 5)
+    file(store, eau(1), epoch=5)
+    file(store, eau(2))
+    with store._engine.begin() as connection:
+        epochs = connection.execute(sa.select(RECEIVED.c.epoch).order_by(RECEIVED.c.delivery)).scalars().all()
+    assert epochs == [5, None]

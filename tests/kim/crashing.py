@@ -29,7 +29,7 @@ from tests.kim.mails import ELSEWHERE, KASSE, SUCCESS, a_mail, account_of
 from schleuse.clock import utc_now
 from schleuse.errors import Error, UnavailableError
 from schleuse.holding.states import State
-from schleuse.kim.store import MailStore, Outcome, Settings, open_leases, open_mail_store
+from schleuse.kim.store import MailStore, Outcome, Settings, Take, open_leases, open_mail_store
 from schleuse.mail import dsn
 from schleuse.mail.contracts import Mail, Recipient
 from schleuse.mail.spool.disk import Buffer, OsDisk
@@ -156,7 +156,7 @@ def run_eau(settings: Settings, fate: Fate, promise: Promises) -> None:
         leases.reset("eau")
         while True:
             with suppress(Error):
-                found = leases.claim([KASSE], 3, "eau", utc_now(), LEASE)
+                found = leases.claim([Take(KASSE)], 3, "eau", utc_now(), LEASE).mails
                 fate.at("eau.claimed")
                 for one in found:
                     promise("e", one.id)

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from tests.kim.mails import KASSE, PRAXIS, Site, a_mail, put
 
-from schleuse.kim.store import MailStore, rebuild_index
+from schleuse.kim.store import MailStore, Take, rebuild_index
 
 
 def test_every_delivery_into_a_mailbox_comes_once_in_order(store: MailStore) -> None:
@@ -22,7 +22,7 @@ def test_every_delivery_into_a_mailbox_comes_once_in_order(store: MailStore) -> 
 def test_the_digest_is_that_of_the_mail(store: MailStore) -> None:
     put(store, a_mail(1))
     (one,) = store.acceptances(0, 10)
-    (claimed,) = store.leases.claim([KASSE], 1, "w", one.accepted_at, timedelta(minutes=1))
+    (claimed,) = store.leases.claim([Take(KASSE)], 1, "w", one.accepted_at, timedelta(minutes=1)).mails
     assert one.digest == claimed.digest
 
 

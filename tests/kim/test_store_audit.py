@@ -11,7 +11,7 @@ from tests.kim.mails import ELSEWHERE, KASSE, LEASE, PRAXIS, START, Site, a_mail
 from schleuse.database import create_engine
 from schleuse.holding.reconcile import reconcile
 from schleuse.holding.states import State
-from schleuse.kim.store import MailStore, Outcome, read_books
+from schleuse.kim.store import MailStore, Outcome, Take, read_books
 from schleuse.kim.store.delivery import DAMAGED
 from schleuse.mail.spool.segments import place_of, segment_path
 
@@ -35,7 +35,7 @@ def spoil(site: Site, store: MailStore, id: int, within: int) -> None:
 
 def test_a_store_at_work_balances(site: Site, store: MailStore) -> None:
     put(store, *(a_mail(number, KASSE, ELSEWHERE) for number in range(5)), a_mail(1, PRAXIS))
-    store.leases.claim([KASSE], 2, "w", START, LEASE)
+    store.leases.claim([Take(KASSE)], 2, "w", START, LEASE)
     offer(store, a_mail(6, KASSE, PRAXIS))
     outcome = check(store)
     assert outcome.findings == ()
@@ -46,7 +46,7 @@ def test_a_store_at_work_balances(site: Site, store: MailStore) -> None:
 
 def test_a_delivery_that_was_removed_is_missed_by_name(site: Site, store: MailStore) -> None:
     put(store, a_mail(1), a_mail(2), a_mail(3))
-    (one, *_) = store.leases.claim([KASSE], 1, "w", START, LEASE)
+    (one, *_) = store.leases.claim([Take(KASSE)], 1, "w", START, LEASE).mails
     tamper(site, f"DELETE FROM kim_delivery WHERE id = {one.id}")
     outcome = check(store)
     assert outcome.findings[0] == "3 accepted, 2 accounted for: 1 missing"
@@ -79,7 +79,7 @@ def test_a_changed_content_is_found_and_not_handed_out(site: Site, store: MailSt
     else:
         tamper(site, f"UPDATE kim_body SET content = content || 'x' WHERE position = {first.id >> 10}")
     assert check(store).findings[0].endswith(f": {first.id}")
-    damaged, whole = store.leases.claim([KASSE], 2, "w", START, LEASE)
+    damaged, whole = store.leases.claim([Take(KASSE)], 2, "w", START, LEASE).mails
     assert damaged.mail is None
     assert damaged.damage
     assert whole.mail == a_mail(2)

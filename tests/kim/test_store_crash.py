@@ -32,7 +32,7 @@ from tests.kim.mails import KASSE, Site, account_of, check, offer, put
 
 from schleuse.clock import utc_now
 from schleuse.holding.states import State
-from schleuse.kim.store import MailStore, Outcome, open_mail_store, rebuild_index
+from schleuse.kim.store import MailStore, Outcome, Take, open_mail_store, rebuild_index
 from schleuse.kim.store.delivery import position_of, recipient_index
 from schleuse.mail import dsn
 from schleuse.mail.spool import DamagedRecordError
@@ -120,7 +120,7 @@ def check_promises(site: Site, told: Told, last: int) -> None:
 def finish_everything(site: Site, told: Told) -> None:
     with open_mail_store(site.settings, account_of, now=utc_now, background=False) as store:
         store.leases.reset("eau")
-        while found := store.leases.claim([KASSE], 100, "eau", utc_now(), LEASE):
+        while found := store.leases.claim([Take(KASSE)], 100, "eau", utc_now(), LEASE).mails:
             assert not told.finished & {one.id for one in found}
             store.leases.finish([Outcome(one.id, State.DELIVERED) for one in found], "eau", utc_now())
         for outgoing in store.queue.due(utc_now(), 10_000):

@@ -10,7 +10,7 @@ from tests.mail.faulty_disk import Fault, FaultyDisk, Once
 
 from schleuse.errors import UnavailableError
 from schleuse.holding.states import IllegalMoveError, State
-from schleuse.kim.store import MailStore, Outcome, open_leases
+from schleuse.kim.store import Finished, MailStore, Outcome, Take, open_leases
 from schleuse.kim.store.delivery import position_of
 
 BOTH = [KASSE, "zwei@kasse.kim.telematik"]
@@ -18,12 +18,12 @@ BOTH = [KASSE, "zwei@kasse.kim.telematik"]
 
 def claimed(store: MailStore, limit: int = 10, owner: str = "w", seconds: int = 0) -> list[int]:
     now = START + timedelta(seconds=seconds)
-    return [one.id for one in store.leases.claim(BOTH, limit, owner, now, LEASE)]
+    return [one.id for one in store.leases.claim([Take(one) for one in BOTH], limit, owner, now, LEASE).mails]
 
 
 def test_a_claim_brings_the_oldest_mails_of_several_accounts_in_acceptance_order(store: MailStore) -> None:
     put(store, a_mail(1), a_mail(2, BOTH[1]), a_mail(3), a_mail(4, PRAXIS), a_mail(5, BOTH[1]))
-    found = store.leases.claim(BOTH, 3, "w", START, LEASE)
+    found = store.leases.claim([Take(one) for one in BOTH], 3, "w", START, LEASE).mails
     assert [one.message_id for one in found] == [f"<{n}@praxis.example>" for n in (1, 2, 3)]
     assert [one.account for one in found] == [KASSE, BOTH[1], KASSE]
     assert [one.mail for one in found] == [a_mail(1), a_mail(2, BOTH[1]), a_mail(3)]
@@ -45,7 +45,7 @@ def test_what_is_finished_does_not_come_again(store: MailStore) -> None:
     states = [State.DELIVERED, State.DUPLICATE_LINKED, State.QUARANTINED, State.RETURNED]
     ids = claimed(store)
     outcomes = [Outcome(id, state) for id, state in zip(ids, states, strict=True)]
-    assert store.leases.finish(outcomes, "w", START) == frozenset()
+    assert store.leases.finish(outcomes, "w", START) == Finished()
     assert store.counts() == {KASSE: dict.fromkeys(states, 1)}
     assert claimed(store) == []
     assert check(store).holds
@@ -62,18 +62,18 @@ def test_a_lease_that_ran_out_goes_to_the_next_and_its_former_owner_cannot_finis
     ids = claimed(store, owner="slow")
     assert claimed(store, owner="other", seconds=299) == []
     assert claimed(store, owner="other", seconds=300) == ids
-    lost = store.leases.finish([Outcome(id, State.DELIVERED) for id in ids], "slow", START)
-    assert lost == frozenset(ids)
+    unfinished = store.leases.finish([Outcome(id, State.DELIVERED) for id in ids], "slow", START)
+    assert unfinished == Finished(lost=frozenset(ids))
     assert store.counts() == {KASSE: {State.RELEASING: 2}}
-    assert store.leases.finish([Outcome(id, State.DELIVERED) for id in ids], "other", START) == frozenset()
+    assert store.leases.finish([Outcome(id, State.DELIVERED) for id in ids], "other", START) == Finished()
 
 
 def test_only_those_that_are_still_ours_are_finished(store: MailStore) -> None:
     put(store, a_mail(1), a_mail(2))
     first, second = claimed(store)
     store.leases.put_back([second], "w", START)
-    lost = store.leases.finish([Outcome(first, State.DELIVERED), Outcome(second, State.DELIVERED)], "w", START)
-    assert lost == {second}
+    unfinished = store.leases.finish([Outcome(first, State.DELIVERED), Outcome(second, State.DELIVERED)], "w", START)
+    assert unfinished == Finished(lost=frozenset({second}))
     assert store.counts() == {KASSE: {State.DELIVERED: 1, State.HELD: 1}}
 
 
@@ -134,7 +134,7 @@ def test_people_may_put_a_quarantined_mail_back(store: MailStore) -> None:
 def test_another_process_works_on_the_same_store(site: Site, store: MailStore) -> None:
     put(store, a_mail(1))
     with open_leases(site.settings.url, site.settings.spool) as leases:
-        (one,) = leases.claim([KASSE], 10, "eau", START, LEASE)
+        (one,) = leases.claim([Take(KASSE)], 10, "eau", START, LEASE).mails
         assert one.mail == a_mail(1)
         leases.finish([Outcome(one.id, State.DELIVERED)], "eau", START)
     assert store.counts() == {KASSE: {State.DELIVERED: 1}}
@@ -148,7 +148,7 @@ def test_workers_that_claim_at_once_share_the_mails(site: Site, store: MailStore
     def work(owner: str) -> list[int]:
         ids: list[int] = []
         with open_leases(site.settings.url, site.settings.spool) as leases:
-            while found := leases.claim([KASSE], 7, owner, START, LEASE):
+            while found := leases.claim([Take(KASSE)], 7, owner, START, LEASE).mails:
                 ids += [one.id for one in found]
         return ids
 
@@ -162,7 +162,7 @@ def test_workers_that_claim_at_once_share_the_mails(site: Site, store: MailStore
 def test_many_accounts_are_claimed_from_at_once(store: MailStore) -> None:
     put(store, a_mail(1), a_mail(2, BOTH[1]))
     accounts = [f"k{number}@kasse.kim.telematik" for number in range(900)] + sorted(LOCAL)
-    assert len(store.leases.claim(accounts, 10, "w", START, LEASE)) == 2
+    assert len(store.leases.claim([Take(one) for one in accounts], 10, "w", START, LEASE).mails) == 2
 
 
 def test_a_disk_that_does_not_answer_puts_the_claim_back(embedded: Site) -> None:
@@ -184,4 +184,4 @@ def test_a_finish_that_cannot_be_marked_changes_nothing(embedded: Site) -> None:
         with pytest.raises(UnavailableError):
             store.leases.finish([Outcome(id, State.DELIVERED)], "w", START)
         assert store.counts() == {KASSE: {State.RELEASING: 1}}
-        assert store.leases.finish([Outcome(id, State.DELIVERED)], "w", START) == frozenset()
+        assert store.leases.finish([Outcome(id, State.DELIVERED)], "w", START) == Finished()

@@ -13,7 +13,7 @@ from tests.mail.faulty_disk import Fault, FaultyDisk
 
 from schleuse.errors import UnavailableError
 from schleuse.holding.states import State
-from schleuse.kim.store import MaildropLockedError, MailStore
+from schleuse.kim.store import MaildropLockedError, MailStore, Take
 from schleuse.kim.store.delivery import delivery_id
 from schleuse.kim.store.maildrop import uidl
 from schleuse.mail.contracts import Mail, Maildrop, Recipient
@@ -78,7 +78,7 @@ def test_hosts_that_share_a_database_share_the_locks(site: Site) -> None:
 def test_what_a_worker_has_is_not_deleted_and_then_nothing_is(store: MailStore) -> None:
     put(store, a_mail(1), a_mail(2))
     drop = store.maildrop(KASSE)
-    (taken,) = store.leases.claim([KASSE], 1, "w", START, LEASE)
+    (taken,) = store.leases.claim([Take(KASSE)], 1, "w", START, LEASE).mails
     with pytest.raises(UnavailableError):
         drop.delete([entry.id for entry in drop.entries()])
     assert store.counts() == {KASSE: {State.RELEASING: 1, State.HELD: 1}}

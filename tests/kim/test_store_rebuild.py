@@ -25,7 +25,7 @@ from tests.mail.faulty_disk import Fault, FaultyDisk, Once
 
 from schleuse.errors import CorruptError, RefusedError
 from schleuse.holding.states import State
-from schleuse.kim.store import OUTBOUND, MailStore, Outcome, rebuild_index
+from schleuse.kim.store import OUTBOUND, MailStore, Outcome, Take, rebuild_index
 from schleuse.mail import dsn
 
 
@@ -50,7 +50,7 @@ def a_day_at_work(store: MailStore) -> None:
     put(store, *(a_mail(number, notify=SUCCESS) for number in range(1, 9)))
     put(store, a_mail(2), a_mail(20, ELSEWHERE), a_mail(21, ELSEWHERE), a_mail(22, ELSEWHERE), a_mail(23, PRAXIS))
     states = [State.DELIVERED, State.DELIVERED, State.QUARANTINED, State.RETURNED, State.DUPLICATE_LINKED]
-    found = store.leases.claim([KASSE], 6, "w", START, LEASE)
+    found = store.leases.claim([Take(KASSE)], 6, "w", START, LEASE).mails
     outcomes = [Outcome(one.id, state, f"because {state}") for one, state in zip(found, states, strict=False)]
     store.leases.finish(outcomes, "w", START)
     store.leases.confirm([found[0].id], START + timedelta(seconds=1))
@@ -104,18 +104,18 @@ def test_rebuilding_twice_is_the_same_as_once(embedded: Site) -> None:
 def test_what_was_under_a_lease_waits_again_under_the_same_id(embedded: Site) -> None:
     with embedded.open() as store:
         put(store, a_mail(1))
-        (before,) = store.leases.claim([KASSE], 1, "w", START, LEASE)
+        (before,) = store.leases.claim([Take(KASSE)], 1, "w", START, LEASE).mails
     lose_the_index(embedded)
     rebuild(embedded)
     with embedded.open() as store:
-        assert store.leases.claim([KASSE], 1, "w", START, LEASE) == [before]
+        assert store.leases.claim([Take(KASSE)], 1, "w", START, LEASE).mails == [before]
 
 
 def test_an_effect_whose_transaction_was_lost_is_not_repeated_after_a_rebuild(embedded: Site) -> None:
     """The mark goes first: the eau role has filed the mail, then the index dies before it was told."""
     with embedded.open() as store:
         put(store, a_mail(1))
-        (one,) = store.leases.claim([KASSE], 1, "w", START, LEASE)
+        (one,) = store.leases.claim([Take(KASSE)], 1, "w", START, LEASE).mails
         with store._parts.backing.writing() as connection:
             connection.execute(sa.text("DROP TABLE kim_cursor"))
             connection.execute(sa.text("ALTER TABLE kim_delivery RENAME TO lost"))
@@ -159,7 +159,7 @@ def test_what_was_purged_stays_purged(embedded: Site) -> None:
         put(store, a_mail(1), a_mail(2))
     with embedded.open() as store:
         put(store, a_mail(3))
-        (one,) = store.leases.claim([KASSE], 1, "w", START, LEASE)
+        (one,) = store.leases.claim([Take(KASSE)], 1, "w", START, LEASE).mails
         store.leases.finish([Outcome(one.id, State.DELIVERED)], "w", START)
         assert store.purge(START + timedelta(days=90)) == 1
     lose_the_index(embedded)
@@ -194,7 +194,7 @@ def test_an_older_index_is_noticed(embedded: Site) -> None:
         put(store, a_mail(1))
     backup = path.read_bytes()
     with embedded.open() as store:
-        (one,) = store.leases.claim([KASSE], 1, "w", START, LEASE)
+        (one,) = store.leases.claim([Take(KASSE)], 1, "w", START, LEASE).mails
         store.leases.finish([Outcome(one.id, State.DELIVERED)], "w", START)
     lose_the_index(embedded)
     path.write_bytes(backup)

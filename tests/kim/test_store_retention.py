@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from tests.kim.mails import ELSEWHERE, KASSE, LEASE, PRAXIS, START, SUCCESS, Site, a_mail, check, put
 
 from schleuse.holding.states import State
-from schleuse.kim.store import MailStore, Outcome
+from schleuse.kim.store import MailStore, Outcome, Take
 from schleuse.mail.contracts import Mail, Recipient
 from schleuse.mail.spool.segments import segment_numbers
 
@@ -18,7 +18,7 @@ IN_90_DAYS = START + timedelta(days=90)
 
 
 def file_all(store: MailStore, state: State = State.DELIVERED) -> None:
-    found = store.leases.claim([KASSE], 100, "w", START, LEASE)
+    found = store.leases.claim([Take(KASSE)], 100, "w", START, LEASE).mails
     store.leases.finish([Outcome(one.id, state) for one in found], "w", START)
 
 
@@ -49,8 +49,8 @@ def test_what_is_finished_is_erased_after_90_days_and_not_before(site: Site) -> 
 
 def test_what_waits_is_never_erased(site: Site) -> None:
     with with_complete_segments(site, a_mail(1), a_mail(2), a_mail(3)) as store:
-        store.leases.claim([KASSE], 1, "w", START, LEASE)
-        (second,) = store.leases.claim([KASSE], 1, "v", START, LEASE)
+        store.leases.claim([Take(KASSE)], 1, "w", START, LEASE)
+        (second,) = store.leases.claim([Take(KASSE)], 1, "v", START, LEASE).mails
         store.leases.finish([Outcome(second.id, State.QUARANTINED)], "v", START)
         assert store.purge(START + timedelta(days=10_000)) == 0
         store.leases.reset("w")
@@ -99,7 +99,7 @@ def test_a_segment_goes_when_all_its_mails_are_purged_and_the_balance_still_hold
             put(store, a_mail(first), a_mail(first + 1))
     with embedded.open() as store:
         put(store, a_mail(9))
-        (one, two, _, _, _) = store.leases.claim([KASSE], 10, "w", START, LEASE)
+        (one, two, _, _, _) = store.leases.claim([Take(KASSE)], 10, "w", START, LEASE).mails
         store.leases.finish([Outcome(one.id, State.DELIVERED), Outcome(two.id, State.DELIVERED)], "w", START)
         store.leases.reset("w")
         assert store.purge(IN_90_DAYS) == 2

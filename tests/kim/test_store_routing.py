@@ -24,7 +24,7 @@ from tests.kim.mails import (
 )
 
 from schleuse.holding.states import State
-from schleuse.kim.store import OUTBOUND, MailStore, Outcome, open_mail_store
+from schleuse.kim.store import OUTBOUND, MailStore, Outcome, Take, open_mail_store
 from schleuse.kim.store.delivery import MAX_RECIPIENTS
 from schleuse.mail import dsn
 from schleuse.mail.contracts import Action, Notify
@@ -70,7 +70,7 @@ def test_one_recipient_named_twice_gets_it_once(store: MailStore) -> None:
 
 def test_a_mail_that_was_filed_or_fetched_already_is_linked_still(store: MailStore) -> None:
     put(store, a_mail(1), a_mail(2))
-    (first, _) = store.leases.claim([KASSE], 2, "w", START, LEASE)
+    (first, _) = store.leases.claim([Take(KASSE)], 2, "w", START, LEASE).mails
     store.leases.finish([Outcome(first.id, State.RETURNED, "201")], "w", START)
     store.leases.reset("w")
     fetch_all(store, KASSE)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from structlog.testing import capture_logs
+from tests.switch_double import FakeSwitch
 from tests.vault_double import Call, VaultDouble, vault_of
 
 from schleuse.config import Config, read_config
@@ -24,16 +26,17 @@ from schleuse.eau.decision import Flawed, judge
 from schleuse.eau.intake import Mailbox, Tools, examine
 from schleuse.eau.outcome import Policy
 from schleuse.eau.store import EauStore, open_store
+from schleuse.eau.switched import processing
 from schleuse.eau.tables import CONTENT, DOCUMENT
 from schleuse.eau.trips import FIRST_REST
-from schleuse.eau.worker import STEPS, Worker
+from schleuse.eau.worker import STEPS, Overtaken, Worker
 from schleuse.environment import Environment
 from schleuse.errors import Error
 from schleuse.holding.states import State
 from schleuse.identifiers import IK
 from schleuse.kim.directory import DirectoryFile
 from schleuse.kim.pki import DevelopmentCA
-from schleuse.kim.store import Claimed, Outcome
+from schleuse.kim.store import Claimed, Claims, Finished, Outcome, Take, Under
 from schleuse.mail.contracts import Mail
 from schleuse.mail.smime.trust import NoTrustAnchorError
 from schleuse.practice.documents import Document, Generator, Insurer
@@ -42,11 +45,14 @@ from schleuse.practice.identity import load_practice
 from schleuse.practice.mailing import Addressee, new_message_id
 from schleuse.processes.eau import Anchors, make_worker
 from schleuse.processes.home import NewHome, NewInsurer, NewPractice, create_home
+from schleuse.scopes import ScopeState
+from schleuse.switch.documents import Limit
 from schleuse.vault import Named, Pseudonyms, SealedMail, Signer
 from schleuse.vault.contracts import (
     BadRequestError,
     KeyMissingError,
     OverBudgetError,
+    ScopeClosedError,
     SealBrokenError,
     UnwrapFailedError,
 )
@@ -63,17 +69,21 @@ class FakeLeases:
         self.states: dict[int, State] = {}
         self.reasons: dict[int, str | None] = {}
         self.asked: list[set[str]] = []
+        self.takes: dict[str, Take] = {}
+        self.stale: frozenset[int] = frozenset()  # deliveries whose insurer was switched before they were finished
 
-    def claim(self, accounts: Sequence[str], limit: int, _o: str, _n: datetime, _l: timedelta) -> list[Claimed]:
-        self.asked.append(set(accounts))
-        taken = [mail for mail in self.mails if mail.account in accounts][:limit]
+    def claim(self, takes: Sequence[Take], limit: int, _o: str, _n: datetime, _l: timedelta) -> Claims:
+        self.takes = {take.account: take for take in takes}
+        self.asked.append(set(self.takes))
+        taken = [mail for mail in self.mails if mail.account in self.takes][:limit]
         self.mails = [mail for mail in self.mails if mail not in taken]
-        return taken
+        return Claims([replace(mail, under=self.takes[mail.account].under) for mail in taken])
 
-    def finish(self, outcomes: Sequence[Outcome], _owner: str, _now: datetime) -> frozenset[int]:
-        self.states |= {one.id: one.state for one in outcomes}
-        self.reasons |= {one.id: one.reason for one in outcomes}
-        return frozenset()
+    def finish(self, outcomes: Sequence[Outcome], _owner: str, _now: datetime) -> Finished:
+        done = [one for one in outcomes if one.id not in self.stale]
+        self.states |= {one.id: one.state for one in done}
+        self.reasons |= {one.id: one.reason for one in done}
+        return Finished(stale=frozenset(one.id for one in outcomes) & self.stale)
 
     def put_back(self, ids: Sequence[int], _owner: str, _not_before: datetime) -> int:
         self.states |= dict.fromkeys(ids, State.HELD)
@@ -157,7 +167,12 @@ def vault(keys: VaultDouble) -> VaultDouble:
 
 
 @pytest.fixture
-def run(home: Path, sender: Sender, store: EauStore, checker: Checker, vault: VaultDouble) -> Run:
+def switch() -> FakeSwitch:
+    return FakeSwitch()
+
+
+@pytest.fixture
+def run(home: Path, sender: Sender, store: EauStore, checker: Checker, vault: VaultDouble, switch: FakeSwitch) -> Run:
     """Process mails in one batch, in the changed home; the leases afterwards."""
 
     def process(
@@ -165,7 +180,7 @@ def run(home: Path, sender: Sender, store: EauStore, checker: Checker, vault: Va
     ) -> FakeLeases:
         config = read_config(home)
         leases = FakeLeases([claimed(number, sender.account, mail) for number, mail in enumerate(mails, 1)])
-        worker: Worker = make_worker(config, checker, "w", leases, store, vault)  # type: ignore[arg-type]
+        worker: Worker = make_worker(config, checker, "w", leases, store, vault, switch)  # type: ignore[arg-type]
         worker.now = lambda: now
         worker.run_batch()
         return leases
@@ -476,7 +491,7 @@ def test_the_mail_of_an_insurer_whose_vault_does_not_serve_is_left_alone_for_a_w
 ) -> None:
     config = read_config(home)
     leases = FakeLeases([claimed(number, sender.account, sender.mail(number)) for number in (1, 2, 3)])
-    worker = make_worker(config, checker, "w", leases, store, vault)  # type: ignore[arg-type]
+    worker = make_worker(config, checker, "w", leases, store, vault, FakeSwitch())  # type: ignore[arg-type]
     now = NOW
     worker.now = lambda: now
     worker.settings = replace(worker.settings, batch=1)
@@ -506,7 +521,7 @@ def test_a_batch_that_was_cut_short_is_opened_again_and_filed_and_answered_once(
             raise Died
 
     def worker(leases: FakeLeases) -> Worker:
-        return make_worker(read_config(home), checker, "w", leases, store, vault)  # type: ignore[arg-type]
+        return make_worker(read_config(home), checker, "w", leases, store, vault, FakeSwitch())  # type: ignore[arg-type]
 
     dying = worker(FakeLeases(mails))
     dying.step = die
@@ -518,3 +533,112 @@ def test_a_batch_that_was_cut_short_is_opened_again_and_filed_and_answered_once(
     assert (store.letters.waiting(), store.outcomes(IK(EINS))) == (1, {State.DELIVERED: 1, State.RETURNED: 1})
     # Whatever may have been read has an entry (RP-01), so both times.
     assert vault.opened == ([1, 2] if step == "claimed" else [1, 2, 1, 2])
+
+
+# --- the switch ---
+
+HELD, OPEN = ScopeState.HOLD, ScopeState.OPEN
+
+
+@dataclass
+class Bench:
+    """One worker, its switch and what it told."""
+
+    worker: Worker
+    leases: FakeLeases
+    switch: FakeSwitch
+    told: list[Overtaken]
+
+
+@pytest.fixture
+def bench(sender: Sender, store: EauStore, checker: Checker, vault: VaultDouble, home: Path) -> Bench:
+    leases = FakeLeases([claimed(1, sender.account, sender.mail(1)), claimed(2, sender.account, sender.mail(2))])
+    switch, told = FakeSwitch(), list[Overtaken]()
+    worker = make_worker(read_config(home), checker, "w", leases, store, vault, switch)  # type: ignore[arg-type]
+    worker.now = lambda: NOW
+    worker.told = told.append
+    return Bench(worker, leases, switch, told)
+
+
+@pytest.mark.parametrize("scopes", ["*", "eau", f"eau_intake/{EINS}/process", f"keys/{EINS}", "keys/*/process"])
+def test_of_an_insurer_that_is_held_nothing_is_taken(bench: Bench, scopes: str) -> None:
+    """HD-02, HD-25; with its keys closed nothing could be opened (T-02)."""
+    bench.switch.set(scopes, HELD)
+    bench.worker.run_batch()
+    assert bench.leases.states == {}
+    assert not any(
+        sender in asked for asked in bench.leases.asked for sender in bench.worker.mailboxes if EINS in sender
+    )
+
+
+@pytest.mark.parametrize("state", [state for state in ScopeState if not state.begins])
+def test_no_unit_begins_in_any_state_below_limited(bench: Bench, state: ScopeState) -> None:
+    bench.switch.set("eau", state)
+    assert bench.worker.run_batch() == 0
+    assert bench.leases.asked == []
+
+
+def test_one_insurer_is_held_and_the_other_is_served(bench: Bench, sender: Sender) -> None:
+    """T-24: shared workers."""
+    bench.switch.set(f"eau_intake/{EINS}", HELD)
+    bench.worker.run_batch()
+    assert bench.leases.asked == [set(bench.worker.mailboxes) - {sender.account}]
+
+
+def test_a_limited_insurer_is_taken_from_within_its_limits(bench: Bench, sender: Sender) -> None:
+    epoch = bench.switch.set(f"eau_intake/{EINS}", ScopeState.LIMITED, Limit(permille=10, per_hour=100))
+    bench.worker.run_batch()
+    take = bench.leases.takes[sender.account]
+    assert (take.permille, take.per_hour) == (10, 100)
+    assert take.under == Under(processing(IK(EINS)), epoch)
+    assert bench.leases.states == {1: State.DELIVERED, 2: State.DELIVERED}
+
+
+@pytest.mark.parametrize("step", ["claimed", "opened", "examined"])
+def test_a_batch_that_a_closing_overtakes_is_undone_as_a_whole(bench: Bench, store: EauStore, step: str) -> None:
+    """T-05, SW-10: wherever the worker slept, nothing is recorded, and all of it is HELD again."""
+
+    def sleep(at: str) -> None:
+        if at == step:
+            epoch = bench.switch.set("eau", HELD)
+            store.raise_fence({processing(IK(EINS)): epoch}, epoch)
+
+    bench.worker.step = sleep
+    bench.worker.run_batch()
+    assert bench.leases.states == {1: State.HELD, 2: State.HELD}
+    assert store.outcomes(IK(EINS)) == {}
+    assert bench.told == [Overtaken(IK(EINS), 0, deliveries=(1, 2))]
+
+
+def test_a_closing_between_the_decision_and_its_report_leaves_the_mails_uncertain(
+    bench: Bench, store: EauStore
+) -> None:
+    """SW-10: listed by id; when they are taken again, the same decision is found."""
+    bench.leases.stale = frozenset({1, 2})
+    bench.worker.run_batch()
+    assert bench.leases.states == {1: State.HELD, 2: State.HELD}
+    assert bench.told == [Overtaken(IK(EINS), 0, uncertain=(1, 2))]
+    assert store.outcomes(IK(EINS)) == {State.DELIVERED: 2}
+
+
+def test_a_vault_that_saw_the_closing_first_makes_nothing_wait_longer_than_the_closing(
+    bench: Bench, vault: VaultDouble, store: EauStore
+) -> None:
+    def refuse(*_: object) -> Any:
+        raise ScopeClosedError("closed")
+
+    bench.worker.tools = replace(bench.worker.tools, vault=vault)
+    vault.open_mails = refuse  # type: ignore[assignment, method-assign]
+    bench.worker.run_batch()
+    assert bench.leases.states == {1: State.HELD, 2: State.HELD}
+    assert not bench.worker.rests.resting(IK(EINS), NOW)
+    assert store.letters.waiting() == 0
+
+
+def test_how_long_a_mail_was_held_goes_with_its_document(bench: Bench, store: EauStore) -> None:
+    """HD-46."""
+    bench.leases.mails = [replace(mail, held_for=timedelta(hours=54)) for mail in bench.leases.mails]
+    bench.worker.run_batch()
+    with store._engine.connect() as connection:
+        held = set(connection.execute(sa.select(DOCUMENT.c.held_us)).scalars())
+    assert held == {54 * 3600 * 1_000_000}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypeVar, assert_never
 
 import sqlalchemy as sa
@@ -58,6 +58,7 @@ class Arrival:
 
     delivery: id in the mail store. digest: its seal there. accepted_at: original time of acceptance, never changed.
     file_hash: SHA-256 of the XML octets. practice, person, content_key: as `vault.Pseudonyms`, of 32, 16 and 32 octets.
+    held_for: by the switch, before it was taken (HD-46).
     """
 
     delivery: int
@@ -69,6 +70,7 @@ class Arrival:
     practice: bytes | None = None
     person: bytes | None = None
     content_key: bytes | None = None
+    held_for: timedelta = timedelta(0)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -122,10 +124,13 @@ class _Pending:
 class Filing:
     """See `EauStore.filing`. Not to be used after its block."""
 
-    def __init__(self, connection: sa.Connection, ik: IK, arrivals: Sequence[Arrival], now: datetime) -> None:
+    def __init__(
+        self, connection: sa.Connection, ik: IK, arrivals: Sequence[Arrival], now: datetime, epoch: int | None
+    ) -> None:
         self._connection = connection
         self._ik = ik
         self._now = now
+        self._epoch = epoch
         self._recorded: dict[int, Recorded] = {}
         self._kept: dict[str, Known] = {}
         self._rejected: dict[str, Known] = {}
@@ -247,6 +252,7 @@ class Filing:
                 "state": recorded.state.value,
                 "reason": recorded.reason,
                 "first": recorded.first,
+                "epoch": self._epoch,
             }
         )
 
@@ -279,6 +285,7 @@ class Filing:
                 "similar": similar,
                 "target": str(target) if target else None,
                 "cancelled_by": cancelled_by,
+                "held_us": arrival.held_for // timedelta(microseconds=1) or None,
             }
         )
 

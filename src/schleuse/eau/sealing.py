@@ -94,7 +94,13 @@ def _judged(
 ) -> Case:
     claimed, found = examined.claimed, examined.findings
     arrival = Arrival(
-        claimed.id, claimed.digest, claimed.accepted_at, found.document_id, found.file_hash, examined.target
+        claimed.id,
+        claimed.digest,
+        claimed.accepted_at,
+        found.document_id,
+        found.file_hash,
+        examined.target,
+        held_for=claimed.held_for,
     )
     if isinstance(whose, Exception):
         return _waiting(examined, arrival, whose)

@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,8 +28,11 @@ from schleuse.eau.filing import Arrival, Filing, Letter, Recorded, Sealed
 from schleuse.eau.letter_store import LetterStore
 from schleuse.eau.locking import lock_insurer, look_up_by_index
 from schleuse.eau.outcome import DocumentState
+from schleuse.eau.switched import processing
 from schleuse.eau.tables import DOCUMENT, RECEIVED
 from schleuse.identifiers import IK
+from schleuse.scopes import Scope
+from schleuse.switch import fence
 
 __all__ = [
     "Arrival",
@@ -66,15 +69,18 @@ class EauStore:
         self.audit = EauAudit(engine)
 
     @contextmanager
-    def filing(self, ik: IK, arrivals: Sequence[Arrival], now: datetime) -> Iterator[Filing]:
+    def filing(self, ik: IK, arrivals: Sequence[Arrival], now: datetime, epoch: int | None = None) -> Iterator[Filing]:
         """One transaction over a batch of one insurer's mails, alone among the decisions of that insurer.
 
-        Nothing is recorded if the block raises. Raises ForeignMailStoreError.
+        epoch: of the switch when the mails were taken; None where no switch rules.
+        Nothing is recorded if the block raises. Raises ForeignMailStoreError, StaleEpochError (SW-06).
         """
         with transaction(self._engine) as connection:
+            if epoch is not None:
+                fence.require(connection, processing(ik), epoch)
             lock_insurer(connection, ik)
             look_up_by_index(connection)
-            filing = Filing(connection, ik, arrivals, now)
+            filing = Filing(connection, ik, arrivals, now, epoch)
             yield filing
             filing.write()
 
@@ -108,6 +114,16 @@ class EauStore:
         )
         with transaction(reading(self._engine)) as connection:
             return {(Kind(kind), DocumentState(state)): n for kind, state, n in connection.execute(query)}
+
+    def fence_head(self) -> int:
+        """The highest epoch that this database has seen: the floor of each copy of the switch."""
+        with transaction(reading(self._engine)) as connection:
+            return fence.head(connection)
+
+    def raise_fence(self, epochs: Mapping[Scope, int], head: int) -> None:
+        """From now on nothing that was begun under an older epoch (SW-06)."""
+        with transaction(self._engine) as connection:
+            fence.raise_to(connection, epochs, head)
 
     def close(self) -> None:
         """Close all connections."""

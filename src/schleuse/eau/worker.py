@@ -4,12 +4,17 @@ Order of events, and why (docs/tour.md § 6-10): the eAU store is durable before
 between the two repeats the batch, and filing finds its own earlier answers. Our own trouble puts a mail back and
 never answers it (HD-01). The vault is asked three times a batch and insurer: for the keys of the mails, for pseudonyms,
 and to seal what will be filed; each time its journal is durable first (RP-01).
+
+The switch is asked for each insurer of each batch, and its epoch goes with the batch to every store that has an effect
+of it (SW-06). A batch that was overtaken by a closing is put back as a whole, as if it had not been taken (SW-10); the
+other insurers' batches go on (T-24).
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -44,14 +49,19 @@ from schleuse.eau.outcome import (
 from schleuse.eau.sealing import AskMembership, Case, make_cases
 from schleuse.eau.store import Arrival, EauStore, Filing, Letter, Recorded, Sealed
 from schleuse.eau.storno import other_practice
+from schleuse.eau.switched import may_process, processing
 from schleuse.eau.trips import Rests, trouble_of
 from schleuse.errors import Error, UnavailableError
 from schleuse.holding.states import State
 from schleuse.identifiers import IK
 from schleuse.kim.address import KIMAddress
 from schleuse.kim.directory import Directory
-from schleuse.kim.store import Claimed, Leases
+from schleuse.kim.store import BACKLOG_PERMILLE, Claimed, Leases, Take, Under
 from schleuse.kim.store import Outcome as DeliveryOutcome
+from schleuse.scopes import Scope, ScopeState
+from schleuse.switch.copy import Switch
+from schleuse.switch.fence import StaleEpochError
+from schleuse.vault.contracts import ScopeClosedError
 
 log = structlog.get_logger()
 
@@ -62,6 +72,28 @@ LONGEST_WAIT = timedelta(minutes=5)
 
 #: The steps of a batch at which the crash tests kill the process, in order.
 STEPS = ("claimed", "opened", "examined", "filing", "filed", "finished")
+
+
+#: Reason of mails that were put back because the switch closed their insurer meanwhile.
+SWITCHED = "switched"
+
+
+@dataclass(frozen=True, slots=True)
+class Overtaken:
+    """A closing overtook the worker (T-05). epoch: under which it worked. deliveries: fully undone, put back.
+
+    uncertain: decided and recorded in the eAU store, and still HELD in the mail store; when they are taken again, the
+    decision is found again (SW-10).
+    """
+
+    ik: IK
+    epoch: int
+    deliveries: tuple[int, ...] = ()
+    uncertain: tuple[int, ...] = ()
+
+
+def tell_nobody(_overtaken: Overtaken) -> None:
+    """For a worker without a journal."""
 
 
 def no_membership(_ik: IK, _facts: Facts, _on: datetime) -> Membership:
@@ -86,7 +118,11 @@ class Settings:
 
 @dataclass(slots=True, repr=False)
 class Worker:
-    """Call `run_batch` again and again. step: named in STEPS, for crash tests; membership: of the insurer."""
+    """Call `run_batch` again and again. step: named in STEPS, for crash tests; membership: of the insurer.
+
+    backlog_permille: share of a backlog while live traffic wants all (HD-43).
+    told: gets what a closing overtook; raises nothing. unit: entered for each atom while its work runs.
+    """
 
     settings: Settings
     leases: Leases
@@ -94,6 +130,10 @@ class Worker:
     mailboxes: Mapping[str, Mailbox]
     tools: Tools
     now: Callable[[], datetime]
+    switch: Switch
+    backlog_permille: int = BACKLOG_PERMILLE
+    told: Callable[[Overtaken], None] = tell_nobody
+    unit: Callable[[Scope], AbstractContextManager[object]] = nullcontext
     membership: AskMembership = no_membership
     step: Callable[[str], None] = field(default=lambda _step: None)
     rests: Rests = field(default_factory=Rests)
@@ -106,23 +146,53 @@ class Worker:
     def run_batch(self) -> int:
         """Take, look, file, close. Returns how many mails were taken. Raises UnavailableError, CorruptError."""
         now = self.now()
-        accounts = [account for account, mailbox in self.mailboxes.items() if not self.rests.resting(mailbox.ik, now)]
-        if not accounts:
+        takes = self._takes(now)
+        if not takes:
             return 0
         with self.tools.stage("claim"):
-            claimed = self.leases.claim(accounts, self.settings.batch, self.settings.owner, now, LEASE)
+            claims = self.leases.claim(takes, self.settings.batch, self.settings.owner, now, LEASE)
+        if claims.stale:
+            log.warning("switch.stale-claim", scopes=sorted(map(str, claims.stale)))
+        claimed = claims.mails
         if not claimed:
             return 0
+        by_insurer = self._by_insurer(claimed)
+        with ExitStack() as units:
+            for ik in by_insurer:
+                units.enter_context(self.unit(processing(ik)))
+            self._work(by_insurer, {mail.id: mail for mail in claimed})
+        return len(claimed)
+
+    def _work(self, by_insurer: Mapping[IK, Sequence[Claimed]], mails: Mapping[int, Claimed]) -> None:
         self.step("claimed")
         directory = self._directory()
         recorded: list[Recorded] = []
-        for ik, mails in self._by_insurer(claimed).items():
-            recorded += self._file(ik, mails, directory)
+        for ik, some in by_insurer.items():
+            recorded += self._batch(ik, some, directory)
         self.step("filed")
         with self.tools.stage("finish"):
-            self._close(recorded, {mail.id: mail for mail in claimed})
+            self._close(recorded, mails)
         self.step("finished")
-        return len(claimed)
+
+    def _takes(self, now: datetime) -> list[Take]:
+        """Mailboxes of which work may begin now, and how much (HD-25, T-24)."""
+        takes: list[Take] = []
+        for account, mailbox in self.mailboxes.items():
+            if self.rests.resting(mailbox.ik, now):
+                continue
+            at = may_process(self.switch, mailbox.ik)
+            if at is not None:
+                limit = at.limit if at.state is ScopeState.LIMITED else None
+                takes.append(
+                    Take(
+                        account,
+                        Under(processing(mailbox.ik), at.epoch),
+                        None if limit is None else limit.permille,
+                        None if limit is None else limit.per_hour,
+                        self.backlog_permille,
+                    )
+                )
+        return takes
 
     def _by_insurer(self, claimed: Sequence[Claimed]) -> dict[IK, list[Claimed]]:
         found: dict[IK, list[Claimed]] = {}
@@ -130,12 +200,28 @@ class Worker:
             found.setdefault(self.mailboxes[mail.account].ik, []).append(mail)
         return found
 
-    def _file(self, ik: IK, mails: Sequence[Claimed], directory: Directory | None) -> list[Recorded]:
+    def _batch(self, ik: IK, mails: Sequence[Claimed], directory: Directory | None) -> list[Recorded]:
+        """All mails of one insurer; all or none of them are recorded."""
+        under = mails[0].under  # of one claim, and each insurer has one mailbox
+        epoch = None if under is None else under.epoch
+        try:
+            at = may_process(self.switch, ik)
+            if at is None or (epoch is not None and at.epoch != epoch):
+                raise StaleEpochError(f"the insurer {ik} was switched after its mails were taken at epoch {epoch}")
+            return self._file(ik, mails, directory, epoch)
+        except (StaleEpochError, ScopeClosedError) as error:
+            log.warning("eau.overtaken", ik=str(ik), mails=len(mails), code=error.code, reason=str(error))
+            self.told(Overtaken(ik, epoch or 0, deliveries=tuple(mail.id for mail in mails)))
+            return [Recorded(mail.id, State.HELD, SWITCHED) for mail in mails]
+
+    def _file(self, ik: IK, mails: Sequence[Claimed], directory: Directory | None, epoch: int | None) -> list[Recorded]:
         looked = examine(ik, mails, self.mailboxes, self.tools, self.now())
         self.step("opened")
         with self.tools.stage("seal"):
             made = make_cases(ik, looked.mails, self.tools.vault, self.settings.policy, self.membership)
         cases, refused = made.cases, looked.refused or made.refused
+        if isinstance(refused, ScopeClosedError):  # the vault saw the closing before us
+            raise refused
         self.rests.note(ik, refused is not None, self.now())
         if refused is not None:
             log.warning("eau.vault_waits", ik=str(ik), code=refused.code, reason=str(refused))
@@ -144,7 +230,7 @@ class Worker:
         try:
             with (
                 self.tools.stage("file"),
-                self.store.filing(ik, [case.arrival for case in cases], self.now()) as filing,
+                self.store.filing(ik, [case.arrival for case in cases], self.now(), epoch) as filing,
             ):
                 recorded = [self._settle(ik, case, filing, directory) for case in cases]
                 self.step("filing")
@@ -212,18 +298,31 @@ class Worker:
 
     def _close(self, recorded: Sequence[Recorded], mails: Mapping[int, Claimed]) -> None:
         now = self.now()
-        done = [DeliveryOutcome(one.delivery, one.state, one.reason) for one in recorded if one.state is not State.HELD]
-        if done:
-            lost = self.leases.finish(done, self.settings.owner, now)
-            if lost:
-                log.warning("eau.leases_lost", deliveries=len(lost))
-        held = [one for one in recorded if one.state is State.HELD]
+        done = [
+            DeliveryOutcome(one.delivery, one.state, one.reason, mails[one.delivery].under)
+            for one in recorded
+            if one.state is not State.HELD
+        ]
+        finished = self.leases.finish(done, self.settings.owner, now)
+        if finished.lost:
+            log.warning("eau.leases_lost", deliveries=len(finished.lost))
+        self._tell_uncertain([mails[id] for id in sorted(finished.stale)])
+        overtaken = [one.delivery for one in recorded if one.reason == SWITCHED] + sorted(finished.stale)
+        # At once, whatever their age: nobody may take them before the switch lets him.
+        self.leases.put_back(overtaken, self.settings.owner, now)
+        held = [one for one in recorded if one.state is State.HELD and one.reason != SWITCHED]
         if held:  # one line a batch: an outage of ours makes all mails wait, again and again
             reasons = Counter(one.reason for one in held)
             log.warning("eau.waits", mails=len(held), reasons=dict(reasons), first=held[0].delivery)
         for one in held:
             not_before = wait_until(mails[one.delivery].accepted_at, now)
             self.leases.put_back([one.delivery], self.settings.owner, not_before)
+
+    def _tell_uncertain(self, mails: Sequence[Claimed]) -> None:
+        for ik, some in self._by_insurer(mails).items():
+            ids = tuple(mail.id for mail in some)
+            log.warning("eau.uncertain", ik=str(ik), deliveries=ids)
+            self.told(Overtaken(ik, some[0].under.epoch if some[0].under else 0, uncertain=ids))
 
     def _directory(self) -> Directory | None:
         try:

@@ -33,14 +33,22 @@ from schleuse.eau.intake import Mailbox, Tools
 from schleuse.eau.outbox import Outbox
 from schleuse.eau.outcome import Policy
 from schleuse.eau.store import EauStore, open_store
-from schleuse.eau.worker import Settings, Worker
+from schleuse.eau.worker import Overtaken, Settings, Worker
 from schleuse.errors import Error, UnavailableError
 from schleuse.identifiers import IK
 from schleuse.journal.client import JournalClient
 from schleuse.kim.directory import DirectoryFile
 from schleuse.kim.store import Leases, open_leases
 from schleuse.mail.smime.trust import NoTrustAnchorError, TrustStore
+from schleuse.processes.eau_following import (
+    EauFollower,
+    atoms_of,
+    floor_of,
+    keep_retention_frozen,
+    tell_overtaken,
+)
 from schleuse.processes.feed_trail import FeedTrail
+from schleuse.processes.following import Running
 from schleuse.processes.http_protocol import BoundedProtocol
 from schleuse.processes.injection import injected_steps, kills_are_injected
 from schleuse.processes.letters import Submitter, finisher
@@ -48,7 +56,10 @@ from schleuse.processes.life import until_stopped
 from schleuse.processes.observe import observed, serving
 from schleuse.processes.prefork import Master, ParentWatch
 from schleuse.processes.supervisor import pause_after
-from schleuse.processes.trail import open_trail
+from schleuse.processes.switch_figures import SwitchFigures
+from schleuse.processes.switching import open_switch
+from schleuse.processes.trail import Trail, open_trail
+from schleuse.switch.copy import Switch
 from schleuse.vault import Vault
 from schleuse.vault.client import VaultClient
 from schleuse.vault.denials import Denials
@@ -57,7 +68,12 @@ from schleuse.vault.tokens import audience, read_public_key
 log = structlog.get_logger()
 
 IDLE_SECONDS = 0.1
-TROUBLE_SECONDS = 2.0
+#: Below the 2 s in which a command reaches every worker (incident.md § 5.2).
+TROUBLE_SECONDS = 1.0
+#: The trail of all workers together; the desk sends it.
+WORKERS = "eau-worker"
+#: Name of the desk in effects, and of its copy of the switch.
+DESK = "eau-desk"
 #: An error answer is due as fast as possible (eau.md § 13.1).
 LETTER_LATE = timedelta(hours=1)
 #: Mails overtake each other by minutes; a Storno that waits longer than this names an eAU that will not come.
@@ -68,11 +84,13 @@ def main(config: Config) -> None:
     """Run until stopped."""
     checker = open_checker(config)
     _tell_fallbacks(checker)
+    # Opened once, before the fork: opening it mends a torn line, which must not be one that a worker is writing.
+    trail = open_trail(config, WORKERS, JournalClient(config.journal_socket))
     children: dict[str, Callable[[], None]] = {
-        f"worker-{number}": partial(_work, config, checker, f"eau-worker-{number}")
+        f"worker-{number}": partial(_work, config, checker, f"eau-worker-{number}", trail)
         for number in range(config.eau.workers)
     }
-    children["desk"] = lambda: uvloop.run(_desk(config))
+    children["desk"] = lambda: uvloop.run(_desk(config, trail))
     # Deaths on order are no illness.
     Master(children, (lambda _crashes: 0.0) if kills_are_injected() else pause_after).run()
 
@@ -110,7 +128,9 @@ def policy(config: Config) -> Policy:
     )
 
 
-def make_worker(config: Config, checker: Checker, owner: str, leases: Leases, store: EauStore, vault: Vault) -> Worker:
+def make_worker(
+    config: Config, checker: Checker, owner: str, leases: Leases, store: EauStore, vault: Vault, switch: Switch
+) -> Worker:
     """All that one worker is made of."""
     return Worker(
         settings=Settings(owner, config.eau.batch, policy(config), config.product),
@@ -119,6 +139,8 @@ def make_worker(config: Config, checker: Checker, owner: str, leases: Leases, st
         mailboxes=mailboxes(config),
         tools=Tools(vault, Anchors(config.eau.trust).current, checker, DirectoryFile(config.kim.directory).current),
         now=utc_now,
+        switch=switch,
+        backlog_permille=config.control.backlog_permille,
         step=injected_steps(),
     )
 
@@ -146,7 +168,7 @@ class Anchors:
         return self._store
 
 
-def _work(config: Config, checker: Checker, owner: str) -> None:
+def _work(config: Config, checker: Checker, owner: str, trail: Trail) -> None:
     stopped = False
 
     def stop(_number: int, _frame: object) -> None:
@@ -158,10 +180,18 @@ def _work(config: Config, checker: Checker, owner: str) -> None:
     watch = ParentWatch()
     leases = open_leases(config.kim_database, config.kim.spool, timedelta(days=config.kim.retention_days))
     store = open_store(config.eau_database)
-    worker = make_worker(config, checker, owner, leases, store, open_vault(config))
+    switch = open_switch(config, owner, floor=floor_of(store, leases))
+    running = Running(utc_now)
+    uncertain: list[str] = []
+    worker = make_worker(config, checker, owner, leases, store, open_vault(config), switch)
+    worker.unit = running.unit
+    worker.told = partial(_overtaken, trail, owner, uncertain)
+    follower = EauFollower(config, owner, switch, store, leases, trail, utc_now, running=running)
     begun = False
     while not stopped and not watch.gone():
         try:
+            follower.step(uncertain)
+            uncertain.clear()
             if not begun:
                 worker.start()
                 begun = True
@@ -177,7 +207,12 @@ def _work(config: Config, checker: Checker, owner: str) -> None:
     store.close()
 
 
-async def _desk(config: Config) -> None:
+def _overtaken(trail: Trail, owner: str, uncertain: list[str], overtaken: Overtaken) -> None:
+    uncertain.extend(map(str, overtaken.uncertain))
+    tell_overtaken(trail, owner, overtaken)
+
+
+async def _desk(config: Config, of_workers: Trail) -> None:
     registry = CollectorRegistry()
     watch = ParentWatch()
     async with AsyncExitStack() as stack:
@@ -190,6 +225,9 @@ async def _desk(config: Config) -> None:
         journal = JournalClient(config.journal_socket)
         stack.push_async_callback(journal.close)
         trail = open_trail(config, "eau", journal)
+        switch = open_switch(config, DESK, floor=floor_of(store, leases))
+        follower = EauFollower(config, DESK, switch, store, leases, trail, utc_now, running=Running(utc_now))
+        registry.register(SwitchFigures(switch, atoms_of(config)))
         told = FeedTrail(trail, Denials(), utc_now)
         await stack.enter_async_context(serving(_feed_server(config, store, vault, leases, told.told)))
         await stack.enter_async_context(observed("eau", config.eau.metrics, registry, lambda: True))
@@ -201,6 +239,9 @@ async def _desk(config: Config) -> None:
                 group.create_task(outbox.run(asyncio.Event())),
                 group.create_task(_parent(watch)),
                 group.create_task(trail.run()),
+                group.create_task(of_workers.run()),
+                group.create_task(follower.run()),
+                group.create_task(keep_retention_frozen(config, switch)),
                 group.create_task(told.refusals.keep_telling()),
             ]
             await until_stopped()

@@ -99,9 +99,10 @@ class EpochFollower:
         self._budget = budget
         self._done = -1  # the epoch that this process has followed to the end; the first one at its start
 
-    def step(self) -> bool:
+    def step(self, uncertain: Sequence[str] = ()) -> bool:
         """For a process whose units are over when it calls: fence and note. Returns whether there was a new epoch.
 
+        uncertain: ids of units of which nobody knows how they ended (SW-10).
         Raises Error: the fence could not be raised; nothing was noted, and the next step does it again.
         """
         epoch = self._switch.epoch
@@ -110,7 +111,8 @@ class EpochFollower:
         seen_at = self._now()
         self._raise(epoch)
         closed = self._closed()
-        self._note(SwitchEffect(self._worker, epoch, seen_at, self._now(), self._running.last(closed)))
+        last = self._running.last(closed)
+        self._note(SwitchEffect(self._worker, epoch, seen_at, self._now(), last, uncertain=tuple(uncertain)))
         self._done = epoch
         return True
 

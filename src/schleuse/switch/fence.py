@@ -7,7 +7,7 @@ migration (`create_table` of this file).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -29,6 +29,12 @@ _RAISE = sa.text(
 _READ = sa.text("SELECT epoch FROM switch_fence WHERE scope = :scope")
 #: Shared by effects, exclusive for the one that raises it: after `raise_to` has committed, no older effect can commit.
 _READ_SHARED = sa.text("SELECT epoch FROM switch_fence WHERE scope = :scope FOR SHARE")
+_READ_MANY = sa.text("SELECT scope, epoch FROM switch_fence WHERE scope IN :scopes").bindparams(
+    sa.bindparam("scopes", expanding=True)
+)
+_READ_MANY_SHARED = sa.text(
+    "SELECT scope, epoch FROM switch_fence WHERE scope IN :scopes ORDER BY scope FOR SHARE"
+).bindparams(sa.bindparam("scopes", expanding=True))
 
 
 class StaleEpochError(ConflictError):
@@ -60,6 +66,25 @@ def require(connection: Connection, scope: Scope, epoch: int) -> None:
         found = connection.execute(query, {"scope": str(scope)}).scalar_one()
     if found is not None and found > epoch:
         raise StaleEpochError(f"{scope} was switched at epoch {found}; this work began at epoch {epoch}")
+
+
+def stale(connection: Connection, epochs: Mapping[Scope, int]) -> frozenset[Scope]:
+    """Those of these atoms that were switched since: `require` for the work of several at once, which goes on for the
+    others (T-24)."""
+    shared = connection.dialect.name == "postgresql"
+    query = _READ_MANY_SHARED if shared else _READ_MANY
+    names = {str(scope): scope for scope in epochs}
+    found: dict[str, int] = {}
+    if names:
+        found = _read(connection, query, names)
+    if shared and len(found) < len(names):  # no row, no lock: see `require`
+        connection.execute(_RAISE, [{"scope": name, "epoch": 0} for name in sorted(names.keys() - found.keys())])
+        found = _read(connection, query, names)
+    return frozenset(names[name] for name, epoch in found.items() if epoch > epochs[names[name]])
+
+
+def _read(connection: Connection, query: sa.TextClause, names: Iterable[str]) -> dict[str, int]:
+    return {row.scope: row.epoch for row in connection.execute(query, {"scopes": sorted(names)})}
 
 
 def head(connection: Connection) -> int:

@@ -7,31 +7,47 @@ with open_mail_store(Settings(url=…, spool=…, host=…), account_of) as stor
     store.pending_reports(limit)        DSNs to build and to accept
 
 with open_leases(url=…, spool=…) as leases:                                    # the eau role
-    leases.claim(accounts, 64, owner, now, lease)      then finish, put_back, confirm
+    leases.claim(takes, 64, owner, now, lease)         then finish, put_back, confirm
+    leases.holds                                       when mailboxes were held, and what of it is released
 """
 
 from schleuse.kim.store.audit import read_books, read_deliveries
 from schleuse.kim.store.delivery import (
+    BACKLOG_PERMILLE,
     DAMAGED,
     OUTBOUND,
     Acceptance,
     Claimed,
+    Claims,
+    Finished,
     LeaseLostError,
     MaildropLockedError,
     Outcome,
     PendingReport,
+    Take,
+    Under,
     Waiting,
 )
+from schleuse.kim.store.holds import Began, Change, Changes, Ended, Holds, HoldWindow, Released
 from schleuse.kim.store.leases import Leases, open_leases
 from schleuse.kim.store.parts import IndexMissingError, Settings
 from schleuse.kim.store.store import AccountOf, MailStore, open_mail_store, rebuild_index
 
 __all__ = [
+    "BACKLOG_PERMILLE",
     "DAMAGED",
     "OUTBOUND",
     "Acceptance",
     "AccountOf",
+    "Began",
+    "Change",
+    "Changes",
     "Claimed",
+    "Claims",
+    "Ended",
+    "Finished",
+    "HoldWindow",
+    "Holds",
     "IndexMissingError",
     "LeaseLostError",
     "Leases",
@@ -39,7 +55,10 @@ __all__ = [
     "MaildropLockedError",
     "Outcome",
     "PendingReport",
+    "Released",
     "Settings",
+    "Take",
+    "Under",
     "Waiting",
     "open_leases",
     "open_mail_store",

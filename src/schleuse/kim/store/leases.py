@@ -1,8 +1,13 @@
-"""How a worker takes mail out of mailboxes: under a lease that runs out (HELD -> RELEASING -> …)."""
+"""How a worker takes mail out of mailboxes: under a lease that runs out (HELD -> RELEASING -> …).
+
+Whoever takes, finishes or confirms says under which epoch of the switch he began, and is refused in the same
+transaction if that has passed (SW-06). Putting back makes things more held, so it is always allowed (SW-01).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -15,17 +20,36 @@ from schleuse.clock import from_us, to_us
 from schleuse.database import open_database
 from schleuse.errors import UnavailableError
 from schleuse.holding.states import WAITING, State, require_move
+from schleuse.kim.store.admission import Open, Range, held_for, mix, open_ranges
 from schleuse.kim.store.backing import Backing
 from schleuse.kim.store.bodies import Content, RowBodies, as_many_as_fit
-from schleuse.kim.store.delivery import Claimed, Outcome, Waiting, position_of, recipient_index
+from schleuse.kim.store.delivery import (
+    SHARE_SQL,
+    Claimed,
+    Claims,
+    Finished,
+    Outcome,
+    Take,
+    Under,
+    Waiting,
+    position_of,
+    recipient_index,
+)
+from schleuse.kim.store.holds import Holds, HoldWindow, minded_windows
 from schleuse.kim.store.marks import MARKS, Mark, MarkFiles, NoMarks
 from schleuse.mail.spool import DamagedRecordError, OsDisk, SegmentReader
 from schleuse.mail.spool.envelope import opened
+from schleuse.scopes import Scope
+from schleuse.switch import fence
 
 MIGRATIONS = "schleuse.kim.migrations"
 
 #: SQLite takes at most 500 parts in one compound SELECT.
-_ACCOUNTS_AT_ONCE = 400
+_RANGES_AT_ONCE = 400
+
+_HOUR_US = 3_600_000_000
+#: Counts of earlier hours, for people to look at.
+_HOURS_KEPT = 48
 
 #: SQLite binds at most 32,766 values in one statement.
 _IDS_AT_ONCE = 10_000
@@ -46,7 +70,7 @@ _TAKE = sa.text(
 ).bindparams(sa.bindparam("ids", expanding=True))
 _FINISH = sa.text(
     "UPDATE kim_delivery SET state = :state, reason = :reason, changed_us = :now, expires_us = :expires,"
-    " lease_owner = NULL, lease_until_us = NULL"
+    " epoch = :epoch, lease_owner = NULL, lease_until_us = NULL"
     " WHERE id IN :ids AND state = 'RELEASING' AND lease_owner = :owner"
 ).bindparams(sa.bindparam("ids", expanding=True))
 _OURS = sa.text(
@@ -60,6 +84,13 @@ _RESET = sa.text(
     "UPDATE kim_delivery SET state = 'HELD', lease_owner = NULL, lease_until_us = NULL"
     " WHERE state = 'RELEASING' AND lease_owner = :owner"
 )
+#: Writes even where nothing is added: with PostgreSQL this locks the row.
+_COUNT = sa.text(
+    "INSERT INTO kim_taken (scope, hour, count) VALUES (:scope, :hour, :count)"
+    " ON CONFLICT (scope, hour) DO UPDATE SET count = kim_taken.count + excluded.count"
+)
+_COUNTED = sa.text("SELECT count FROM kim_taken WHERE scope = :scope AND hour = :hour")
+_FORGET = sa.text("DELETE FROM kim_taken WHERE hour < :before")
 _CONFIRM = sa.text("UPDATE kim_delivery SET state = 'CONFIRMED' WHERE id IN :ids AND state = 'DELIVERED'").bindparams(
     sa.bindparam("ids", expanding=True)
 )
@@ -82,35 +113,59 @@ class Leases:
     def __init__(self, backing: Backing, retention: timedelta) -> None:
         self._backing = backing
         self._retention_us = retention // timedelta(microseconds=1)
+        self.holds = Holds(backing)
 
-    def claim(self, accounts: Sequence[str], limit: int, owner: str, now: datetime, lease: timedelta) -> list[Claimed]:
-        """The oldest waiting deliveries of these accounts, in acceptance order: HELD -> RELEASING.
+    def claim(self, takes: Sequence[Take], limit: int, owner: str, now: datetime, lease: timedelta) -> Claims:
+        """Waiting deliveries of these mailboxes, at most `limit`, in acceptance order: HELD -> RELEASING.
 
-        Leases that ran out before `now` go back to HELD first.
+        Live traffic goes before backlog (`admission.mix`). Leases that ran out before `now` go back to HELD first.
         """
-        now_us = to_us(now)
+        by_account = {take.account: take for take in takes}
         with self._backing.writing() as connection:
-            connection.execute(_EXPIRED, {"now": now_us})
-            rows = as_many_as_fit(self._candidates(connection, accounts, limit, now_us))
-            if not rows:
-                return []
-            ids = [row.id for row in rows]
-            connection.execute(_TAKE, {"ids": ids, "owner": owner, "until": to_us(now + lease)})
+            connection.execute(_EXPIRED, {"now": to_us(now)})
+            allowance = _Allowance(connection, takes, now)
+            windows = minded_windows(connection, by_account)
+            open_now = open_ranges([take for take in takes if allowance.has(take.account)], windows)
+            rows = self._candidates(connection, open_now, limit, to_us(now), by_account)
+            is_short = len(rows) < limit
+            stale = _stale(connection, [by_account[row.account].under for row in rows])
+            rows = allowance.use([row for row in rows if not _is_of(by_account[row.account].under, stale)])
+            rows = as_many_as_fit(rows)
+            allowance.write(rows)
+            if rows:
+                values = {"ids": [row.id for row in rows], "owner": owner, "until": to_us(now + lease)}
+                connection.execute(_TAKE, values)
+        if is_short and open_now.released:
+            self.holds.note_drained(open_now.released, now)
+        return Claims(self._opened(rows, by_account, windows, owner, now), stale)
+
+    def _opened(
+        self,
+        rows: Sequence[sa.Row[Any]],
+        takes: Mapping[str, Take],
+        windows: Mapping[str, Sequence[HoldWindow]],
+        owner: str,
+        now: datetime,
+    ) -> list[Claimed]:
+        if not rows:
+            return []
         try:
             contents = self._backing.contents.read([(position_of(row.id), row.length) for row in rows])
         except UnavailableError:
-            self.put_back(ids, owner, now)
+            self.put_back([row.id for row in rows], owner, now)
             raise
-        return [_claimed(row, content) for row, content in zip(rows, contents, strict=True)]
+        return [
+            _claimed(row, content, takes[row.account].under, windows.get(row.account, ()), now)
+            for row, content in zip(rows, contents, strict=True)
+        ]
 
-    def finish(self, outcomes: Sequence[Outcome], owner: str, now: datetime) -> frozenset[int]:
-        """RELEASING -> the outcome's state, for the deliveries that `owner` still has.
+    def finish(self, outcomes: Sequence[Outcome], owner: str, now: datetime) -> Finished:
+        """RELEASING -> the outcome's state, for the deliveries that `owner` still has and whose epoch still stands.
 
-        Call it when the effect is durable on your side. Returns the ids that the owner no longer had (the lease ran
-        out); those are untouched and come again. Raises IllegalMoveError.
+        Call it when the effect is durable on your side. What is not finished is untouched. Raises IllegalMoveError.
         """
         if not outcomes:
-            return frozenset()
+            return Finished()
         for outcome in outcomes:
             require_move(State.RELEASING, outcome.state)
         now_us = to_us(now)
@@ -119,9 +174,12 @@ class Leases:
         ids = [one.id for one in outcomes]
         with self._backing.writing() as connection:
             ours = set(connection.execute(_OURS, {"ids": ids, "owner": owner}).scalars())
-            for values in self._updates([one for one in outcomes if one.id in ours], now_us):
+            scopes = _stale(connection, [one.under for one in outcomes])
+            stale = frozenset(one.id for one in outcomes if one.id in ours and _is_of(one.under, scopes))
+            done = [one for one in outcomes if one.id in ours and one.id not in stale]
+            for values in self._updates(done, now_us):
                 connection.execute(_FINISH, {**values, "owner": owner, "now": now_us})
-        return frozenset(ids) - ours
+        return Finished(frozenset(ids) - ours, stale)
 
     def put_back(self, ids: Sequence[int], owner: str, not_before: datetime) -> int:
         """RELEASING -> HELD, not to be claimed before that time. Returns how many were still ours."""
@@ -136,12 +194,20 @@ class Leases:
         with self._backing.writing() as connection:
             return connection.execute(_RESET, {"owner": owner}).rowcount
 
-    def confirm(self, ids: Sequence[int], now: datetime) -> int:
-        """DELIVERED -> CONFIRMED; others are untouched. Returns how many moved."""
+    def confirm(self, ids: Sequence[int], now: datetime, under: Under | None = None) -> int:
+        """DELIVERED -> CONFIRMED; others are untouched. Returns how many moved. Raises StaleEpochError.
+
+        under: the delivering atom of the insurer, and the epoch in which its system acknowledged.
+        """
         if not ids:
             return 0
+        if under is not None:  # before the marks: what is refused must leave none
+            with self._backing.reading() as connection:
+                fence.require(connection, under.scope, under.epoch)
         self._backing.marks.write([Mark(id, to_us(now), State.CONFIRMED) for id in ids])
         with self._backing.writing() as connection:
+            if under is not None:
+                fence.require(connection, under.scope, under.epoch)
             return sum(connection.execute(_CONFIRM, {"ids": part}).rowcount for part in _parts(ids))
 
     def unfinished(self, ids: Sequence[int]) -> int:
@@ -184,14 +250,22 @@ class Leases:
         self.close()
 
     def _candidates(
-        self, connection: Connection, accounts: Sequence[str], limit: int, now_us: int
+        self, connection: Connection, open_now: Open, limit: int, now_us: int, takes: Mapping[str, Take]
     ) -> list[sa.Row[Any]]:
+        live = self._oldest(connection, open_now.live, limit, now_us)
+        backlog = self._oldest(connection, open_now.backlog, limit, now_us)
+        return mix(live, backlog, limit, {account: take.backlog_permille for account, take in takes.items()})
+
+    def _oldest(self, connection: Connection, ranges: Sequence[Range], limit: int, now_us: int) -> list[sa.Row[Any]]:
+        """The oldest that no other worker has locked."""
         wanted = limit * _LOOK_AHEAD if self._backing.is_shared else limit
         rows: list[sa.Row[Any]] = []
-        for start in range(0, len(accounts), _ACCOUNTS_AT_ONCE):
-            part = accounts[start : start + _ACCOUNTS_AT_ONCE]
-            values = {f"a{index}": account for index, account in enumerate(part)}
-            rows += connection.execute(_oldest_held(len(part)), {**values, "now": now_us, "limit": wanted})
+        for shared in (False, True):
+            chosen = [one for one in ranges if (one.permille is not None) is shared]
+            for start in range(0, len(chosen), _RANGES_AT_ONCE):
+                part = chosen[start : start + _RANGES_AT_ONCE]
+                values = {name: value for index, one in enumerate(part) for name, value in _values(index, one)}
+                rows += connection.execute(_oldest_held(len(part), shared), {**values, "now": now_us, "limit": wanted})
         rows.sort(key=lambda row: row.id)
         if not self._backing.is_shared or not rows:
             return rows[:limit]
@@ -200,12 +274,65 @@ class Leases:
 
     def _updates(self, outcomes: Sequence[Outcome], now_us: int) -> Iterator[dict[str, object]]:
         """One statement for all that end alike: most of a batch does."""
-        alike: dict[tuple[State, str | None], list[int]] = {}
+        alike: dict[tuple[State, str | None, int | None], list[int]] = {}
         for outcome in outcomes:
-            alike.setdefault((outcome.state, outcome.reason), []).append(outcome.id)
-        for (state, reason), ids in alike.items():
+            epoch = None if outcome.under is None else outcome.under.epoch
+            alike.setdefault((outcome.state, outcome.reason, epoch), []).append(outcome.id)
+        for (state, reason, epoch), ids in alike.items():
             expires = None if state in WAITING else now_us + self._retention_us
-            yield {"ids": ids, "state": state.value, "reason": reason, "expires": expires}
+            yield {"ids": ids, "state": state.value, "reason": reason, "expires": expires, "epoch": epoch}
+
+
+class _Allowance:
+    """What scopes that are limited by the hour may still take, counted by all workers in the transaction of a claim."""
+
+    def __init__(self, connection: Connection, takes: Sequence[Take], now: datetime) -> None:
+        self._connection = connection
+        self._hour = to_us(now) // _HOUR_US
+        self._names = {take.account: _quota_name(take) for take in takes if take.per_hour is not None}
+        self._left: dict[str, int] = {}
+        for take in sorted(takes, key=lambda one: one.account):  # one order: no deadlock
+            if take.per_hour is not None:
+                values = {"scope": self._names[take.account], "hour": self._hour, "count": 0}
+                connection.execute(_COUNT, values)
+                taken = connection.execute(_COUNTED, values).scalar_one()
+                self._left[self._names[take.account]] = max(take.per_hour - taken, 0)
+
+    def has(self, account: str) -> bool:
+        """Whether anything of it may be taken."""
+        return account not in self._names or self._left[self._names[account]] > 0
+
+    def use(self, rows: Sequence[sa.Row[Any]]) -> list[sa.Row[Any]]:
+        """Those that may be taken, oldest first."""
+        used: Counter[str] = Counter()
+        taken: list[sa.Row[Any]] = []
+        for row in rows:
+            name = self._names.get(row.account)
+            if name is None or used[name] < self._left[name]:
+                taken.append(row)
+            if name is not None:
+                used[name] += 1
+        return taken
+
+    def write(self, rows: Sequence[sa.Row[Any]]) -> None:
+        """These are taken."""
+        used = Counter(self._names[row.account] for row in rows if row.account in self._names)
+        for name, count in sorted(used.items()):
+            self._connection.execute(_COUNT, {"scope": name, "hour": self._hour, "count": count})
+        if used:
+            self._connection.execute(_FORGET, {"before": self._hour - _HOURS_KEPT})
+
+
+def _quota_name(take: Take) -> str:
+    return take.account if take.under is None else str(take.under.scope)
+
+
+def _stale(connection: Connection, of: Collection[Under | None]) -> frozenset[Scope]:
+    return fence.stale(connection, {under.scope: under.epoch for under in of if under is not None})
+
+
+def _is_of(under: Under | None, scopes: Collection[Scope]) -> bool:
+    return under is not None and under.scope in scopes
 
 
 def _parts(ids: Sequence[int]) -> Iterator[Sequence[int]]:
@@ -224,22 +351,36 @@ _WAITING = sa.text(
 
 
 @lru_cache(maxsize=64)
-def _oldest_held(accounts: int) -> sa.TextClause:
-    """One ordered index range per account, merged: nothing is sorted, however long the backlog is."""
+def _oldest_held(ranges: int, shared: bool) -> sa.TextClause:
+    """One ordered index range each, merged: nothing is sorted, however long the backlog is.
+
+    shared: with the share of a LIMITED scope, so that those that are not chosen are walked over.
+    """
     parts = [
         "SELECT id, account, length, size, accepted_us FROM kim_delivery"  # noqa: S608  only numbers are put in
         f" WHERE account = :a{index} AND state = 'HELD' AND not_before_us <= :now"
-        for index in range(accounts)
+        f" AND id > :v{index} AND id <= :u{index}" + (f" AND {SHARE_SQL} < :p{index}" if shared else "")
+        for index in range(ranges)
     ]
     return sa.text(" UNION ALL ".join(parts) + " ORDER BY id LIMIT :limit")
 
 
-def _claimed(row: sa.Row[Any], content: Content) -> Claimed:
+def _values(index: int, one: Range) -> Iterator[tuple[str, object]]:
+    yield f"a{index}", one.account
+    yield f"v{index}", one.above
+    yield f"u{index}", one.upto
+    if one.permille is not None:
+        yield f"p{index}", one.permille
+
+
+def _claimed(
+    row: sa.Row[Any], content: Content, under: Under | None, windows: Sequence[HoldWindow], now: datetime
+) -> Claimed:
     id, account = row.id, row.account
     position = position_of(id)
     if isinstance(content, DamagedRecordError):
         accepted_at = from_us(row.accepted_us)
-        return Claimed(id, position, account, None, "", b"", accepted_at, None, damage=str(content))
+        return Claimed(id, position, account, None, "", b"", accepted_at, None, str(content), under)
     envelope, data = content
     return Claimed(
         id=id,
@@ -250,6 +391,8 @@ def _claimed(row: sa.Row[Any], content: Content) -> Claimed:
         digest=envelope.digest,
         accepted_at=envelope.accepted_at,
         mail=opened(envelope, data),
+        under=under,
+        held_for=held_for(id, envelope.accepted_at, windows, now) if windows else timedelta(0),
     )
 
 

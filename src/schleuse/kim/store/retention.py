@@ -20,7 +20,8 @@ _AT_ONCE = 500
 _LAST = (1 << RECIPIENT_BITS) - 1
 _SEGMENT_BITS = OFFSET_BITS + RECIPIENT_BITS
 
-#: A body goes when all its recipients' clocks have run out and no DSN is to be built from it any more.
+#: A body goes when all its recipients' clocks have run out and no DSN is to be built from it any more. What a mailbox
+#: has that the switch holds now stays as it is (SW-12, HD-12).
 _EXPIRED = sa.text(
     "SELECT d.id >> 10 AS position, max(d.length) AS length FROM kim_delivery AS d"
     " WHERE d.expires_us <= :now AND d.id < :before"
@@ -29,6 +30,8 @@ _EXPIRED = sa.text(
     " AND s.purged_us IS NULL AND (s.expires_us IS NULL OR s.expires_us > :now))"
     " AND NOT EXISTS (SELECT 1 FROM kim_report AS r"
     " WHERE r.delivery BETWEEN (d.id >> 10) << 10 AND ((d.id >> 10) << 10) + 1023 AND r.accepted_us IS NULL)"
+    " AND NOT EXISTS (SELECT 1 FROM kim_hold AS h JOIN kim_delivery AS t ON t.account = h.account"
+    " WHERE h.ended_us IS NULL AND t.id BETWEEN (d.id >> 10) << 10 AND ((d.id >> 10) << 10) + 1023)"
     " GROUP BY d.id >> 10 ORDER BY 1 LIMIT :limit"
 )
 _PURGED = sa.text("UPDATE kim_delivery SET purged_us = :now, expires_us = NULL WHERE id BETWEEN :first AND :last")

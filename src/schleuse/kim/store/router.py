@@ -17,6 +17,7 @@ from schleuse.clock import Now, to_us
 from schleuse.holding.states import WAITING, State
 from schleuse.kim.store.backing import Backing
 from schleuse.kim.store.bodies import Bodies
+from schleuse.kim.store.holds import reach_late_ones
 from schleuse.kim.store.marks import Mark
 from schleuse.kim.store.placement import (
     AccountOf,
@@ -87,6 +88,8 @@ class Router:
         for part in _parts(displaced):
             connection.execute(sa.update(DELIVERY).where(DELIVERY.c.id.in_(part)).values(twin=None))
         connection.execute(sa.insert(DELIVERY), [_row(one, one.id in displaced, self._retention_us) for one in placed])
+        waiting = [one for one in placed if one.state in WAITING]
+        reach_late_ones(connection, [(one.account, one.id, one.accepted_us) for one in waiting if one.account])
         reports = [report_row(report) for one in placed for report in one.reports]
         if reports:
             connection.execute(sa.insert(REPORT), reports)
@@ -133,6 +136,7 @@ def _row(one: Placed, is_displaced: bool, retention_us: int) -> dict[str, object
         "delay_reported": one.delay_reported,
         "expires_us": None if one.state in WAITING else one.changed_us + retention_us,
         "purged_us": None,
+        "epoch": None,
     }
 
 

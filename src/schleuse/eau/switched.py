@@ -1,0 +1,33 @@
+"""Which scopes of the switch an insurer's eAU belong to (incident.md § 1.4)."""
+
+from __future__ import annotations
+
+from schleuse.identifiers import IK
+from schleuse.scopes import Direction, Scope, Service, atom
+from schleuse.switch.copy import Switch
+from schleuse.switch.standing import Standing
+
+
+def processing(ik: IK) -> Scope:
+    """Taking, opening, filing."""
+    return atom(Service.EAU_INTAKE, ik.value, Direction.PROCESS)
+
+
+def delivering(ik: IK) -> Scope:
+    """Feed, acknowledgements and Fehlernachrichten."""
+    return atom(Service.EAU_INTAKE, ik.value, Direction.DELIVER)
+
+
+def may_process(switch: Switch, ik: IK) -> Standing | None:
+    """The standing under which a batch of this insurer may begin now; None: it may not.
+
+    With its keys closed nothing could be opened, so nothing is taken.
+    """
+    keys = switch.standing(Service.KEYS, ik.value, Direction.PROCESS)
+    at = switch.standing(Service.EAU_INTAKE, ik.value, Direction.PROCESS)
+    return at if at.state.begins and keys.state.begins else None
+
+
+def delivery(switch: Switch, ik: IK) -> Standing:
+    """The standing of what goes out to this insurer and to its practices."""
+    return switch.standing(Service.EAU_INTAKE, ik.value, Direction.DELIVER)

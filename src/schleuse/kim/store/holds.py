@@ -1,0 +1,319 @@
+"""Hold windows: when a mailbox was held by the switch, what of it is backlog, and how far that is released.
+
+    begins      the process direction of the mailbox's insurer stops: nothing is claimed while the window is open
+    ends        it starts again: what is HELD up to `to_id` is backlog, what comes later is live traffic
+    released    two persons let the backlog go on, at once (`with_backlog`) or step by step (HD-40)
+
+A window is a row, so a restart, an upgrade or a worker that comes late changes nothing of it (HD-25); whoever follows
+the switch tells the changes since the epoch that the row of the mailbox names, each of them once, in one transaction
+with the fence. An index that was lost has no windows: then all changes of the switch are told again, and what waits is
+the backlog of the last one, so that nothing is released by a rebuild.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from schleuse.clock import from_us, to_us
+from schleuse.kim.store.backing import Backing
+from schleuse.kim.store.tables import HOLD
+from schleuse.scopes import Scope
+from schleuse.switch import fence
+
+#: `released_to` of a backlog that goes on as a whole.
+ALL = (1 << 63) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """The mailbox is held from this epoch on. command: id of the switch's command; reason: hold reason class."""
+
+    epoch: int
+    command: str
+    reason: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """It is taken from again. before: what a window is made of that nobody saw begin.
+
+    at: when it was ordered; what was accepted later is live traffic, however late this is followed.
+    """
+
+    epoch: int
+    before: Began
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """An opening with backlog: everything that was held before it goes on."""
+
+    epoch: int
+
+
+Change = Began | Ended | Released
+#: (mailbox, epoch that its windows follow already, whether a window is open) -> what to do now, in order.
+Changes = Callable[[str, int, bool], Sequence[Change]]
+
+
+@dataclass(frozen=True, slots=True)
+class HoldWindow:
+    """One row. to_id, ended_at, ended_epoch: None while it lasts. from_id, to_id: the highest delivery of the mailbox
+    that waited when it began and ended, 0 if none. released_to: up to which delivery its backlog may be taken."""
+
+    account: str
+    epoch: int
+    command: str
+    reason: str
+    from_id: int
+    began_at: datetime
+    to_id: int | None
+    ended_at: datetime | None
+    ended_epoch: int | None
+    released_to: int
+    drained_at: datetime | None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the mailbox is held now."""
+        return self.to_id is None
+
+    @property
+    def is_released(self) -> bool:
+        """Whether all of its backlog may be taken."""
+        return self.to_id is not None and self.released_to >= self.to_id
+
+
+class Holds:
+    """Each method is one transaction and may be repeated. All raise UnavailableError."""
+
+    def __init__(self, backing: Backing) -> None:
+        self._backing = backing
+
+    def head(self) -> int:
+        """The highest epoch that this database has seen: the floor of each copy of the switch."""
+        with self._backing.reading() as connection:
+            return fence.head(connection)
+
+    def follow(
+        self, epochs: Mapping[Scope, int], head: int, accounts: Collection[str], changes: Changes, now: datetime
+    ) -> None:
+        """Raise the fences, and bring the windows of these mailboxes up to the epoch `head`.
+
+        Whoever comes later, or with an older epoch, changes nothing.
+        """
+        with self._backing.writing() as connection:
+            fence.raise_to(connection, epochs, head)
+            for account in sorted(accounts):  # one order: no deadlock
+                after = _lock(connection, account)
+                if after > head:
+                    continue
+                for change in changes(account, after, _is_held(connection, account)):
+                    _apply(connection, account, change, now)
+                connection.execute(_FOLLOW, {"account": account, "epoch": head})
+
+    def begin(self, account: str, epoch: int, command: str, reason: str, now: datetime) -> None:
+        """Open a window, unless one is open."""
+        with self._backing.writing() as connection:
+            _lock(connection, account)
+            _apply(connection, account, Began(epoch, command, reason, now), now)
+
+    def end(self, account: str, epoch: int, now: datetime) -> int | None:
+        """Close the window that is open. Returns up to which delivery is backlog; None if none was open."""
+        with self._backing.writing() as connection:
+            _lock(connection, account)
+            if not _is_held(connection, account):
+                return None
+            _apply(connection, account, Ended(epoch, Began(epoch, "", "", now), now), now)
+            return int(connection.execute(_LAST_END, {"account": account}).scalar_one())
+
+    def windows(self, accounts: Collection[str] | None = None) -> list[HoldWindow]:
+        """All windows by mailbox, oldest first. accounts: None for all."""
+        query = sa.select(HOLD).order_by(HOLD.c.account, HOLD.c.epoch)
+        if accounts is not None:
+            query = query.where(HOLD.c.account.in_(list(accounts)))
+        with self._backing.reading() as connection:
+            return [_window(row) for row in connection.execute(query)]
+
+    def backlog(self, account: str, limit: int = 100_000, after: int = 0) -> list[int]:
+        """Deliveries that are HELD in windows that have ended, not yet released, in acceptance order."""
+        with self._backing.reading() as connection:
+            values = {"account": account, "after": after, "limit": limit}
+            return list(connection.execute(_BACKLOG, values).scalars())
+
+    def note_drained(self, windows: Sequence[HoldWindow], now: datetime) -> None:
+        """Released windows in which nothing waits any more need not be minded again."""
+        with self._backing.writing() as connection:
+            for window in windows:
+                values = {"account": window.account, "epoch": window.epoch, "to": window.to_id, "now": to_us(now)}
+                connection.execute(_DRAINED, values)
+
+    def release_to(self, account: str, id: int) -> int:
+        """Let the backlog up to this delivery be taken; never takes back. Returns how many of it wait to be taken."""
+        with self._backing.writing() as connection:
+            _lock(connection, account)
+            connection.execute(_RELEASE, {"account": account, "id": id})
+            return int(connection.execute(_RELEASED_WAITING, {"account": account}).scalar_one())
+
+    def take_back(self, account: str) -> int:
+        """Release nothing more: what no worker has taken yet stays HELD (HD-42). Returns how many were stopped."""
+        with self._backing.writing() as connection:
+            _lock(connection, account)
+            stopped = int(connection.execute(_RELEASED_WAITING, {"account": account}).scalar_one())
+            first = connection.execute(_FIRST_WAITING, {"account": account}).scalar_one()
+            if first is not None:
+                connection.execute(_TAKE_BACK, {"account": account, "id": first - 1})
+            return stopped
+
+
+def minded_windows(connection: Connection, accounts: Collection[str]) -> dict[str, list[HoldWindow]]:
+    """The windows that a claim must mind, oldest first, by mailbox.
+
+    With PostgreSQL nobody may change them until the transaction ends (see `reach_late_ones`).
+    """
+    query = _MINDED_SHARED if connection.dialect.name == "postgresql" else _MINDED
+    found: dict[str, list[HoldWindow]] = {}
+    for row in connection.execute(query, {"accounts": list(accounts)}):
+        found.setdefault(row.account, []).append(_window(row))
+    return found
+
+
+def reach_late_ones(connection: Connection, routed: Sequence[tuple[str, int, int]]) -> None:
+    """Mail that was accepted while its mailbox was held and gets its delivery only now is backlog, too.
+
+    routed: (mailbox, delivery, microseconds of acceptance) of new deliveries; in the transaction that makes them.
+    """
+    if not routed:
+        return
+    query = _ENDED_SINCE_SHARED if connection.dialect.name == "postgresql" else _ENDED_SINCE
+    windows = connection.execute(query, {"accepted": min(accepted for _, _, accepted in routed)}).all()
+    for window in windows:
+        if window.ended_us is None:  # it will see them when it ends
+            continue
+        late = [id for account, id, accepted in routed if account == window.account and accepted <= window.ended_us]
+        if late:
+            connection.execute(_REACH, {"account": window.account, "epoch": window.epoch, "id": max(late)})
+
+
+def _lock(connection: Connection, account: str) -> int:
+    """Alone among those who change the windows of this mailbox. Returns the epoch that they follow."""
+    connection.execute(_FOLLOW, {"account": account, "epoch": 0})
+    return int(connection.execute(_FOLLOWED, {"account": account}).scalar_one())
+
+
+def _apply(connection: Connection, account: str, change: Change, now: datetime) -> None:
+    match change:
+        case Began(epoch, command, reason, at):
+            if not _is_held(connection, account):
+                at_us = to_us(at) if at.year > 1 else to_us(now)  # an epoch that nobody can read has no time
+                values = {"account": account, "epoch": epoch, "command": command, "reason": reason, "at": at_us}
+                connection.execute(_BEGIN, values)
+        case Ended(epoch, before, at):
+            _apply(connection, account, before, now)
+            connection.execute(_END, {"account": account, "epoch": epoch, "at": to_us(min(at, now))})
+        case Released():
+            connection.execute(_RELEASE, {"account": account, "id": ALL})
+
+
+def _is_held(connection: Connection, account: str) -> bool:
+    """Whether a window is open, which nobody else may change now.
+
+    With PostgreSQL a router that has looked at it commits its deliveries first, so that `_END` sees them.
+    """
+    query = _OPEN_LOCKED if connection.dialect.name == "postgresql" else _OPEN
+    return connection.execute(query, {"account": account}).scalar_one_or_none() is not None
+
+
+def _window(row: sa.Row[tuple[object, ...]]) -> HoldWindow:
+    value = row._mapping
+    return HoldWindow(
+        value["account"],
+        value["epoch"],
+        value["command"],
+        value["reason"],
+        value["from_id"],
+        from_us(value["began_us"]),
+        value["to_id"],
+        None if value["ended_us"] is None else from_us(value["ended_us"]),
+        value["ended_epoch"],
+        value["released_to"],
+        None if value["drained_us"] is None else from_us(value["drained_us"]),
+    )
+
+
+#: Writes even where nothing changes: with PostgreSQL this locks the row.
+_FOLLOW = sa.text(
+    "INSERT INTO kim_followed (account, epoch) VALUES (:account, :epoch) ON CONFLICT (account) DO UPDATE"
+    " SET epoch = CASE WHEN kim_followed.epoch < excluded.epoch THEN excluded.epoch ELSE kim_followed.epoch END"
+)
+_FOLLOWED = sa.text("SELECT epoch FROM kim_followed WHERE account = :account")
+_OPEN = sa.text("SELECT epoch FROM kim_hold WHERE account = :account AND ended_us IS NULL")
+_OPEN_LOCKED = sa.text("SELECT epoch FROM kim_hold WHERE account = :account AND ended_us IS NULL FOR UPDATE")
+_LAST_END = sa.text("SELECT max(to_id) FROM kim_hold WHERE account = :account")
+#: The highest delivery of the mailbox that waits and was accepted by then; what a worker has may come back.
+_WAITS_TO = (
+    "coalesce((SELECT max(id) FROM kim_delivery WHERE account = :account AND state = 'HELD' AND accepted_us <= :at), 0)"
+)
+_IS_OUT_TO = (
+    "coalesce((SELECT max(+id) FROM kim_delivery"
+    " WHERE account = :account AND state = 'RELEASING' AND accepted_us <= :at), 0)"
+)
+_HIGHEST = f"(SELECT CASE WHEN waits > taken THEN waits ELSE taken END FROM (SELECT {_WAITS_TO} AS waits, {_IS_OUT_TO} AS taken) AS ends)"  # noqa: S608, E501
+_BEGIN = sa.text(
+    "INSERT INTO kim_hold (account, epoch, command, reason, from_id, began_us, released_to)"
+    f" SELECT :account, :epoch, :command, :reason, {_HIGHEST}, :at, 0 ON CONFLICT (account, epoch) DO NOTHING"
+)
+_END = sa.text(
+    f"UPDATE kim_hold SET to_id = {_HIGHEST}, ended_us = :at, ended_epoch = :epoch"  # noqa: S608
+    " WHERE account = :account AND ended_us IS NULL"
+)
+_RELEASE = sa.text(
+    "UPDATE kim_hold SET released_to = :id"
+    " WHERE account = :account AND ended_us IS NOT NULL AND drained_us IS NULL AND released_to < :id"
+)
+#: Of the window that a delivery belongs to: the first that reaches up to it.
+_RELEASED_TO = (
+    "(SELECT h.released_to FROM kim_hold AS h WHERE h.account = d.account AND h.to_id >= d.id"
+    " ORDER BY h.to_id, h.epoch LIMIT 1)"
+)
+_ENDS = "(SELECT coalesce(max(to_id), 0) FROM kim_hold WHERE account = :account AND drained_us IS NULL)"
+_RELEASED_WAITING = sa.text(
+    "SELECT count(*) FROM kim_delivery AS d WHERE d.account = :account AND d.state = 'HELD'"  # noqa: S608
+    f" AND d.id <= {_ENDS} AND {_RELEASED_TO} >= d.id"
+)
+#: What a worker has may come back, and stays then.
+_FIRST_WAITING = sa.text(
+    "SELECT min(id) FROM (SELECT min(id) AS id FROM kim_delivery"  # noqa: S608
+    f" WHERE account = :account AND state = 'HELD' AND id <= {_ENDS}"
+    " UNION ALL SELECT min(+id) FROM kim_delivery WHERE account = :account AND state = 'RELEASING') AS waiting"
+)
+_TAKE_BACK = sa.text(
+    "UPDATE kim_hold SET released_to = :id"
+    " WHERE account = :account AND ended_us IS NOT NULL AND drained_us IS NULL AND released_to > :id"
+)
+_BACKLOG = sa.text(
+    "SELECT d.id FROM kim_delivery AS d WHERE d.account = :account AND d.state = 'HELD' AND d.id > :after"  # noqa: S608
+    f" AND d.id <= {_ENDS} AND {_RELEASED_TO} < d.id ORDER BY d.id LIMIT :limit"
+)
+_MINDED_TEXT = "SELECT * FROM kim_hold WHERE account IN :accounts AND drained_us IS NULL ORDER BY account, epoch"
+_MINDED = sa.text(_MINDED_TEXT).bindparams(sa.bindparam("accounts", expanding=True))
+_MINDED_SHARED = sa.text(_MINDED_TEXT + " FOR SHARE").bindparams(sa.bindparam("accounts", expanding=True))
+_DRAINED = sa.text(
+    "UPDATE kim_hold SET drained_us = :now WHERE account = :account AND epoch = :epoch AND drained_us IS NULL"
+    " AND NOT EXISTS (SELECT 1 FROM kim_delivery AS d"
+    " WHERE d.account = :account AND d.state = 'HELD' AND d.id <= :to)"
+)
+_ENDED_SINCE_TEXT = (
+    "SELECT account, epoch, ended_us FROM kim_hold"
+    " WHERE (ended_us IS NULL OR ended_us >= :accepted) AND drained_us IS NULL ORDER BY account, epoch"
+)
+_ENDED_SINCE = sa.text(_ENDED_SINCE_TEXT)
+_ENDED_SINCE_SHARED = sa.text(_ENDED_SINCE_TEXT + " FOR SHARE")
+_REACH = sa.text("UPDATE kim_hold SET to_id = :id WHERE account = :account AND epoch = :epoch AND to_id < :id")
