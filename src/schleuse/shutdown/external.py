@@ -208,7 +208,7 @@ class ExternalKeeper:
     def needs(self) -> list[Need]:
         """The systems that must be proven stopped."""
         rules = self._rules()
-        found = [(one, standing(rules, one.scope)) for one in self._systems]
+        found = [(one, standing(rules, one.scope).at(self._now())) for one in self._systems]
         return [
             Need(one.scope, at.state, at.epoch, at.command, at.since, one.name)
             for one, at in found
@@ -217,8 +217,8 @@ class ExternalKeeper:
 
     async def step(self) -> None:
         """Look at each system once, and do what is due. Raises nothing."""
-        entries, rules = self._entries(), self._rules()
-        await asyncio.gather(*(self._one(one, standing(rules, one.scope), entries) for one in self._systems))
+        entries, rules, now = self._entries(), self._rules(), self._now()
+        await asyncio.gather(*(self._one(one, standing(rules, one.scope).at(now), entries) for one in self._systems))
 
     def _rules(self) -> list[Rule]:
         return [rule for one in self._entries() if (rule := one.rule) is not None]

@@ -1,0 +1,215 @@
+"""Systems that are not ours: stopped by a closing, started by two persons only, proven by a probe (SW-01, SW-08)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from tests.shutdown.operators import BREAKERS, CLOSER, NOW, Clock, close, closing, new_log, open_again, opening, signed
+
+from schleuse.scopes import Scope, ScopeState
+from schleuse.shutdown.closure import Verdict
+from schleuse.shutdown.external import (
+    Action,
+    ExternalKeeper,
+    ExternalSystem,
+    Outcome,
+    Record,
+    Runs,
+    Wanted,
+    perform,
+    runs,
+    wanted,
+)
+from schleuse.shutdown.proofs import claims, proofs
+from schleuse.switch.documents import Limit
+from schleuse.switch.effects import EffectBook
+from schleuse.switch.standing import Standing
+
+SCOPE = Scope("payments_support")
+SYSTEM = ExternalSystem("payments", SCOPE, ("stop",), ("start",), ("probe",), timedelta(seconds=5))
+
+
+class Machine:
+    """A service that runs or not; it can refuse before it acts, and lose the answer after."""
+
+    def __init__(self) -> None:
+        self.running = True
+        self.stuck = False
+        self.lost = False
+        self.done: list[str] = []
+
+    async def __call__(self, action: Action, step: str, facts: Mapping[str, str], timeout: timedelta) -> Outcome:
+        self.done.append(step)
+        if step == "probe":
+            return Outcome(0 if self.running else 1, "", "")
+        if not self.stuck:
+            self.running = step == "start"
+        if self.lost:
+            raise KeyboardInterrupt  # the process dies here
+        return Outcome(0, "", "exit code 0")
+
+
+class Site:
+    """A home with one external system."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.log = new_log(folder / "log")
+        self.machine = Machine()
+        self.clock = Clock()
+        self.told: list[Mapping[str, str | int]] = []
+        self.restart()
+
+    def restart(self) -> None:
+        self.keeper = ExternalKeeper(
+            [SYSTEM], self.log.read_all, self.folder, self.told.append, self.clock, "here", self.machine
+        )
+
+    def step(self, seconds: float = 0) -> None:
+        self.clock.forward(seconds)
+        asyncio.run(self.keeper.step())
+
+    def verdict(self) -> Verdict:
+        [claim] = claims(self.folder / "proofs", self.keeper.needs(), self.clock())
+        return claim.verdict
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+def test_nothing_is_done_to_a_system_that_nobody_switched(site: Site) -> None:
+    site.step()
+    assert site.machine.done == []
+
+
+def test_a_closing_stops_it_and_its_probe_proves_it(site: Site) -> None:
+    close(site.log, "payments_support")
+    site.step()
+    assert not site.machine.running
+    assert site.verdict() is Verdict.PROVEN
+    [effect] = EffectBook(site.folder / "effects").read(1)
+    assert (effect.worker, effect.quiet_at) == ("external-payments", NOW)
+    assert [one["act"] for one in site.told] == ["external.stop"]
+
+
+def test_it_is_stopped_again_until_it_stops(site: Site) -> None:
+    site.machine.stuck = True
+    close(site.log, "payments_support")
+    site.step()
+    assert site.verdict() is Verdict.NOT_PROVEN
+    site.step(1)  # not at once
+    assert site.machine.done.count("stop") == 1
+    site.machine.stuck = False
+    site.step(10)
+    assert site.verdict() is Verdict.PROVEN
+    assert [one.verdict for one in proofs(site.folder / "proofs", 1)] == [Verdict.NOT_PROVEN, Verdict.PROVEN]
+
+
+def test_only_two_persons_start_it_again(site: Site) -> None:
+    close(site.log, "payments_support")
+    site.step()
+    site.step(3600)
+    assert not site.machine.running
+    open_again(site.log, "payments_support")
+    site.step()
+    assert site.machine.running
+    assert [one["act"] for one in site.told] == ["external.stop", "external.start"]
+
+
+def test_an_opening_starts_nothing_that_we_did_not_stop(site: Site) -> None:
+    open_again(site.log, "payments_support")
+    site.machine.running = False
+    site.step()
+    assert site.machine.done == []
+
+
+def test_an_emergency_that_has_ended_is_stopped_again(site: Site) -> None:
+    """RS-14: also while the automat, whose command would say so, is dead."""
+    close(site.log, "payments_support")
+    site.step()
+    emergency = opening("payments_support", 1, actor="breaker-1", closes_at=NOW + timedelta(minutes=5))
+    site.log.append(signed(emergency, BREAKERS), NOW)
+    site.step()
+    assert site.machine.running
+    site.step(301)
+    assert not site.machine.running
+
+
+def test_one_insurer_s_closing_leaves_a_system_of_all_running(site: Site) -> None:
+    close(site.log, "payments_support/109900011")
+    site.step()
+    assert site.machine.running
+    assert site.keeper.needs() == []
+
+
+def test_somebody_who_starts_it_by_hand_is_found_and_it_is_stopped(site: Site) -> None:
+    close(site.log, "payments_support")
+    site.step()
+    site.machine.running = True
+    site.step(61)
+    assert not site.machine.running
+    assert [one.verdict for one in proofs(site.folder / "proofs", 1)][-1] is Verdict.PROVEN
+
+
+def test_a_crash_after_the_stop_is_mended_by_the_same_step(site: Site) -> None:
+    close(site.log, "payments_support")
+    site.machine.lost = True
+    with pytest.raises(KeyboardInterrupt):
+        site.step()
+    site.machine.lost = False
+    site.restart()
+    site.step()
+    assert site.verdict() is Verdict.PROVEN
+    open_again(site.log, "payments_support")
+    site.restart()
+    site.step()
+    assert site.machine.running
+
+
+def test_a_newer_closing_is_carried_out_at_once_and_proven_anew(site: Site) -> None:
+    close(site.log, "payments_support")
+    site.step()
+    close(site.log, "payments_support", "harder", ScopeState.CLOSED)
+    assert site.verdict() is Verdict.INCONCLUSIVE
+    site.step()
+    assert site.verdict() is Verdict.PROVEN
+
+
+def test_a_closing_that_only_limits_stops_nothing(site: Site) -> None:
+    site.log.append(signed(closing("payments_support", "l", ScopeState.LIMITED, Limit(permille=10)), CLOSER), NOW)
+    site.step()
+    assert site.machine.running
+
+
+@pytest.mark.parametrize("state", list(ScopeState))
+def test_what_is_not_open_by_two_persons_is_never_started(state: ScopeState) -> None:
+    assert wanted(Record(1, True), Standing(state, 2), opened_by_two=False) is not Wanted.START
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [(0, Runs.RUNNING), (200, Runs.RUNNING), (1, Runs.STOPPED), (503, Runs.STOPPED), (2, Runs.UNKNOWN)],
+)
+def test_codes_say_whether_it_runs(code: int, found: Runs) -> None:
+    assert runs(Outcome(code, "", "")) is found
+    assert runs(Outcome(None, "", "")) is Runs.UNKNOWN
+
+
+def test_a_program_that_does_not_end_is_cut_and_one_that_is_missing_is_told() -> None:
+    short = timedelta(milliseconds=50)
+    slow = asyncio.run(perform(("sleep", "60"), "stop", {}, short))
+    assert (slow.code, slow.done) == (None, False)
+    assert asyncio.run(perform(("/nowhere/at-all",), "stop", {}, short)).code is None
+    assert asyncio.run(perform("file:///etc/passwd", "stop", {}, short)).code is None
+
+
+def test_output_is_hashed_and_does_not_block_the_program() -> None:
+    outcome = asyncio.run(perform(("head", "-c", "300000", "/dev/zero"), "stop", {}, timedelta(seconds=20)))
+    assert outcome.code == 0
+    assert len(outcome.digest) == 64
