@@ -36,6 +36,8 @@ app.command("schleuse.cli.hold:app", name="hold")
 app.command("schleuse.cli.journal:app", name="journal")
 app.command("schleuse.cli.vault:app", name="vault")
 app.command("schleuse.cli.witness:app", name="witness")
+app.command("schleuse.cli.closure:app", name="closure")
+app.command("schleuse.cli.drill:app", name="drill")
 
 
 def exit_code(error: Error) -> int:

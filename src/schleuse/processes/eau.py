@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -27,24 +28,24 @@ from prometheus_client.registry import Collector
 from schleuse.clock import Now, utc_now
 from schleuse.config import Config, host_and_port
 from schleuse.eau.checks import Checker
-from schleuse.eau.feed import Confirm, confirm_acknowledged, create_app
+from schleuse.eau.feed import Door, confirm_acknowledged, create_app
 from schleuse.eau.feed_login import FeedClient, Told
 from schleuse.eau.intake import Mailbox, Tools
 from schleuse.eau.outbox import Outbox
 from schleuse.eau.outcome import Policy
 from schleuse.eau.store import EauStore, open_store
+from schleuse.eau.switched import delivering, delivery
 from schleuse.eau.worker import Overtaken, Settings, Worker
 from schleuse.errors import Error, UnavailableError
 from schleuse.identifiers import IK
 from schleuse.journal.client import JournalClient
 from schleuse.kim.directory import DirectoryFile
-from schleuse.kim.store import Leases, open_leases
+from schleuse.kim.store import Leases, Under, open_leases
 from schleuse.mail.smime.trust import NoTrustAnchorError, TrustStore
 from schleuse.processes.eau_following import (
     EauFollower,
     atoms_of,
     floor_of,
-    keep_retention_frozen,
     tell_overtaken,
 )
 from schleuse.processes.feed_trail import FeedTrail
@@ -60,6 +61,7 @@ from schleuse.processes.switch_figures import SwitchFigures
 from schleuse.processes.switching import open_switch
 from schleuse.processes.trail import Trail, open_trail
 from schleuse.switch.copy import Switch
+from schleuse.switch.fence import StaleEpochError
 from schleuse.vault import Vault
 from schleuse.vault.client import VaultClient
 from schleuse.vault.denials import Denials
@@ -226,22 +228,25 @@ async def _desk(config: Config, of_workers: Trail) -> None:
         stack.push_async_callback(journal.close)
         trail = open_trail(config, "eau", journal)
         switch = open_switch(config, DESK, floor=floor_of(store, leases))
-        follower = EauFollower(config, DESK, switch, store, leases, trail, utc_now, running=Running(utc_now))
+        running = Running(utc_now)
+        desk = Desk(config, store, leases, switch, running)
+        iks = [IK(insurer.ik) for insurer in config.insurers]
+        submit = Submitter(config).submit
+        outbox = Outbox(store.letters, finisher(config, vault), submit, utc_now, switch, iks, running.unit)
+        follower = EauFollower(config, DESK, switch, store, leases, trail, utc_now, running=running, cut=outbox.cut)
         registry.register(SwitchFigures(switch, atoms_of(config)))
         told = FeedTrail(trail, Denials(), utc_now)
-        await stack.enter_async_context(serving(_feed_server(config, store, vault, leases, told.told)))
+        await stack.enter_async_context(serving(_feed_server(desk, vault, told.told)))
         await stack.enter_async_context(observed("eau", config.eau.metrics, registry, lambda: True))
-        outbox = Outbox(store.letters, finisher(config, vault), Submitter(config).submit, utc_now)
         async with asyncio.TaskGroup() as group:
             tasks = [
-                group.create_task(_repeat("publish", lambda: _publish(config, store, leases))),
-                group.create_task(_repeat("confirm", lambda: _confirm(store, leases))),
+                group.create_task(_repeat("publish", desk.publish)),
+                group.create_task(_repeat("confirm", desk.tell_confirmed)),
                 group.create_task(outbox.run(asyncio.Event())),
                 group.create_task(_parent(watch)),
                 group.create_task(trail.run()),
                 group.create_task(of_workers.run()),
                 group.create_task(follower.run()),
-                group.create_task(keep_retention_frozen(config, switch)),
                 group.create_task(told.refusals.keep_telling()),
             ]
             await until_stopped()
@@ -249,32 +254,51 @@ async def _desk(config: Config, of_workers: Trail) -> None:
                 task.cancel()
 
 
-def _publish(config: Config, store: EauStore, leases: Leases) -> int:
-    """Number what is filed, in acceptance order, behind nothing that a worker still holds (decision 0004)."""
-    published = 0
-    for insurer in config.insurers:
-        ik = IK(insurer.ik)
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What the desk does for insurers whose deliveries the switch lets begin; the others' wait."""
+
+    config: Config
+    store: EauStore
+    leases: Leases
+    switch: Switch
+    running: Running
+
+    def publish(self) -> int:
+        """Number what is filed, in acceptance order, behind nothing that a worker still holds (decision 0004)."""
+        published = 0
+        for insurer in self.config.insurers:
+            ik = IK(insurer.ik)
+            at = delivery(self.switch, ik)
+            if at.state.begins:
+                published += self._publish(ik, insurer.address.lower(), at.epoch)
+        return published
+
+    def _publish(self, ik: IK, account: str, epoch: int) -> int:
         # The end first, then the leases: what is filed later has no number yet, and what was claimed
         # before the end was read is either still claimed now or already filed.
-        end = store.feed.unpublished_end(ik)
-        if end is not None:
-            oldest = leases.oldest_claimed([insurer.address.lower()])
-            published += store.feed.publish(ik, end if oldest is None else min(end, oldest))
-    return published
+        end = self.store.feed.unpublished_end(ik)
+        if end is None:
+            return 0
+        oldest = self.leases.oldest_claimed([account])
+        try:
+            with self.running.unit(delivering(ik)):
+                return self.store.feed.publish(ik, end if oldest is None else min(end, oldest), epoch=epoch)
+        except StaleEpochError as error:  # closed meanwhile; the other insurers go on (T-24)
+            log.warning("switch.stale-publication", ik=str(ik), reason=str(error))
+            return 0
 
+    def tell_confirmed(self) -> int:
+        """Tell the mail store what was acknowledged. Returns how many deliveries."""
+        return confirm_acknowledged(self.store.feed, self.confirm)
 
-def _confirm(store: EauStore, leases: Leases) -> int:
-    return confirm_acknowledged(store.feed, _confirmer(leases))
-
-
-def _confirmer(leases: Leases) -> Confirm:
-    def confirm(_ik: IK, deliveries: Sequence[int]) -> bool:
-        if leases.unfinished(deliveries):
+    def confirm(self, ik: IK, deliveries: Sequence[int]) -> bool:
+        """See `feed.Confirm`."""
+        at = delivery(self.switch, ik)
+        if not at.state.begins or self.leases.unfinished(deliveries):
             return False
-        leases.confirm(deliveries, utc_now())
+        self.leases.confirm(deliveries, utc_now(), Under(delivering(ik), at.epoch))
         return True
-
-    return confirm
 
 
 async def _repeat(name: str, step: Callable[[], int]) -> None:
@@ -295,16 +319,18 @@ async def _parent(watch: ParentWatch) -> None:
     signal.raise_signal(signal.SIGTERM)
 
 
-def _feed_server(config: Config, store: EauStore, vault: Vault, leases: Leases, told: Told) -> uvicorn.Config:
+def _feed_server(desk: Desk, vault: Vault, told: Told) -> uvicorn.Config:
+    config = desk.config
     host, port = host_and_port(config.eau.feed)
     return uvicorn.Config(
         create_app(
-            store.feed,
+            desk.store.feed,
             vault,
             feed_clients(config),
-            _confirmer(leases),
+            desk.confirm,
             aud=audience(config.hostname),
             now=utc_now,
+            door=Door(desk.switch, config.kim.contact, desk.running.unit),
             told=told,
         ),
         host=host,
@@ -351,6 +377,12 @@ class Figures(Collector):
             "Fehlernachrichten not sent within an hour",
             self._store.letters.waiting(self._now() - LETTER_LATE),
         )
+        probes = GaugeMetricFamily(
+            "schleuse_eau_probes", "Test mails of practices that came to a productive mailbox (HD-07)", labels=["ik"]
+        )
+        for ik in self._iks:
+            probes.add_metric([str(ik)], self._store.probes(ik))
+        yield probes
         overdue = Counter(str(storno.ik) for storno in self._store.overdue_stornos(self._now() - STORNO_OVERDUE))
         stornos = GaugeMetricFamily(
             "schleuse_eau_stornos_overdue", "Storno that wait for their eAU since more than a day", labels=["ik"]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from pathlib import Path
 
 import structlog
 
@@ -18,24 +17,22 @@ from schleuse.eau.hold_changes import hold_changes
 from schleuse.eau.store import EauStore
 from schleuse.eau.switched import delivering, processing
 from schleuse.eau.worker import Overtaken
-from schleuse.errors import Error, UnavailableError
+from schleuse.errors import Error
 from schleuse.identifiers import IK
 from schleuse.journal.entry import Kind, Purpose, Result
 from schleuse.journal.opening import Json
 from schleuse.kim.store import Changes, Leases
 from schleuse.processes.following import Cut, EpochFollower, Running
 from schleuse.processes.switch_figures import tell_effect
-from schleuse.processes.switching import effect_book, enforced_atoms
+from schleuse.processes.switching import effect_book
 from schleuse.processes.trail import Act, Trail
-from schleuse.scopes import Direction, Scope, ScopeState, Service
+from schleuse.scopes import Direction, Scope, Service
 from schleuse.switch.copy import LocalSwitch
 
 log = structlog.get_logger()
 
 #: How often somebody looks whether an emergency opening has ended (RS-14); until then its closing is in the switch.
 LAPSE_SECONDS = 1.0
-#: What stands in the file that stops all deletion, so that one made by a person is left alone.
-_BY_SWITCH = b"by the switch\n"
 
 
 def floor_of(store: EauStore, leases: Leases) -> int:
@@ -143,38 +140,3 @@ def tell_overtaken(trail: Trail, worker: str, overtaken: Overtaken) -> None:
         trail.tell(act)
     except Error as error:  # nothing was done that would have to be told first
         log.error("switch.overtaken-not-told", code=error.code, deliveries=list(overtaken.deliveries))
-
-
-def freeze_retention(file: Path, is_open: bool) -> None:
-    """Let no retention job of this home delete anything while one of its scopes is less than open (SW-12).
-
-    file: `<home>/run/retention.frozen`. One that a person made stays. Raises UnavailableError.
-    """
-    try:
-        if is_open:
-            if file.exists() and file.read_bytes() == _BY_SWITCH:
-                file.unlink()
-        elif not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(_BY_SWITCH)
-    except OSError as cause:
-        raise UnavailableError(f"{file.name} cannot be changed ({cause.strerror})") from cause
-
-
-def all_open(switch: LocalSwitch, atoms: Sequence[Scope]) -> bool:
-    """Whether none of these is less than open."""
-    return all(
-        switch.standing(Service(one.service), one.tenant, Direction(one.direction), one.path).state is ScopeState.OPEN
-        for one in atoms
-    )
-
-
-async def keep_retention_frozen(config: Config, switch: LocalSwitch) -> None:
-    """For ever, in the desk."""
-    atoms, file = enforced_atoms(config), config.home / "run" / "retention.frozen"
-    while True:
-        try:
-            await asyncio.to_thread(freeze_retention, file, all_open(switch, atoms))
-        except Error as error:
-            log.error("switch.retention", code=error.code, reason=str(error))
-        await asyncio.sleep(LAPSE_SECONDS)

@@ -141,7 +141,8 @@ class EpochFollower:
         while self._running.count(closed) and self._now() < deadline:
             await asyncio.sleep(LOOK_SECONDS)
         left = self._running.count(closed)
-        uncertain = tuple(await self._cut(closed)) if left and self._cut else ()
+        # Also where nothing is left: a unit may have ended without anybody knowing how.
+        uncertain = tuple(await self._cut(closed)) if inflight and self._cut else ()
         quiet = None if self._running.count(closed) else self._now()
         effect = replace(
             effect,

@@ -1,0 +1,54 @@
+"""The closings of a home for a command: the same as the `control` role has, with or without that role (SW-05, T-04)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from schleuse.clock import utc_now
+from schleuse.config import Config
+from schleuse.journal.client import JournalClient
+from schleuse.processes.control import closings_of, external_of, teller
+from schleuse.processes.control_closing import Closings
+from schleuse.processes.control_drills import desk
+from schleuse.processes.control_probes import PlatformProbes
+from schleuse.processes.control_watch import Tell
+from schleuse.processes.observe import configure_log
+from schleuse.processes.switching import open_switch, rights_of, switch_log
+from schleuse.processes.trail import OUTSIDE, open_trail
+from schleuse.shutdown.drill_run import Desk
+from schleuse.shutdown.external import ExternalKeeper
+
+#: Name of the copy of the switch that commands share.
+COPY = "command"
+
+
+@dataclass(frozen=True, slots=True)
+class Offline:
+    """tell: into the trail that the `kim` role sends for commands. external: to look at, not to switch."""
+
+    closings: Closings
+    external: ExternalKeeper
+    desk: Desk
+    tell: Tell
+
+
+@contextmanager
+def offline(config: Config) -> Iterator[Offline]:
+    """Open what a command needs, and close it."""
+    configure_log("command", logging.ERROR)  # to stderr: what a command prints is for people or machines
+    switch = open_switch(config, COPY)
+    probes = PlatformProbes(config)
+    try:
+        closings = closings_of(config, switch, probes, "command")
+        tell = teller(open_trail(config, OUTSIDE, JournalClient(config.journal_socket)))
+        yield Offline(
+            closings,
+            external_of(config, switch, tell),
+            desk(closings, switch_log(config), rights_of(config), utc_now),
+            tell,
+        )
+    finally:
+        probes.close()

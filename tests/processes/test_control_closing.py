@@ -1,0 +1,162 @@
+"""The loop that proves closings, over a real log, real files and workers of a test (SW-07, SW-17, § 5.2)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+from tests.shutdown.operators import NOW, Clock, close, new_log, open_again
+
+from schleuse.errors import UnavailableError
+from schleuse.processes.control_closing import Closings, Prover, all_effects
+from schleuse.scopes import Scope, parse_scopes
+from schleuse.shutdown.closure import Answer, Check, Seen, Verdict
+from schleuse.shutdown.probes import Sources
+from schleuse.switch.copy import LocalSwitch
+from schleuse.switch.effects import EffectBook, SwitchEffect
+
+EAU = parse_scopes("eau_intake")
+ATOMS = parse_scopes("eau_intake/109900011/deliver/-") + parse_scopes("eau_intake/109900022/deliver/-")
+
+
+class Site:
+    """A home whose probes all see what `answer` says; every worker follows when a test lets it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "switch"
+        self.log = new_log(self.folder / "log")
+        self.book = EffectBook(self.folder / "effects")
+        self.clock = Clock()
+        self.answer: Answer | None = Answer.CLOSED
+        self.told: list[Mapping[str, str | int]] = []
+        self.trail_full = False
+        self.seconds = 0.0
+        self.restart()
+
+    def restart(self) -> None:
+        switch = LocalSwitch(self.log, self.folder / "copies" / "control.json", self.clock)
+        sources = Sources(
+            self,
+            all_effects(self.book, lambda: switch.epoch),
+            lambda _: ["desk"],
+            self.clock,
+            "here",
+            self._sleep,
+            lambda: self.seconds,
+        )
+        self.closings = Closings(switch, ATOMS, self.folder, sources, self.clock)
+        self.prover = Prover(self.closings, self._tell, self.clock)
+
+    def follow(self, epoch: int, after: float = 1) -> None:
+        at = self.clock() + timedelta(seconds=after)
+        self.book.write(SwitchEffect("desk", epoch, at, at))
+
+    def attempt(self) -> bool:
+        return asyncio.run(self.prover.attempt())
+
+    def verdicts(self) -> set[Verdict]:
+        return {one.verdict for one in self.closings.claims(self.clock())}
+
+    async def _sleep(self, seconds: float) -> None:
+        self.seconds += max(seconds, 0.05)
+
+    def _tell(self, facts: Mapping[str, str | int]) -> None:
+        if self.trail_full:
+            raise UnavailableError("no room")
+        self.told.append(facts)
+
+    async def outside(self, checks: Sequence[Check]) -> Mapping[Check, Seen]:
+        return {one: Seen(self.answer, "") for one in checks}
+
+    async def counts(self, checks: Sequence[Check]) -> Mapping[Check, int | None]:
+        return dict.fromkeys(checks, 5)
+
+    async def fences(self, scopes: Sequence[Scope]) -> Mapping[Scope, Sequence[int]]:
+        return {one: [self.closings.switch.epoch] for one in scopes}
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+def test_a_closing_is_proven_and_told(site: Site) -> None:
+    close(site.log, "eau_intake")
+    site.follow(1)
+    assert site.attempt()
+    assert site.verdicts() == {Verdict.PROVEN}
+    assert [(one["epoch"], one["proven"]) for one in site.told] == [(1, 2)]
+
+
+def test_what_is_proven_is_not_asked_again_also_after_a_crash(site: Site) -> None:
+    close(site.log, "eau_intake")
+    site.follow(1)
+    site.attempt()
+    site.restart()
+    site.attempt()
+    assert len(site.told) == 1
+
+
+def test_only_what_is_missing_is_tried_again(site: Site) -> None:
+    close(site.log, "eau_intake/109900011")
+    site.follow(1)
+    site.attempt()
+    close(site.log, "eau_intake/109900022", "d")
+    site.follow(2)
+    site.attempt()
+    assert [one["epoch"] for one in site.told] == [1, 2]
+    assert site.verdicts() == {Verdict.PROVEN}
+
+
+def test_a_closing_without_proof_is_an_alarm_after_a_minute(site: Site) -> None:
+    close(site.log, "eau_intake")
+    site.follow(1)
+    site.answer = None
+    with capture_logs() as early:
+        site.attempt()
+    site.clock.forward(61)
+    with capture_logs() as late:
+        site.attempt()
+        site.attempt()
+    assert "closure.not-proven" not in [one["event"] for one in early]
+    [alarm] = [one for one in late if one["event"] == "closure.not-proven"]
+    assert (alarm["scopes"], alarm["age_seconds"]) == (2, 61)
+
+
+def test_a_trail_that_is_full_does_not_stop_proofs(site: Site) -> None:
+    close(site.log, "eau_intake")
+    site.follow(1)
+    site.trail_full = True
+    assert site.attempt()
+    assert site.verdicts() == {Verdict.PROVEN}
+
+
+def test_time_to_hold_and_to_proof_are_measured_from_the_acceptance(site: Site) -> None:
+    """§ 14; right also when its scopes are open again."""
+    close(site.log, "eau_intake")
+    assert site.closings.progress(EAU, 1).quiet_at is None
+    site.follow(1, after=2)
+    assert site.closings.progress(EAU, 1).quiet_at == NOW + timedelta(seconds=2)
+    site.clock.forward(7)
+    site.attempt()
+    open_again(site.log, "eau_intake")
+    progress = site.closings.progress(EAU, 1)
+    assert (progress.quiet_at, progress.proven_at) == (NOW + timedelta(seconds=2), NOW + timedelta(seconds=7))
+
+
+def test_an_epoch_that_is_none_has_no_progress(site: Site) -> None:
+    assert site.closings.progress(EAU, 9).quiet_at is None
+
+
+def test_the_opening_is_seen_when_every_worker_has_followed_it(site: Site) -> None:
+    close(site.log, "eau_intake")
+    site.follow(1)
+    open_again(site.log, "eau_intake")
+    assert not site.closings.seen(EAU, 2)
+    site.follow(2)
+    assert site.closings.seen(EAU, 2)
+    assert site.closings.needed() == []
