@@ -21,18 +21,22 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import FastAPI
 from tests.eau.asgi import Http
 from tests.eau.samples import AN_INSURER, ANOTHER_INSURER, NOON, Case, an_id, eau, file, storno
+from tests.switch_double import FakeSwitch
 from tests.vault_double import Keys, VaultDouble
 
 from schleuse.clock import Now
-from schleuse.eau.feed import P7S, XML, confirm_acknowledged, create_app
+from schleuse.eau.feed import P7S, XML, Door, confirm_acknowledged, create_app
 from schleuse.eau.feed_client import Signature
 from schleuse.eau.feed_errors import STATUS
 from schleuse.eau.feed_login import FeedClient, FeedEvent, Happened
 from schleuse.eau.signature import sign_payload
 from schleuse.eau.store import EauStore, Sealed
+from schleuse.eau.switched import delivering
 from schleuse.eau.tables import CONTENT
 from schleuse.errors import ConflictError, CorruptError, Error, MalformedError, RefusedError, UnavailableError
 from schleuse.identifiers import IK
+from schleuse.processes.following import Running
+from schleuse.scopes import ScopeState
 from schleuse.vault import Document, Named, Signer
 from schleuse.vault.contracts import (
     BadTokenError,
@@ -53,6 +57,7 @@ CLIENTS = [
     FeedClient("archive", AN_INSURER, SECOND_KEY.public_key()),
     FeedClient("archive", ANOTHER_INSURER, SECOND_KEY.public_key()),
 ]
+OPEN_DOOR = Door(FakeSwitch())
 PERSON = b"the only person of these tests"
 
 
@@ -142,8 +147,35 @@ def journal() -> Journal:
 
 
 @pytest.fixture
-def app(sqlite_store: EauStore, vault: VaultDouble, mails: MailStore, journal: Journal, clock: Now) -> FastAPI:
-    return create_app(sqlite_store.feed, vault, CLIENTS, mails.confirm, aud=HERE, now=clock, told=journal.tell)
+def switch() -> FakeSwitch:
+    return FakeSwitch()
+
+
+@pytest.fixture
+def running(clock: Now) -> Running:
+    return Running(clock)
+
+
+@pytest.fixture
+def app(
+    sqlite_store: EauStore,
+    vault: VaultDouble,
+    mails: MailStore,
+    journal: Journal,
+    clock: Now,
+    switch: FakeSwitch,
+    running: Running,
+) -> FastAPI:
+    return create_app(
+        sqlite_store.feed,
+        vault,
+        CLIENTS,
+        mails.confirm,
+        aud=HERE,
+        now=clock,
+        door=Door(switch, "Telefon 0800", running.unit),
+        told=journal.tell,
+    )
 
 
 @pytest.fixture
@@ -559,7 +591,9 @@ def test_a_list_that_cannot_be_told_is_not_given(
         journal.fail = event.what is Happened.LISTING
         journal.tell(event)
 
-    app = create_app(sqlite_store.feed, vault, CLIENTS, mails.confirm, aud=HERE, now=lambda: NOON, told=tell)
+    app = create_app(
+        sqlite_store.feed, vault, CLIENTS, mails.confirm, aud=HERE, now=lambda: NOON, door=OPEN_DOOR, told=tell
+    )
     answer = SignedHttp(app, benefits).get(url())
     assert (answer.status_code, str(an_id(1)) in answer.text) == (503, False)
 
@@ -620,7 +654,7 @@ def test_an_error_that_nobody_foresaw_is_a_problem_too(
         def position(self, *_: object) -> None:
             raise ZeroDivisionError("secret")
 
-    app = create_app(Broken(), vault, CLIENTS, mails.confirm, aud=HERE, now=lambda: NOON)  # type: ignore[arg-type]
+    app = create_app(Broken(), vault, CLIENTS, mails.confirm, aud=HERE, now=lambda: NOON, door=OPEN_DOOR)  # type: ignore[arg-type]
     answer = SignedHttp(app, benefits).get(url())
     assert (answer.status_code, answer.json()["code"]) == (500, "internal")
     assert "secret" not in answer.text
@@ -635,3 +669,86 @@ def test_the_description_names_every_operation_and_its_failures(http: Http) -> N
         assert {"401", "403", "422", "503"} <= set(operation["responses"])
     contents = itertools.chain.from_iterable(operation["responses"].values() for operation in operations)
     assert not any("HTTPValidationError" in str(response) for response in contents)
+
+
+# --- closed by the switch ---
+
+
+@pytest.mark.parametrize("state", [state for state in ScopeState if not state.begins])
+@pytest.mark.parametrize(
+    ("method", "rest", "body"),
+    [("GET", "", None), ("GET", f"/{an_id(1).value}", None), ("POST", "/ack", {"cursor": 1})],
+)
+def test_a_closed_feed_says_so_and_is_never_an_empty_list(
+    http: Http, fill: Fill, switch: FakeSwitch, state: ScopeState, method: str, rest: str, body: Any
+) -> None:
+    """incident.md § 2.4: an empty list looks like "no documents" and is dangerous."""
+    fill(eau(1))
+    epoch = switch.set(f"eau_intake/{AN_INSURER}/deliver", state)
+    answer = http.request(method, url(rest=rest), json=body)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "120")
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    problem = answer.json()
+    assert problem["type"] == "urn:schleuse:error:eau.feed.closed"
+    assert problem["closed"] == {
+        "scope": f"eau_intake/{AN_INSURER}/deliver/-",
+        "state": state,
+        "reason": "security_hold",
+        "since": None,
+        "epoch": epoch,
+        "contact": "Telefon 0800",
+    }
+
+
+def test_the_login_at_a_closed_feed_is_in_the_journal_and_nothing_was_given(
+    http: Http, fill: Fill, switch: FakeSwitch, journal: Journal, vault: VaultDouble, running: Running
+) -> None:
+    fill(eau(1))
+    switch.set("eau", ScopeState.HOLD)
+    http.get(url(rest=f"/{an_id(1).value}"))
+    assert journal.happened() == [Happened.LOGIN]
+    assert vault.trips("fetch") == []
+    assert running.last([delivering(AN_INSURER)]) is None, "what is refused is no unit of work"
+
+
+def test_one_insurer_is_closed_and_the_other_is_served(app: FastAPI, fill: Fill, switch: FakeSwitch) -> None:
+    """T-24."""
+    fill(eau(1), ik=ANOTHER_INSURER)
+    switch.set(f"eau_intake/{AN_INSURER}", ScopeState.HOLD)
+    assert archive(app).get(url()).status_code == 503
+    answer = archive(app, ANOTHER_INSURER).get(url(ANOTHER_INSURER))
+    assert [event["seq"] for event in answer.json()["events"]] == [1]
+
+
+def test_a_document_that_was_opened_while_the_feed_was_closed_is_not_given_out(
+    http: Http, fill: Fill, switch: FakeSwitch, vault: VaultDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(eau(1))
+    fetch = vault.fetch
+
+    def close_meanwhile(*asked: Any) -> bytes:
+        switch.set("eau", ScopeState.HOLD)
+        return fetch(*asked)
+
+    monkeypatch.setattr(vault, "fetch", close_meanwhile)
+    assert http.get(url(rest=f"/{an_id(1).value}")).status_code == 503
+
+
+def test_an_acknowledgement_of_an_older_epoch_is_refused_at_the_store(
+    http: Http, fill: Fill, sqlite_store: EauStore, mails: MailStore
+) -> None:
+    """SW-06: this process has not seen the closing yet, its database has."""
+    fill(eau(1))
+    sqlite_store.raise_fence({delivering(AN_INSURER): 1}, 1)
+    answer = http.post(url(rest="/ack"), json={"cursor": 1})
+    assert (answer.status_code, answer.json()["code"]) == (503, "switch.stale-epoch")
+    assert mails.confirmed == []
+    assert sqlite_store.feed.position(AN_INSURER, "benefits").acked == 0
+
+
+def test_an_event_tells_how_long_its_mail_was_held(http: Http, fill: Fill) -> None:
+    """HD-46: beside the original time of acceptance."""
+    fill(eau(1, held_for=timedelta(hours=54)), eau(2))
+    events = http.get(url()).json()["events"]
+    assert [event["held_for_seconds"] for event in events] == [54 * 3600, 0]
+    assert events[0]["accepted_at"] == "2026-02-02T12:00:01Z"

@@ -17,7 +17,22 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from fastapi import FastAPI
 from tests.eau.asgi import Http
 from tests.eau.samples import AN_INSURER, ANOTHER_INSURER, an_id, eau, storno
-from tests.eau.test_feed import HERE, KEY, Fill, Journal, app, benefits, fill, journal, mails, signer, vault, xml_of
+from tests.eau.test_feed import (
+    HERE,
+    KEY,
+    Fill,
+    Journal,
+    app,
+    benefits,
+    fill,
+    journal,
+    mails,
+    running,
+    signer,
+    switch,
+    vault,
+    xml_of,
+)
 from tests.vault_double import VaultDouble
 
 from schleuse.cli.eau_feed import UnreadableAccessError, _access, _Given, feed
@@ -41,7 +56,7 @@ from schleuse.processes.home import NewHome, NewInsurer, create_home
 from schleuse.vault.contracts import ErasedError, OverBudgetError, VaultUnavailableError
 from schleuse.vault.tokens import audience
 
-__all__ = ["app", "benefits", "fill", "journal", "mails", "signer", "vault"]  # fixtures
+__all__ = ["app", "benefits", "fill", "journal", "mails", "running", "signer", "switch", "vault"]  # fixtures
 
 
 @pytest.fixture

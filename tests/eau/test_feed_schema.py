@@ -11,11 +11,11 @@ from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.eau.samples import AN_INSURER, an_id, eau
-from tests.eau.test_feed import Fill, app, benefits, clock, fill, journal, mails, signer, vault
+from tests.eau.test_feed import Fill, app, benefits, clock, fill, journal, mails, running, signer, switch, vault
 
 from schleuse.eau.feed_client import Signature
 
-__all__ = ["app", "benefits", "clock", "fill", "journal", "mails", "signer", "vault"]  # fixtures
+__all__ = ["app", "benefits", "clock", "fill", "journal", "mails", "running", "signer", "switch", "vault"]  # fixtures
 
 EXAMPLES = 30
 

@@ -10,12 +10,15 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.eau.samples import NOON, faulty, file
+from tests.eau.samples import AN_INSURER, ANOTHER_INSURER, NOON, faulty, file
+from tests.switch_double import FakeSwitch
 
 from schleuse.eau.letter_store import Unsent
 from schleuse.eau.outbox import BATCH, FIRST_PAUSE, LONGEST_PAUSE, Outbox, Step, pause_after
 from schleuse.eau.store import EauStore
+from schleuse.eau.switched import delivering
 from schleuse.errors import UnavailableError
+from schleuse.scopes import ScopeState
 
 
 class MailSystem:
@@ -58,8 +61,10 @@ class Clock:
         return self.now
 
 
-def outbox(store: EauStore, mails: MailSystem, signer: Signer, clock: Clock) -> Outbox:
-    return Outbox(store.letters, signer.finish, mails.submit, lambda: clock.now)
+def outbox(
+    store: EauStore, mails: MailSystem, signer: Signer, clock: Clock, switch: FakeSwitch | None = None
+) -> Outbox:
+    return Outbox(store.letters, signer.finish, mails.submit, lambda: clock.now, switch or FakeSwitch(), [AN_INSURER])
 
 
 @pytest.fixture
@@ -115,7 +120,11 @@ def test_a_crash_between_sending_and_marking_sends_the_same_octets_again(
         raise Killed
 
     with pytest.raises(Killed):
-        asyncio.run(Outbox(open_eau().letters, signer.finish, submit_and_die, lambda: clock.now).step())
+        asyncio.run(
+            Outbox(
+                open_eau().letters, signer.finish, submit_and_die, lambda: clock.now, FakeSwitch(), [AN_INSURER]
+            ).step()
+        )
     assert asyncio.run(outbox(open_eau(), mails, signer, clock).step()) == Step(sent=1)
     first, second = mails.taken
     assert first == second
@@ -178,3 +187,90 @@ def test_the_loop_sends_what_it_is_woken_for_and_survives_a_store_that_is_off(
 
 def test_the_first_pause_is_short_because_an_answer_is_due_as_fast_as_possible() -> None:
     assert pause_after(1) <= timedelta(seconds=10)
+
+
+# --- closed by the switch ---
+
+
+def test_while_it_is_closed_nothing_leaves_and_the_letters_wait(
+    store: EauStore, mails: MailSystem, signer: Signer, clock: Clock
+) -> None:
+    """T-02: no Fehlernachricht leaves; afterwards each leaves once, without a pause that the closing cost."""
+    switch = FakeSwitch()
+    file(store, faulty(1))
+    box = outbox(store, mails, signer, clock, switch)
+    switch.set("eau/*/deliver", ScopeState.HOLD)
+    assert asyncio.run(box.step()) == Step()
+    assert (mails.taken, signer.calls, store.letters.waiting()) == ([], 0, 1)
+    switch.set("eau/*/deliver", ScopeState.OPEN)
+    assert asyncio.run(box.step()) == Step(sent=1)
+
+
+def test_the_letters_of_one_closed_insurer_keep_back_nobody_elses(
+    store: EauStore, mails: MailSystem, signer: Signer, clock: Clock
+) -> None:
+    """T-24."""
+    switch = FakeSwitch()
+    file(store, *(faulty(number) for number in range(1, BATCH + 2)))
+    file(store, faulty(100), ik=ANOTHER_INSURER)
+    switch.set(f"eau_intake/{AN_INSURER}", ScopeState.HOLD)
+    both = [AN_INSURER, ANOTHER_INSURER]
+    box = Outbox(store.letters, signer.finish, mails.submit, lambda: clock.now, switch, both)
+    assert asyncio.run(box.step()) == Step(sent=1)
+    assert store.letters.waiting() == BATCH + 1
+
+
+def test_a_sender_that_missed_the_closing_is_refused_before_anything_leaves(
+    store: EauStore, mails: MailSystem, signer: Signer, clock: Clock
+) -> None:
+    """SW-06, T-05: at the store, and not only because it was asked to stop."""
+    file(store, faulty(1))
+    store.raise_fence({delivering(AN_INSURER): 7}, 7)
+    assert asyncio.run(outbox(store, mails, signer, clock).step()) == Step()
+    assert mails.taken == []
+    assert [letter.attempts for letter in store.letters.due(clock.now, 10)] == [0]
+
+
+def test_a_letter_that_was_cut_goes_again_with_the_same_octets(
+    store: EauStore, mails: MailSystem, signer: Signer, clock: Clock
+) -> None:
+    """SW-10: listed as uncertain by the delivery that it answers."""
+    file(store, faulty(1))
+    sent: list[bytes] = []
+
+    async def hang(mail: bytes, _sender: str, _recipient: str) -> None:
+        sent.append(mail)
+        hanging.set()
+        await asyncio.Event().wait()
+
+    async def cut_while_it_hangs() -> tuple[Step, list[str]]:
+        box = Outbox(store.letters, signer.finish, hang, lambda: clock.now, FakeSwitch(), [AN_INSURER])
+        step = asyncio.create_task(box.step())
+        await hanging.wait()
+        assert await box.cut([delivering(ANOTHER_INSURER)]) == []
+        uncertain = await box.cut([delivering(AN_INSURER)])
+        return await step, list(uncertain)
+
+    hanging = asyncio.Event()
+    assert asyncio.run(cut_while_it_hangs()) == (Step(), ["letter 1"])
+    assert asyncio.run(outbox(store, mails, signer, clock).step()) == Step(sent=1)
+    assert mails.taken == sent
+
+
+def test_a_letter_that_left_while_it_was_closed_is_uncertain_and_goes_again(
+    store: EauStore, signer: Signer, clock: Clock
+) -> None:
+    """The mail system keeps the same octets once."""
+    file(store, faulty(1))
+    taken: list[bytes] = []
+
+    async def close_meanwhile(mail: bytes, _sender: str, _recipient: str) -> None:
+        taken.append(mail)
+        store.raise_fence({delivering(AN_INSURER): 7}, 7)
+
+    box = Outbox(store.letters, signer.finish, close_meanwhile, lambda: clock.now, FakeSwitch(), [AN_INSURER])
+    assert asyncio.run(box.step()) == Step()
+    assert store.letters.waiting() == 1
+    assert asyncio.run(box.cut([])) == ["letter 1"]
+    (letter,) = store.letters.due(clock.now, 10)
+    assert letter.wire == taken[0]

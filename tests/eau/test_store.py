@@ -34,7 +34,7 @@ from schleuse.eau.filing import ForeignMailStoreError
 from schleuse.eau.findings import Trouble
 from schleuse.eau.outcome import DocumentState, ForeignStorno
 from schleuse.eau.store import EauStore, Recorded, open_store
-from schleuse.eau.switched import processing
+from schleuse.eau.switched import delivering, processing
 from schleuse.eau.tables import CONTENT, DOCUMENT, LETTER, METADATA, PREPARED, RECEIVED
 from schleuse.errors import UnavailableError
 from schleuse.holding.states import State
@@ -498,3 +498,15 @@ def test_the_epoch_of_its_decision_stands_beside_a_mail(store: EauStore) -> None
     with store._engine.begin() as connection:
         epochs = connection.execute(sa.select(RECEIVED.c.epoch).order_by(RECEIVED.c.delivery)).scalars().all()
     assert epochs == [5, None]
+
+
+def test_a_publication_of_an_older_epoch_numbers_nothing(store: EauStore) -> None:
+    """SW-06: for the insurer that was switched, and only for this one."""
+    file(store, eau(1))
+    file(store, eau(2), ik=ANOTHER_INSURER)
+    store.raise_fence({delivering(AN_INSURER): 5}, 5)
+    with pytest.raises(StaleEpochError):
+        store.feed.publish(AN_INSURER, None, epoch=4)
+    assert store.feed.publish(ANOTHER_INSURER, None, epoch=4) == 1
+    assert store.feed.events(AN_INSURER, 0, 10) == []
+    assert store.feed.publish(AN_INSURER, None, epoch=5) == 1

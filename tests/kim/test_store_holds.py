@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from tests.kim.mails import KASSE, LEASE, PRAXIS, START, Site, a_mail, account_of, check, offer, put
@@ -336,3 +337,18 @@ def test_retention_does_not_touch_a_mailbox_that_is_held(site: Site) -> None:
         store.leases.holds.end(KASSE, 2, LATER)
         assert store.purge(START + timedelta(days=1000)) == 1
         assert check(store).holds
+
+
+def test_while_retention_is_frozen_nothing_at_all_is_erased(site: Site, tmp_path: Path) -> None:
+    """SW-12."""
+    frozen = tmp_path / "retention.frozen"
+    with site.open() as store:
+        put(store, a_mail(1))
+    with site.open(frozen=frozen) as store:
+        put(store, a_mail(99, PRAXIS))
+        (done,) = store.leases.claim([Take(KASSE)], 10, "w", START, LEASE).mails
+        store.leases.finish([Outcome(done.id, State.DELIVERED)], "w", START)
+        frozen.touch()
+        assert store.purge(START + timedelta(days=1000)) == 0
+        frozen.unlink()
+        assert store.purge(START + timedelta(days=1000)) == 1

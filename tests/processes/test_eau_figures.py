@@ -11,6 +11,9 @@ from prometheus_client import CollectorRegistry
 from tests.eau.samples import AN_INSURER, ANOTHER_INSURER, NOON, eau, faulty, file, storno
 
 from schleuse.database import sqlite_url
+from schleuse.eau.document import Kind
+from schleuse.eau.findings import FileName
+from schleuse.eau.outcome import DocumentState, Policy
 from schleuse.eau.store import EauStore, open_store
 from schleuse.processes.eau import Figures
 
@@ -55,3 +58,12 @@ def test_a_storno_that_waits_for_its_eau_is_overdue_after_a_day_and_until_it_is_
     assert shown(store, day).get_sample_value(name, {"ik": str(ANOTHER_INSURER)}) == 0
     file(store, eau(3, id=50), faulty(4, id=51))
     assert shown(store, day).get_sample_value(name, IK) == 0
+
+
+def test_probes_of_practices_are_counted_apart_and_not_filed(store: EauStore) -> None:
+    """HD-07."""
+    probe = eau(1, file_name=FileName("T", Kind.EAU))
+    file(store, probe, eau(2), policy=Policy(prefix="E"))
+    figures = shown(store, timedelta(0))
+    assert figures.get_sample_value("schleuse_eau_probes", IK) == 1
+    assert store.documents(AN_INSURER) == {(Kind.EAU, DocumentState.ACCEPTED): 1}

@@ -7,6 +7,9 @@
 A client that stores what it fetched, then acknowledges, then asks again without `after`, has each event exactly once.
 Acknowledging is cumulative: a lower cursor than before changes nothing, one beyond the end is a conflict.
 
+While the switch closes what goes out to an insurer, its system gets 503 with a body that says so, on every path, and
+never a list without its events (incident.md § 2.4); it has been told who it is by then, so the journal has the login.
+
 Each request carries a token of its own (feed_login.py). A document is opened by the vault, which judges the token again
 and writes before it opens; so nothing is opened that the client has already (If-None-Match).
 """
@@ -15,7 +18,9 @@ from __future__ import annotations
 
 import hashlib
 from base64 import b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import structlog
@@ -25,6 +30,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from schleuse.clock import Now
 from schleuse.eau.document import BadDocumentIdError, DocumentId
 from schleuse.eau.feed_errors import (
+    FeedClosedError,
     NoSuchFormError,
     Problem,
     SealedDamageError,
@@ -36,9 +42,12 @@ from schleuse.eau.feed_guard import Guard
 from schleuse.eau.feed_login import Asked, FeedClient, Logins, Session, Told, tell_nobody
 from schleuse.eau.feed_store import FeedStore, StoredDocument
 from schleuse.eau.feed_views import MAX_CURSOR, Ack, Acked, Page, view
+from schleuse.eau.switched import delivering, delivery
 from schleuse.errors import Error, MalformedError
 from schleuse.identifiers import IK
 from schleuse.mail.smime.signed import parse_signed
+from schleuse.scopes import Scope
+from schleuse.switch.copy import Switch
 from schleuse.vault import Vault
 from schleuse.vault.contracts import SealBrokenError
 
@@ -74,12 +83,30 @@ def confirm_acknowledged(store: FeedStore, confirm: Confirm) -> int:
     return told
 
 
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Lets requests in while the switch does. contact: see `FeedClosedError`. unit: entered while a request runs."""
+
+    switch: Switch
+    contact: str = ""
+    unit: Callable[[Scope], AbstractContextManager[object]] = nullcontext
+
+    def epoch(self, ik: IK) -> int:
+        """Under which a request of this insurer is served now. Raises FeedClosedError."""
+        at = delivery(self.switch, ik)
+        if not at.state.begins:
+            raise FeedClosedError(delivering(ik), at, self.contact)
+        return at.epoch
+
+
 _BEARER = HTTPBearer(
     auto_error=False, bearerFormat="JWT", description="Signed by the client for this one request (EdDSA)"
 )
 
 
-def _session(request: Request, presented: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]) -> Session:
+def _session(
+    request: Request, presented: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]
+) -> Iterator[Session]:
     path = request.path_params
     asked = Asked(
         request.method,
@@ -89,7 +116,12 @@ def _session(request: Request, presented: Annotated[HTTPAuthorizationCredentials
         request.client.host if request.client else "",
     )
     logins: Logins = request.app.state.logins
-    return logins.admit(presented.credentials if presented else "", asked)
+    session = logins.admit(presented.credentials if presented else "", asked)
+    door: Door = request.app.state.door
+    door.epoch(session.ik)  # what is refused is no unit of work
+    with door.unit(delivering(session.ik)):
+        door.epoch(session.ik)  # again: whoever closes waits for us, or is seen by us
+        yield session
 
 
 Client = Annotated[Session, Depends(_session)]
@@ -104,12 +136,14 @@ def create_app(
     *,
     aud: str,
     now: Now,
+    door: Door,
     told: Told = tell_nobody,
 ) -> FastAPI:
     """The ASGI application, to be served over TLS only.
 
     confirm: see `confirm_acknowledged`, which the wiring also calls at start and from time to time.
-    aud: `vault.tokens.audience` of this platform. told: gets every login, refusal and listing.
+    aud: `vault.tokens.audience` of this platform. door: asked for each request. told: gets every login, refusal and
+    listing.
     """
     app = FastAPI(
         title="Schleuse eAU feed",
@@ -120,6 +154,7 @@ def create_app(
         redoc_url=None,
     )
     logins = app.state.logins = Logins(clients, aud, now, told)
+    app.state.door = door
     install(app)
     app.add_middleware(Guard)
 
@@ -145,7 +180,7 @@ def create_app(
     @app.post("/v1/{ik}/eau/ack", responses=responses(400, 409), operation_id="acknowledge", tags=["eau"])
     def acknowledge(ik: Insurer, client: Client, ack: Ack) -> Acked:
         """Everything up to the cursor is taken over. A lower cursor than before changes nothing."""
-        position = store.ack(client.ik, client.client, ack.cursor)
+        position = store.ack(client.ik, client.client, ack.cursor, door.epoch(client.ik))
         try:
             confirm_acknowledged(store, confirm)
         except Error as error:  # recorded already; the wiring tells the mail store later
@@ -175,6 +210,7 @@ def create_app(
         if etag in [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]:
             return Response(status_code=304, headers=headers)
         content = _opened(vault, client, stored, form)
+        door.epoch(client.ik)  # closed while it was opened: it is not given out
         headers["Content-Digest"] = f"sha-256=:{b64encode(hashlib.sha256(content).digest()).decode()}:"
         return Response(content, media_type=XML if form == "xml" else P7S, headers=headers)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import structlog
@@ -14,11 +15,16 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from schleuse.errors import ConflictError, CorruptError, Error, MalformedError, RefusedError, UnavailableError
+from schleuse.scopes import Scope, ScopeState
+from schleuse.switch.fence import StaleEpochError
+from schleuse.switch.standing import Standing
 from schleuse.vault import contracts
 
 MEDIA_TYPE = "application/problem+json"
 #: What a client may hope for: a vault comes back, a budget of an hour refills little by little.
 RETRY_AFTER_S = {503: 30, 429: 300}
+#: Opening takes two persons: asking again at once cannot help (SW-01).
+CLOSED_RETRY_AFTER_S = 120
 
 _log = structlog.get_logger(__name__)
 
@@ -47,6 +53,21 @@ class NoSuchFormError(MalformedError):
     code = "eau.feed.no-such-form"
 
 
+class FeedClosedError(UnavailableError):
+    """The switch closed what goes out to this insurer; nothing is lost, and nothing need be asked for in another way.
+
+    standing: of the scope. contact: how the operator is reached by another channel, "" if nobody said.
+    """
+
+    code = "eau.feed.closed"
+
+    def __init__(self, scope: Scope, standing: Standing, contact: str) -> None:
+        super().__init__("temporarily closed for security; nothing is lost, and everything follows when it opens again")
+        self.scope = scope
+        self.standing = standing
+        self.contact = contact
+
+
 class SealedDamageError(CorruptError):
     """A stored document does not open under its seal; the operator restores store and key together."""
 
@@ -62,6 +83,7 @@ STATUS: Mapping[type[Error], int] = {
     contracts.ErasedError: 410,
     contracts.OverBudgetError: 429,
     contracts.NotAllowedError: 503,  # of our own role by our own vault: nothing that the client could change
+    StaleEpochError: 503,  # closed while it was asked; the next request says so
     MalformedError: 400,
     RefusedError: 403,
     ConflictError: 409,
@@ -70,14 +92,29 @@ STATUS: Mapping[type[Error], int] = {
 }
 
 
+class Closed(BaseModel):
+    """What is closed, since when and why (incident.md § 2.4): never an empty list, which would say "no documents".
+
+    reason: hold reason class. epoch: of the order that closed it, for questions to the operator.
+    """
+
+    scope: str
+    state: ScopeState
+    reason: str
+    since: datetime | None
+    epoch: int
+    contact: str
+
+
 class Problem(BaseModel):
-    """RFC 9457 § 3.1. code: of the error, never reused."""
+    """RFC 9457 § 3.1. code: of the error, never reused. closed: only where the switch closed the feed."""
 
     type: str = Field(examples=["urn:schleuse:error:eau.feed.unknown-document"])
     title: str
     status: int
     detail: str
     code: str
+    closed: Closed | None = None
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -91,7 +128,9 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def problem(status: int, code: str, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+def problem(
+    status: int, code: str, detail: str, headers: Mapping[str, str] | None = None, closed: Closed | None = None
+) -> JSONResponse:
     """One answer."""
     body = Problem(
         type=f"urn:schleuse:error:{code}",
@@ -99,12 +138,15 @@ def problem(status: int, code: str, detail: str, headers: Mapping[str, str] | No
         status=status,
         detail=detail,
         code=code,
+        closed=closed,
     )
-    return JSONResponse(body.model_dump(), status, dict(headers or {}), MEDIA_TYPE)
+    content = body.model_dump(mode="json", exclude_none=closed is None)
+    return JSONResponse(content, status, dict(headers or {}), MEDIA_TYPE)
 
 
 def install(app: FastAPI) -> None:
     """Answer every kind of failure of the app."""
+    app.add_exception_handler(FeedClosedError, _closed)
     app.add_exception_handler(Error, _own)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
@@ -118,6 +160,15 @@ def _own(_request: Request, error: Exception) -> JSONResponse:
     if status >= 500:
         _log.error("eau.feed.failed", code=code)
     return problem(status, code, str(error), _headers(status))
+
+
+def _closed(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, FeedClosedError)  # noqa: S101 -- it is installed for these
+    at = error.standing
+    closed = Closed(
+        scope=str(error.scope), state=at.state, reason=at.reason, since=at.since, epoch=at.epoch, contact=error.contact
+    )
+    return problem(503, error.code, str(error), {"Retry-After": str(CLOSED_RETRY_AFTER_S)}, closed)
 
 
 def _headers(status: int) -> Mapping[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,9 +13,11 @@ from schleuse.database import reading, transaction
 from schleuse.eau.document import DocumentId, Kind
 from schleuse.eau.locking import lock_insurer
 from schleuse.eau.outcome import DocumentState
+from schleuse.eau.switched import delivering
 from schleuse.eau.tables import CONTENT, CURSOR, DOCUMENT, EVENT
 from schleuse.errors import ConflictError
 from schleuse.identifiers import IK
+from schleuse.switch import fence
 
 
 class CursorBeyondEndError(ConflictError):
@@ -28,8 +30,9 @@ class CursorBeyondEndError(ConflictError):
 class Event:
     """One line of the feed. accepted_at: original time of acceptance of the mail, also after a hold (HD-46).
 
-    state: of the document now. target: of a Storno, the cancelled eAU. similar_to: an eAU that may be the same
-    certificate, for people to look at (HD-05).
+    held_for: by the switch, before its mail was taken; zero if it was not. state: of the document now.
+    target: of a Storno, the cancelled eAU. similar_to: an eAU that may be the same certificate, for people to look at
+    (HD-05).
     """
 
     seq: int
@@ -41,6 +44,7 @@ class Event:
     signed: bool
     target: DocumentId | None
     similar_to: DocumentId | None
+    held_for: timedelta = timedelta(0)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -81,12 +85,12 @@ class FeedStore:
         self._engine = engine
         self._reader = reading(engine)
 
-    def publish(self, ik: IK, below: int | None, limit: int = 10_000) -> int:
+    def publish(self, ik: IK, below: int | None, limit: int = 10_000, epoch: int | None = None) -> int:
         """Give the next numbers of the insurer's feed to events in acceptance order. Returns to how many.
 
         below: only events caused by deliveries with a lower id, so that none appears behind a later one that was
         ready earlier; None: all. Call it until it returns 0. Numbers have no gaps, for they are given under the
-        insurer's lock.
+        insurer's lock. epoch: of the switch; None where no switch rules. Raises StaleEpochError (SW-06).
         """
         due = (
             sa.select(EVENT.c.delivery)
@@ -97,11 +101,12 @@ class FeedStore:
         if below is not None:
             due = due.where(EVENT.c.position < below)
         with transaction(self._engine) as connection:
+            _require(connection, ik, epoch)
             lock_insurer(connection, ik)
             deliveries = connection.execute(due).scalars().all()
             if deliveries:
                 start = _last(connection, ik) + 1
-                rows = [{"of": delivery, "to": seq} for seq, delivery in enumerate(deliveries, start)]
+                rows = [{"of": delivery, "to": seq, "under": epoch} for seq, delivery in enumerate(deliveries, start)]
                 connection.execute(_NUMBER, rows)
         return len(deliveries)
 
@@ -132,12 +137,13 @@ class FeedStore:
         with transaction(self._reader) as connection:
             return Position(_acked(connection, ik, client), _last(connection, ik))
 
-    def ack(self, ik: IK, client: str, cursor: int) -> Position:
+    def ack(self, ik: IK, client: str, cursor: int, epoch: int | None = None) -> Position:
         """Everything up to and including `cursor` is taken over. A lower cursor than before changes nothing.
 
-        Raises CursorBeyondEndError, and then nothing is recorded.
+        Raises CursorBeyondEndError, StaleEpochError (SW-06), and then nothing is recorded.
         """
         with transaction(self._engine) as connection:
+            _require(connection, ik, epoch)
             lock_insurer(connection, ik)
             before, last = _acked(connection, ik, client), _last(connection, ik)
             if cursor > last:
@@ -172,7 +178,9 @@ class FeedStore:
 
 
 _NUMBER = (
-    sa.update(EVENT).where(EVENT.c.delivery == sa.bindparam("of"), EVENT.c.seq.is_(None)).values(seq=sa.bindparam("to"))
+    sa.update(EVENT)
+    .where(EVENT.c.delivery == sa.bindparam("of"), EVENT.c.seq.is_(None))
+    .values(seq=sa.bindparam("to"), epoch=sa.bindparam("under"))
 )
 
 _OTHER = DOCUMENT.alias("other")
@@ -186,6 +194,7 @@ _EVENTS = (
         DOCUMENT.c.state,
         DOCUMENT.c.file_hash,
         DOCUMENT.c.target,
+        DOCUMENT.c.held_us,
         CONTENT.c.p7s.is_not(None).label("signed"),
         _OTHER.c.document_id.label("similar_to"),
     )
@@ -221,7 +230,13 @@ def _event(row: Any) -> Event:
         signed=bool(row.signed),
         target=DocumentId(row.target) if row.target else None,
         similar_to=DocumentId(row.similar_to) if row.similar_to else None,
+        held_for=timedelta(microseconds=row.held_us or 0),
     )
+
+
+def _require(connection: sa.Connection, ik: IK, epoch: int | None) -> None:
+    if epoch is not None:
+        fence.require(connection, delivering(ik), epoch)
 
 
 def _last(connection: sa.Connection, ik: IK) -> int:

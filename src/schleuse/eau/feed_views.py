@@ -24,6 +24,7 @@ class Links(BaseModel):
 class EventView(BaseModel):
     """One event, in acceptance order. accepted_at is the time of receipt at the insurer, also after a hold.
 
+    held_for_seconds: how long the platform's switch held the mail before it was processed; 0 if it did not (HD-46).
     state tells whether the document has been cancelled since. possibly_same_as: an earlier eAU that may be the same
     certificate under another number; somebody should look, nothing was dropped.
     """
@@ -32,6 +33,7 @@ class EventView(BaseModel):
     kind: Literal["eau", "storno"]
     document_id: str
     accepted_at: datetime
+    held_for_seconds: int
     state: Literal["accepted", "cancelled"]
     sha256: str
     cancels: str | None
@@ -71,6 +73,7 @@ def view(ik: IK, event: Event) -> EventView:
         kind=event.kind.value,
         document_id=event.document_id.value,
         accepted_at=event.accepted_at,
+        held_for_seconds=round(event.held_for.total_seconds()),
         state="cancelled" if event.state.value == "cancelled" else "accepted",
         sha256=event.sha256.hex(),
         cancels=event.target.value if event.target else None,

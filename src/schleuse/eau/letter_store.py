@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,6 +12,8 @@ from sqlalchemy.engine import Engine
 from schleuse.database import reading, transaction
 from schleuse.eau.tables import LETTER
 from schleuse.identifiers import IK
+from schleuse.kim.store import Under
+from schleuse.switch import fence
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -37,14 +40,16 @@ class LetterStore:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def due(self, now: datetime, limit: int) -> list[Unsent]:
-        """Unsent letters whose time has come, oldest first."""
+    def due(self, now: datetime, limit: int, iks: Collection[IK] | None = None) -> list[Unsent]:
+        """Unsent letters whose time has come, oldest first. iks: of these insurers only; None: of all."""
         query = (
             sa.select(LETTER)
             .where(sa.text("sent_at IS NULL"), LETTER.c.next_at <= now)
             .order_by(LETTER.c.next_at, LETTER.c.delivery)
             .limit(limit)
         )
+        if iks is not None:
+            query = query.where(LETTER.c.ik.in_([ik.value for ik in iks]))
         with transaction(reading(self._engine)) as connection:
             return [
                 Unsent(
@@ -61,22 +66,31 @@ class LetterStore:
                 for row in connection.execute(query)
             ]
 
-    def keep_wire(self, delivery: int, wire: bytes) -> bytes:
-        """Record the finished mail before it is sent for the first time. Returns the one that counts: the first."""
+    def keep_wire(self, delivery: int, wire: bytes, under: Under | None = None) -> bytes:
+        """Record the finished mail before it is sent for the first time. Returns the one that counts: the first.
+
+        Raises StaleEpochError: it must not be sent now (SW-06).
+        """
         with transaction(self._engine) as connection:
+            _require(connection, under)
             connection.execute(
                 sa.update(LETTER).where(LETTER.c.delivery == delivery, LETTER.c.wire.is_(None)).values(wire=wire)
             )
             kept: bytes = connection.execute(sa.select(LETTER.c.wire).where(LETTER.c.delivery == delivery)).scalar_one()
         return kept
 
-    def sent(self, delivery: int, now: datetime) -> None:
-        """The mail system has taken it over."""
+    def sent(self, delivery: int, now: datetime, under: Under | None = None) -> None:
+        """The mail system has taken it over.
+
+        Raises StaleEpochError: it was closed meanwhile, so the same octets go again after the opening, and the mail
+        system keeps them once.
+        """
         with transaction(self._engine) as connection:
+            _require(connection, under)
             connection.execute(
                 sa.update(LETTER)
                 .where(LETTER.c.delivery == delivery, LETTER.c.sent_at.is_(None))
-                .values(sent_at=now, attempts=LETTER.c.attempts + 1)
+                .values(sent_at=now, attempts=LETTER.c.attempts + 1, epoch=None if under is None else under.epoch)
             )
 
     def retry(self, delivery: int, next_at: datetime) -> None:
@@ -95,3 +109,8 @@ class LetterStore:
             query = query.where(LETTER.c.created_at < before)
         with transaction(reading(self._engine)) as connection:
             return connection.execute(query).scalar_one()
+
+
+def _require(connection: sa.Connection, under: Under | None) -> None:
+    if under is not None:
+        fence.require(connection, under.scope, under.epoch)

@@ -3,23 +3,34 @@
 A letter's finished mail is recorded before it is sent for the first time, and marked as sent after the mail system
 has taken it over. A crash between the two sends the same octets with the same Message-ID again, and the mail store
 keeps them once.
+
+While the switch closes what goes out to an insurer's practices, its letters wait (SW-06, T-02).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Collection, Coroutine, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import structlog
 
 from schleuse.clock import Now
 from schleuse.eau.letter_store import LetterStore, Unsent
+from schleuse.eau.switched import delivering, delivery
 from schleuse.errors import Error
+from schleuse.identifiers import IK
+from schleuse.kim.store import Under
+from schleuse.scopes import Scope
+from schleuse.switch.copy import Switch
+from schleuse.switch.fence import StaleEpochError
+from schleuse.vault.contracts import ScopeClosedError
 
 #: (mail, reverse path, recipient): returns when the mail system has taken the mail over. Raises any `Error`.
-Submit = Callable[[bytes, str, str], Awaitable[None]]
+Submit = Callable[[bytes, str, str], Coroutine[Any, Any, None]]
 #: The finished KIM mail of a letter: unsealed, signed, encrypted. Called at most once for each letter that is kept.
 Finish = Callable[[Unsent], bytes]
 
@@ -50,17 +61,38 @@ class Step:
 
 
 class Outbox:
-    """One loop for each machine is enough; two would send some letters twice, which is harmless."""
+    """One loop for each machine is enough; two would send some letters twice, which is harmless.
 
-    def __init__(self, letters: LetterStore, finish: Finish, submit: Submit, now: Now) -> None:
+    iks: whose letters it sends, each while the switch lets go out what is theirs; the others' wait. unit: entered for
+    an insurer's atom while a letter of its goes out.
+    """
+
+    def __init__(
+        self,
+        letters: LetterStore,
+        finish: Finish,
+        submit: Submit,
+        now: Now,
+        switch: Switch,
+        iks: Collection[IK],
+        unit: Callable[[Scope], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
         self._letters = letters
         self._finish = finish
         self._submit = submit
         self._now = now
+        self._switch = switch
+        self._iks = iks
+        self._unit = unit
+        self._sending: tuple[Unsent, asyncio.Future[None]] | None = None
+        self._uncertain: list[str] = []
 
     async def step(self) -> Step:
-        """Try every letter that is due, oldest first. Raises UnavailableError if the store cannot be read."""
-        due = await asyncio.to_thread(self._letters.due, self._now(), BATCH)
+        """Try every letter that is due and may go, oldest first. Raises UnavailableError: the store cannot be read."""
+        open_now = [ik for ik in self._iks if delivery(self._switch, ik).state.begins]
+        if not open_now:
+            return Step()
+        due = await asyncio.to_thread(self._letters.due, self._now(), BATCH, open_now)
         done = [await self._send(letter) for letter in due]
         return Step(sent=done.count(True), failed=done.count(False))
 
@@ -75,11 +107,31 @@ class Outbox:
             if step.sent < BATCH:
                 await _wait(wake, IDLE)
 
-    async def _send(self, letter: Unsent) -> bool:
+    async def cut(self, scopes: Collection[Scope]) -> Sequence[str]:
+        """Stop the letter that is going out of one of these atoms, if there is one (SW-10).
+
+        Returns the letters, by the delivery that they answer, of which nobody knows whether the mail system took them
+        over. They go again after the opening with the same octets, and the mail system keeps them once.
+        """
+        if self._sending is not None and delivering(self._sending[0].ik) in scopes:
+            letter, task = self._sending
+            task.cancel()
+            self._uncertain.append(f"letter {letter.delivery}")
+        found, self._uncertain = self._uncertain, []
+        return found
+
+    async def _send(self, letter: Unsent) -> bool | None:
+        """True: sent. False: it failed. None: it may not go now, and waits without another pause."""
+        at = delivery(self._switch, letter.ik)
+        if not at.state.begins:
+            return None
+        under = Under(delivering(letter.ik), at.epoch)
         try:
-            wire = letter.wire if letter.wire is not None else await asyncio.to_thread(self._record, letter)
-            await self._submit(wire, letter.sender, letter.recipient)
-            await asyncio.to_thread(self._letters.sent, letter.delivery, self._now())
+            with self._unit(under.scope):
+                await self._send_under(letter, under)
+        except (StaleEpochError, ScopeClosedError) as error:
+            _log.warning("eau.outbox.closed", delivery=letter.delivery, code=error.code)
+            return None
         except Exception as error:  # one letter must not keep the others back
             _log.warning(
                 "eau.outbox.retry",
@@ -92,8 +144,28 @@ class Outbox:
         _log.info("eau.outbox.sent", delivery=letter.delivery, fehlernachricht=letter.code)
         return True
 
-    def _record(self, letter: Unsent) -> bytes:
-        return self._letters.keep_wire(letter.delivery, self._finish(letter))
+    async def _send_under(self, letter: Unsent, under: Under) -> None:
+        # Recorded in any case: this is where a late sender is refused before anything leaves (SW-06).
+        wire = await asyncio.to_thread(self._record, letter, under)
+        task = asyncio.ensure_future(self._submit(wire, letter.sender, letter.recipient))
+        self._sending = letter, task
+        try:
+            await asyncio.wait([task])
+        finally:
+            self._sending = None
+            task.cancel()
+        if task.cancelled():
+            raise CutError("the letter was cut while it went out; it goes again after the opening")
+        task.result()
+        try:
+            await asyncio.to_thread(self._letters.sent, letter.delivery, self._now(), under)
+        except StaleEpochError:
+            self._uncertain.append(f"letter {letter.delivery}")
+            raise
+
+    def _record(self, letter: Unsent, under: Under) -> bytes:
+        wire = self._finish(letter) if letter.wire is None else letter.wire
+        return self._letters.keep_wire(letter.delivery, wire, under)
 
     async def _later(self, letter: Unsent) -> None:
         next_at = self._now() + pause_after(letter.attempts + 1)
@@ -101,6 +173,12 @@ class Outbox:
             await asyncio.to_thread(self._letters.retry, letter.delivery, next_at)
         except Error as error:  # it stays due, which is as good
             _log.warning("eau.outbox.unavailable", code=error.code)
+
+
+class CutError(StaleEpochError):
+    """A letter was cut by a closing while it went out; it goes again, octet for octet, after the opening (SW-10)."""
+
+    code = "eau.letter-cut"
 
 
 async def _wait(wake: asyncio.Event, longest: timedelta) -> None:

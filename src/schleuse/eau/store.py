@@ -27,7 +27,7 @@ from schleuse.eau.feed_store import FeedStore
 from schleuse.eau.filing import Arrival, Filing, Letter, Recorded, Sealed
 from schleuse.eau.letter_store import LetterStore
 from schleuse.eau.locking import lock_insurer, look_up_by_index
-from schleuse.eau.outcome import DocumentState
+from schleuse.eau.outcome import DocumentState, Quarantine
 from schleuse.eau.switched import processing
 from schleuse.eau.tables import DOCUMENT, RECEIVED
 from schleuse.identifiers import IK
@@ -104,6 +104,14 @@ class EauStore:
         query = sa.select(RECEIVED.c.state, sa.func.count()).where(RECEIVED.c.ik == ik.value).group_by(RECEIVED.c.state)
         with transaction(reading(self._engine)) as connection:
             return {row[0]: row[1] for row in connection.execute(query)}
+
+    def probes(self, ik: IK) -> int:
+        """How many test mails came to the insurer's productive mailbox: counted apart, never filed (HD-07)."""
+        query = sa.select(sa.func.count()).where(
+            RECEIVED.c.ik == ik.value, RECEIVED.c.reason == Quarantine.TEST_IN_PRODUCTION.value
+        )
+        with transaction(reading(self._engine)) as connection:
+            return connection.execute(query).scalar_one()
 
     def documents(self, ik: IK) -> dict[tuple[Kind, DocumentState], int]:
         """How many documents of the insurer are in each state."""

@@ -32,7 +32,7 @@ class Settings:
     the same after a restart. retention: from the end of processing on (kim.md § 17). reserve_bytes: must stay free
     on the disk of the spool; None: 5 %, at most 4 GiB (HD-28). gather: between two rounds of routing, so that mails
     which come one by one share a transaction and its flush: one alone costs 1.3 ms of routing, one of 256 0.05.
-    The first one after a pause does not wait.
+    The first one after a pause does not wait. frozen: while this file is there, no body is erased (SW-12).
     """
 
     url: str
@@ -44,6 +44,7 @@ class Settings:
     give_up_after: timedelta = timedelta(days=5)
     reserve_bytes: int | None = None
     gather: timedelta = timedelta(milliseconds=100)
+    frozen: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,8 +137,13 @@ class MailStore:
             return audit(self._parts.backing, self._settings.spool)
 
     def purge(self, now: datetime) -> int:
-        """Erase the bodies of finished mail whose retention is over; remove segments without any. Returns how many."""
-        parts = self._parts
+        """Erase the bodies of finished mail whose retention is over; remove segments without any. Returns how many.
+
+        Nothing while retention is frozen, and nothing of a mailbox that is held (SW-12).
+        """
+        parts, frozen = self._parts, self._settings.frozen
+        if frozen is not None and frozen.exists():
+            return 0
         with self._purging:
             if parts.spool is None:
                 return purge_bodies(parts.backing, parts.bodies, now, before=None)
