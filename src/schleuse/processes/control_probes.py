@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import sqlalchemy as sa
 from prometheus_client.parser import text_string_to_metric_families
@@ -100,7 +100,7 @@ class PlatformProbes:
             with smtplib.SMTP_SSL(host, port, timeout=PROBE_SECONDS, context=self._trust()) as session:
                 session.login(control.probe_account, password)
                 for one in checks:
-                    found[one] = _rcpt(session, control.probe_account, self._recipient(one.scope))
+                    found[one] = rcpt_seen(session, control.probe_account, self._recipient(one.scope))
         except (OSError, smtplib.SMTPException) as cause:
             return {one: found.get(one, Seen(None, _reason(cause))) for one in checks}
         return found
@@ -143,7 +143,7 @@ class PlatformProbes:
             for one in checks:
                 connection.request("GET", f"/v1/{one.scope.tenant}/eau?limit=1")
                 answer = connection.getresponse()
-                found[one] = _feed_seen(answer.status, answer.read(65_536))
+                found[one] = feed_seen(answer.status, answer.read(65_536))
         except (OSError, http.client.HTTPException) as cause:
             return {one: found.get(one, Seen(None, _reason(cause))) for one in checks}
         finally:
@@ -232,7 +232,18 @@ def _of(released: Mapping[tuple[str, str], int] | None, scope: Scope) -> int | N
     return sum(number for (ik, purpose), number in released.items() if ik == scope.tenant and purpose.lower() in names)
 
 
-def _rcpt(session: smtplib.SMTP, sender: str, recipient: str) -> Seen:
+class Session(Protocol):
+    """The part of `smtplib.SMTP` that is needed."""
+
+    def mail(self, sender: str) -> tuple[int, bytes]: ...
+
+    def rcpt(self, recip: str) -> tuple[int, bytes]: ...
+
+    def rset(self) -> tuple[int, bytes]: ...
+
+
+def rcpt_seen(session: Session, sender: str, recipient: str) -> Seen:
+    """A transaction that is broken off before DATA. What may quote an address is not kept."""
     code, text = session.mail(sender)
     if code == 250:
         code, text = session.rcpt(recipient)
@@ -245,7 +256,8 @@ def _rcpt(session: smtplib.SMTP, sender: str, recipient: str) -> Seen:
     return Seen(Answer.OTHER, said)
 
 
-def _feed_seen(status: int, body: bytes) -> Seen:
+def feed_seen(status: int, body: bytes) -> Seen:
+    """Closed is 503 with a body that says so to a machine."""
     if status == 503 and _says_closed(body):
         return Seen(Answer.CLOSED, "503 closed")
     if status == 200:
