@@ -711,6 +711,19 @@ def test_the_login_at_a_closed_feed_is_in_the_journal_and_nothing_was_given(
     assert running.last([delivering(AN_INSURER)]) is None, "what is refused is no unit of work"
 
 
+def test_who_has_no_token_hears_that_it_is_closed_and_gets_no_further(
+    app: FastAPI, switch: FakeSwitch, journal: Journal
+) -> None:
+    """SW-07: a probe of the closing comes without one. The refused login is told all the same."""
+    nobody = Http(app)
+    assert nobody.get(url()).status_code == 401
+    switch.set("eau", ScopeState.HOLD)
+    answer = nobody.get(url())
+    assert (answer.status_code, answer.json()["closed"]["state"]) == (503, "HOLD")
+    assert nobody.get(url().replace(str(AN_INSURER), "000000000")).status_code in (401, 503)
+    assert set(journal.happened()) == {Happened.LOGIN_FAILED}
+
+
 def test_one_insurer_is_closed_and_the_other_is_served(app: FastAPI, fill: Fill, switch: FakeSwitch) -> None:
     """T-24."""
     fill(eau(1), ik=ANOTHER_INSURER)

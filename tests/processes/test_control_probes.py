@@ -167,8 +167,9 @@ def test_a_recipient_is_accepted_deferred_with_the_promised_words_or_something_e
 @pytest.mark.parametrize(
     ("status", "body", "answer"),
     [
-        (503, json.dumps({"code": "eau.feed.closed"}).encode(), Answer.CLOSED),
+        (503, json.dumps({"closed": {"state": "HOLD"}}).encode(), Answer.CLOSED),
         (503, b"<html>proxy</html>", Answer.OTHER),
+        (503, b'{"detail": "closed for lunch"}', Answer.OTHER),
         (200, b"{}", Answer.PASSED),
         (401, b"{}", Answer.PASSED),
         (500, b"{}", Answer.OTHER),

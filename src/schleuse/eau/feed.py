@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -43,8 +43,8 @@ from schleuse.eau.feed_login import Asked, FeedClient, Logins, Session, Told, te
 from schleuse.eau.feed_store import FeedStore, StoredDocument
 from schleuse.eau.feed_views import MAX_CURSOR, Ack, Acked, Page, view
 from schleuse.eau.switched import delivering, delivery
-from schleuse.errors import Error, MalformedError
-from schleuse.identifiers import IK
+from schleuse.errors import Error, MalformedError, RefusedError
+from schleuse.identifiers import IK, BadIKError
 from schleuse.mail.smime.signed import parse_signed
 from schleuse.scopes import Scope
 from schleuse.switch.copy import Switch
@@ -116,8 +116,14 @@ def _session(
         request.client.host if request.client else "",
     )
     logins: Logins = request.app.state.logins
-    session = logins.admit(presented.credentials if presented else "", asked)
     door: Door = request.app.state.door
+    try:
+        session = logins.admit(presented.credentials if presented else "", asked)
+    except (RefusedError, MalformedError):
+        # That it is closed hears everybody, also the probe of the closing, which has no token (SW-07).
+        with suppress(BadIKError):
+            door.epoch(IK(path["ik"]))
+        raise
     door.epoch(session.ik)  # what is refused is no unit of work
     with door.unit(delivering(session.ik)):
         door.epoch(session.ik)  # again: whoever closes waits for us, or is seen by us

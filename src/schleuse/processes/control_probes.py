@@ -268,9 +268,10 @@ def feed_seen(status: int, body: bytes) -> Seen:
 
 def _says_closed(body: bytes) -> bool:
     try:
-        return "closed" in json.dumps(json.loads(body))
+        problem = json.loads(body)
     except ValueError:
         return False
+    return isinstance(problem, dict) and isinstance(problem.get("closed"), dict)
 
 
 def _secret(path: Path) -> str:
