@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from tests.shutdown.operators import NOW, Clock, close, new_log, open_again
 
 from schleuse.errors import UnavailableError
-from schleuse.processes.control_closing import Closings, Prover, all_effects
+from schleuse.processes.control_closing import RECHECK, AllEffects, Closings, Prover
 from schleuse.scopes import Scope, parse_scopes
 from schleuse.shutdown.closure import Answer, Check, Seen, Verdict
 from schleuse.shutdown.probes import Sources
@@ -34,6 +34,7 @@ class Site:
         self.answer: Answer | None = Answer.CLOSED
         self.told: list[Mapping[str, str | int]] = []
         self.trail_full = False
+        self.exempt: set[Scope] = set()
         self.seconds = 0.0
         self.restart()
 
@@ -41,7 +42,7 @@ class Site:
         switch = LocalSwitch(self.log, self.folder / "copies" / "control.json", self.clock)
         sources = Sources(
             self,
-            all_effects(self.book, lambda: switch.epoch),
+            AllEffects(self.folder / "effects", lambda: switch.epoch),
             lambda _: ["desk"],
             self.clock,
             "here",
@@ -49,7 +50,7 @@ class Site:
             lambda: self.seconds,
         )
         self.closings = Closings(switch, ATOMS, self.folder, sources, self.clock)
-        self.prover = Prover(self.closings, self._tell, self.clock)
+        self.prover = Prover(self.closings, self._tell, lambda scope: scope in self.exempt, self.clock)
 
     def follow(self, epoch: int, after: float = 1) -> None:
         at = self.clock() + timedelta(seconds=after)
@@ -160,3 +161,57 @@ def test_the_opening_is_seen_when_every_worker_has_followed_it(site: Site) -> No
     site.follow(2)
     assert site.closings.seen(EAU, 2)
     assert site.closings.needed() == []
+
+
+def test_attempts_that_see_the_same_leave_no_further_record(site: Site) -> None:
+    """A role that is away for days fills neither disk nor journal."""
+    close(site.log, "eau_intake")
+    site.answer = None
+    for _ in range(5):
+        site.attempt()
+    assert len(list((site.folder / "proofs").rglob("*.json"))) == 1
+    assert len(site.told) == 1
+    site.follow(1)
+    site.answer = Answer.CLOSED
+    site.attempt()
+    assert site.verdicts() == {Verdict.PROVEN}
+    assert len(site.told) == 2
+
+
+def test_a_path_that_opens_after_the_proof_is_an_alarm(site: Site) -> None:
+    """RS-07."""
+    close(site.log, "eau_intake")
+    site.follow(1)
+    site.attempt()
+    assert asyncio.run(site.prover.recheck()) == []  # not yet due
+    site.answer = Answer.PASSED
+    site.clock.forward(RECHECK.total_seconds())
+    with capture_logs() as logs:
+        assert len(asyncio.run(site.prover.recheck())) == 2
+    assert "closure.broken" in [one["event"] for one in logs]
+    assert site.verdicts() == {Verdict.NOT_PROVEN}
+    site.answer = Answer.CLOSED
+    assert site.attempt()
+    assert site.verdicts() == {Verdict.PROVEN}
+
+
+def test_a_role_that_restarts_during_a_look_is_no_alarm_and_leaves_no_record(site: Site) -> None:
+    close(site.log, "eau_intake")
+    site.follow(1)
+    site.attempt()
+    site.answer = None
+    site.clock.forward(RECHECK.total_seconds())
+    assert asyncio.run(site.prover.recheck()) == []
+    assert site.verdicts() == {Verdict.PROVEN}
+
+
+def test_what_a_person_answers_for_is_no_alarm(site: Site) -> None:
+    """Exception of § 5.3: it is still not shown as off."""
+    close(site.log, "eau_intake")
+    site.exempt = set(ATOMS)
+    site.answer = None
+    site.clock.forward(61)
+    with capture_logs() as logs:
+        site.attempt()
+    assert "closure.not-proven" not in [one["event"] for one in logs]
+    assert site.verdicts() == {Verdict.INCONCLUSIVE}

@@ -21,7 +21,7 @@ from schleuse.errors import Error
 from schleuse.journal.client import JournalClient
 from schleuse.journal.entry import Kind, Purpose, Result
 from schleuse.journal.opening import Json
-from schleuse.processes.control_closing import Closings, Prover, all_effects
+from schleuse.processes.control_closing import AllEffects, Closings, Prover
 from schleuse.processes.control_drills import Freshness, Scheduler, desk, drill_book
 from schleuse.processes.control_evidence import sources as evidence_sources
 from schleuse.processes.control_figures import ControlFigures
@@ -31,12 +31,12 @@ from schleuse.processes.control_workers import workers_of
 from schleuse.processes.life import until_stopped
 from schleuse.processes.observe import observed
 from schleuse.processes.switch_figures import SwitchFigures
-from schleuse.processes.switching import effect_book, enforced_atoms, open_switch, rights_of, switch_log
+from schleuse.processes.switching import enforced_atoms, open_switch, rights_of, switch_log
 from schleuse.processes.trail import PLATFORM, Act, Trail, open_trail
 from schleuse.scopes import BadScopeError, Scope, parse_scopes
 from schleuse.shutdown.automat import Agreed, Automat
 from schleuse.shutdown.closure import provable
-from schleuse.shutdown.exceptions import SignedExemption, exemptions
+from schleuse.shutdown.exceptions import SignedExemption, exempt, exemptions
 from schleuse.shutdown.external import ExternalKeeper, ExternalSystem
 from schleuse.shutdown.probes import Sources
 from schleuse.switch.copy import LocalSwitch
@@ -84,7 +84,12 @@ async def run(config: Config) -> None:
             tell,
             utc_now,
         )
-        prover = Prover(closings, lambda facts: tell(facts, True), utc_now)
+        prover = Prover(
+            closings,
+            lambda facts: tell(facts, True),
+            lambda scope: is_exempt(scope, known_exemptions(config), utc_now()),
+            utc_now,
+        )
         registry.register(SwitchFigures(switch, closings.atoms))
         registry.register(
             ControlFigures(
@@ -119,14 +124,13 @@ async def run(config: Config) -> None:
 
 def closings_of(config: Config, switch: LocalSwitch, probes: PlatformProbes, place: str) -> Closings:
     """place: who looks, for the records."""
-    book = effect_book(config)
     return Closings(
         switch=switch,
         atoms=provable(enforced_atoms(config)),
         folder=config.switch_folder,
         sources=Sources(
             probes=probes,
-            effects=all_effects(book, lambda: switch.epoch),
+            effects=AllEffects(config.switch_folder / "effects", lambda: switch.epoch),
             workers=workers_of(config),
             now=utc_now,
             place=f"{config.hostname} {place}",
@@ -210,6 +214,11 @@ def known_exemptions(config: Config) -> Sequence[SignedExemption]:
     for name in bad:
         log.error("exception.not-valid", file=name)
     return found
+
+
+def is_exempt(scope: Scope, known: Sequence[SignedExemption], now: datetime) -> bool:
+    """Whether an exception covers this scope and is not due for review."""
+    return any(not one.overdue(now) for one in known if exempt(scope, [one]) is not None)
 
 
 def readiness(switch: LocalSwitch) -> bool | str:

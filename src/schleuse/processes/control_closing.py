@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,8 +21,8 @@ from schleuse.errors import Error
 from schleuse.scopes import Direction, Scope, Service
 from schleuse.shutdown.closure import ClosureProof, Need, Verdict, effective_at, needs, newest
 from schleuse.shutdown.drill_run import Progress
-from schleuse.shutdown.probes import Sources, prove_and_keep
-from schleuse.shutdown.proofs import Claim, claims, unproven
+from schleuse.shutdown.probes import Sources, prove, prove_and_keep
+from schleuse.shutdown.proofs import Claim, claims, keep, unproven
 from schleuse.switch.copy import LocalSwitch
 from schleuse.switch.effects import EffectBook, SwitchEffect
 from schleuse.switch.log import Accepted
@@ -29,21 +31,40 @@ from schleuse.switch.standing import Standing
 log = structlog.get_logger()
 
 LOOK_SECONDS = 0.05
+SETTLED_NS = 1_000_000_000
 #: All states are looked at again so often without a new epoch: an opening in an emergency ends by itself (RS-14).
 LOOK_AGAIN_SECONDS = 1.0
 #: Between two attempts that proved nothing new, growing.
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
 #: The hard limit of § 5.2; then it is an alarm, again each time this passes.
 PROOF_LIMIT = timedelta(seconds=60)
+RECHECK = timedelta(minutes=5)
 
 
-def all_effects(book: EffectBook, head: Callable[[], int]) -> Callable[[int], list[SwitchEffect]]:
-    """Every worker's effects from an epoch on."""
+class AllEffects:
+    """Every worker's effects from an epoch on. What did not change is not read again: a scope may be held for weeks,
+    while others are switched hundreds of times.
+    """
 
-    def effects(epoch: int) -> list[SwitchEffect]:
-        return [one for number in range(epoch, head() + 1) for one in book.read(number)]
+    def __init__(self, folder: Path, head: Callable[[], int]) -> None:
+        self._folder = folder
+        self._book = EffectBook(folder)
+        self._head = head
+        self._known: dict[int, tuple[int, list[SwitchEffect]]] = {}
 
-    return effects
+    def __call__(self, epoch: int) -> list[SwitchEffect]:
+        return [one for number in range(epoch, self._head() + 1) for one in self._of(number)]
+
+    def _of(self, number: int) -> list[SwitchEffect]:
+        try:
+            changed = (self._folder / f"{number:010d}").stat().st_mtime_ns
+        except OSError:
+            return []
+        known = self._known.get(number)
+        # A folder that changed within the clock's last ticks may change again without showing it.
+        if known is None or known[0] != changed or time.time_ns() - changed < SETTLED_NS:
+            known = self._known[number] = (changed, self._book.read(number))
+        return known[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +128,27 @@ class Closings:
 
 
 class Prover:
-    """Proves until all is proven, for ever. tell: gets a line for the journal; it may raise Error."""
+    """Proves until all is proven, for ever, and looks from time to time whether it still is.
 
-    def __init__(self, closings: Closings, tell: Callable[[Mapping[str, str | int]], None], now: Now) -> None:
+    tell: gets a line for the journal; it may raise Error. exempted: whether a person answers for this scope's staying
+    open; then its missing proof is no alarm.
+    """
+
+    def __init__(
+        self,
+        closings: Closings,
+        tell: Callable[[Mapping[str, str | int]], None],
+        exempted: Callable[[Scope], bool],
+        now: Now,
+    ) -> None:
         self._closings = closings
         self._tell = tell
+        self._exempted = exempted
         self._now = now
         self._done: set[tuple[str, int]] = set()
+        self._told: dict[int, Mapping[str, str | int]] = {}
         self._alarmed: datetime | None = None
+        self._rechecked = now()
 
     async def run(self) -> None:
         """Look, decide, do one step."""
@@ -122,6 +156,7 @@ class Prover:
         while True:
             epoch = self._closings.switch.epoch
             if not self._waiting():
+                await self.recheck()
                 await self._pause(LOOK_AGAIN_SECONDS, epoch)
                 continue
             if epoch != tried:
@@ -145,6 +180,25 @@ class Prover:
         self._report(made, found)
         return len(self._done) > before
 
+    async def recheck(self) -> list[str]:
+        """What is proven is looked at again each RECHECK: a path that opens behind our back is an alarm (RS-07).
+
+        Returns the scopes that are not closed any more; they are proven anew.
+        """
+        needed = self._closings.needed()
+        if not needed or self._now() - self._rechecked < RECHECK:
+            return []
+        self._rechecked = self._now()
+        made = await prove(needed, self._closings.sources)
+        broken = [one for one in made if one.verdict is Verdict.NOT_PROVEN]
+        for epoch in {one.epoch for one in broken}:
+            await asyncio.to_thread(keep, self._closings.proofs, epoch, [one for one in broken if one.epoch == epoch])
+        scopes = sorted({one.scope for one in broken})
+        if scopes:
+            log.error("closure.broken", scopes=len(scopes), first=scopes[0], what=broken[0].what)
+        self._done = {one for one in self._done if one[0] not in scopes}
+        return scopes
+
     def _waiting(self) -> list[Need]:
         return [one for one in self._closings.needed() if (one.text, one.epoch) not in self._done]
 
@@ -156,23 +210,25 @@ class Prover:
 
     def _report(self, made: Sequence[ClosureProof], found: Sequence[Claim]) -> None:
         for epoch in sorted({one.epoch for one in made}):
-            mine = [one for one in found if one.need.epoch == epoch]
-            numbers = {verdict: sum(one.verdict is verdict for one in mine) for verdict in Verdict}
-            line: dict[str, str | int] = {
-                "act": "switch.proof",
-                "epoch": epoch,
-                **{verdict.value: number for verdict, number in numbers.items()},
-                "raw_hash": digest_of([one for one in made if one.epoch == epoch]),
-            }
-            log.info("closure.attempt", **{str(name): value for name, value in line.items() if name != "act"})
+            mine = Counter(one.verdict for one in found if one.need.epoch == epoch)
+            numbers: dict[str, str | int] = {verdict.value: mine[verdict] for verdict in Verdict}
+            if self._told.get(epoch) == numbers:
+                continue
+            log.info("closure.attempt", epoch=epoch, **numbers)
+            digest = digest_of([one for one in made if one.epoch == epoch])
             try:
-                self._tell(line)
+                self._tell({"act": "switch.proof", "epoch": epoch, **numbers, "raw_hash": digest})
+                self._told[epoch] = numbers
             except Error as error:
                 log.error("closure.not-told", code=error.code, reason=str(error))
         self._alarm([one for one in found if one.verdict is not Verdict.PROVEN])
 
     def _alarm(self, open_claims: Sequence[Claim]) -> None:
-        late = [one for one in open_claims if one.age is None or one.age > PROOF_LIMIT]
+        late = [
+            one
+            for one in open_claims
+            if (one.age is None or one.age > PROOF_LIMIT) and not self._exempted(one.need.scope)
+        ]
         now = self._now()
         if not late or (self._alarmed is not None and now - self._alarmed < PROOF_LIMIT):
             return

@@ -34,7 +34,7 @@ from schleuse.shutdown.closure import (
     newest,
     promised,
 )
-from schleuse.shutdown.proofs import keep
+from schleuse.shutdown.proofs import keep, proofs
 from schleuse.switch.effects import SwitchEffect
 
 #: How long an attempt waits for workers. Running work may take longer (10 s, SW-10): then the next attempt sees it, and
@@ -123,11 +123,22 @@ async def prove(needed: Sequence[Need], sources: Sources, *, patience: float = W
 async def prove_and_keep(
     folder: Path, needed: Sequence[Need], sources: Sources, *, patience: float = WORKERS_SECONDS
 ) -> list[ClosureProof]:
-    """An attempt, and its record under `<home>/switch/proofs`. Raises ProofNotKeptError."""
+    """An attempt, and its record under `<home>/switch/proofs`. Raises ProofNotKeptError.
+
+    Recorded is each check that is seen for the first time or otherwise than before: a role that is away for days must
+    not fill the disk.
+    """
     made = await prove(needed, sources, patience=patience) if needed else []
     for epoch in sorted({one.epoch for one in made}):
-        await asyncio.to_thread(keep, folder, epoch, [one for one in made if one.epoch == epoch])
+        await asyncio.to_thread(_keep_changes, folder, epoch, [one for one in made if one.epoch == epoch])
     return made
+
+
+def _keep_changes(folder: Path, epoch: int, made: Sequence[ClosureProof]) -> None:
+    known = {(one.scope, one.what): one.verdict for one in proofs(folder, epoch)}
+    changed = [one for one in made if known.get((one.scope, one.what)) is not one.verdict]
+    if changed:
+        keep(folder, epoch, changed)
 
 
 async def _quiet(needed: Sequence[Need], sources: Sources, epoch: int, patience: float) -> dict[str, SwitchEffect]:

@@ -2,7 +2,7 @@
 
     <home>/switch/proofs/0000000012/0001-4711.json     all that the first attempt to prove epoch 12 saw
 
-An attempt looks only at what is not proven yet, so the latest proof of each check counts.
+An attempt looks at what is not proven yet and records what changed, so the latest proof of each check counts.
 """
 
 from __future__ import annotations
