@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
+from sqlalchemy.exc import OperationalError
 from tests.kim.mails import KASSE, LEASE, PRAXIS, START, Site, a_mail, account_of, check, offer, put
+from tests.postgres import fresh_database
 
+from schleuse.database import create_engine, open_database
 from schleuse.holding.states import State
 from schleuse.kim.store import (
     Began,
@@ -25,6 +31,7 @@ from schleuse.kim.store import (
     open_leases,
     rebuild_index,
 )
+from schleuse.kim.store.leases import MIGRATIONS
 from schleuse.scopes import Direction, Service, atom
 from schleuse.switch import fence
 from schleuse.switch.fence import StaleEpochError
@@ -285,10 +292,6 @@ def test_a_confirmation_of_an_older_epoch_is_refused(store: MailStore) -> None:
 
 def test_the_epoch_of_its_last_effect_stands_beside_a_delivery(site: Site, store: MailStore) -> None:
     """Invariant 2 of incident.md appendix B."""
-    import sqlalchemy as sa
-
-    from schleuse.database import create_engine
-
     put(store, a_mail(1))
     (one,) = store.leases.claim([under(7)], 10, "w", START, LEASE).mails
     store.leases.finish([Outcome(one.id, State.DELIVERED, under=one.under)], "w", START)
@@ -297,6 +300,58 @@ def test_the_epoch_of_its_last_effect_stands_beside_a_delivery(site: Site, store
         assert connection.execute(sa.text("SELECT epoch FROM kim_delivery")).scalar_one() == 7
         assert fence.stale(connection, {PROCESS: 0}) == frozenset()
     engine.dispose()
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("known", [False, True])
+def test_a_fence_does_not_go_up_under_an_effect_that_was_allowed_and_has_not_committed(known: bool) -> None:
+    """SW-06: after it is up no older effect commits. SQLite has one writer, PostgreSQL needs a lock for it."""
+    with fresh_database() as url:
+        engine = open_database(url, MIGRATIONS)
+        if known:
+            with engine.begin() as connection:
+                fence.raise_to(connection, {PROCESS: 3}, 3)
+        with engine.begin() as effect:
+            assert fence.stale(effect, {PROCESS: 3}) == frozenset()
+            with engine.connect() as switch:
+                switch.execute(sa.text("SET lock_timeout = '50ms'"))
+                with pytest.raises(OperationalError):
+                    fence.raise_to(switch, {PROCESS: 4}, 4)
+        with engine.begin() as switch:
+            fence.raise_to(switch, {PROCESS: 4}, 4)
+            assert fence.stale(switch, {PROCESS: 3}) == {PROCESS}
+        engine.dispose()
+
+
+def test_workers_release_and_closing_do_not_stand_in_each_others_way(site: Site, store: MailStore) -> None:
+    """Every order of locks is the same everywhere; at the end each mail is done once."""
+    put(store, *(a_mail(number) for number in range(120)))
+    done = threading.Event()
+
+    def work(owner: str) -> list[int]:
+        ids: list[int] = []
+        with open_leases(site.settings.url, site.settings.spool) as leases:
+            while not done.is_set():
+                found = leases.claim([Take(KASSE, per_hour=10_000)], 5, owner, START, LEASE).mails
+                lost = leases.finish([Outcome(one.id, State.DELIVERED) for one in found], owner, START).lost
+                ids += [one.id for one in found if one.id not in lost]
+        return ids
+
+    with ThreadPoolExecutor(3) as pool:
+        workers = [pool.submit(work, owner) for owner in "abc"]
+        for epoch in range(1, 30, 2):
+            follow(store, epoch, Began(epoch, "c", "drill", START))
+            follow(store, epoch + 1, Ended(epoch + 1, Began(epoch, "c", "drill", START), LATER))
+            for id in store.leases.holds.backlog(KASSE, 8):
+                store.leases.holds.release_to(KASSE, id)
+            store.leases.holds.take_back(KASSE)
+        follow(store, 31, Released(31))
+        while store.counts()[KASSE].get(State.DELIVERED) != 120:
+            pass
+        done.set()
+        taken = [id for worker in workers for id in worker.result()]
+    assert len(taken) == len(set(taken)) == 120
+    assert check(store).holds
 
 
 # --- limited scopes ---
