@@ -163,6 +163,18 @@ def test_what_would_vanish_is_kept_with_a_manifest_and_an_entry(site: Site) -> N
     assert len(str(entry["manifest_sha256"])) == 64
 
 
+def test_a_collection_that_a_crash_cut_short_is_made_again(site: Site) -> None:
+    """Found by killing the role: the command was told already, and nobody came back for the evidence."""
+    close(site.log, "eau_intake")
+    site.step()
+    (site.places.evidence / "0000000001" / "manifest.json").unlink()
+    site.step()
+    assert not (site.places.evidence / "0000000001" / "manifest.json").exists()  # this process has tried
+    site.restart()
+    site.step()
+    assert verify(site.places.evidence / "0000000001") == []
+
+
 def test_closings_that_come_together_are_one_collection(site: Site) -> None:
     close(site.log, "eau_intake")
     close(site.log, "kim_mail", "d")

@@ -68,6 +68,24 @@ def test_a_closing_is_proven_and_stays_proven_when_everything_dies(base_home: Pa
         assert closures(one) == []
 
 
+def test_control_that_dies_at_any_step_ends_where_it_would_have(base_home: Path, tmp_path: Path) -> None:
+    """Freezing, telling, collecting and proving are each cut off somewhere; the next start does the same again."""
+    with platform(base_home, tmp_path / "home") as one:
+        one.start_all()
+        epoch = switching.close(one.home, PROVABLE, ScopeState.HOLD)
+        told, frozen = one.home / "switch" / "told.json", one.home / "run" / "retention.frozen"
+        manifest = one.home / "switch" / "evidence" / f"{epoch:010d}" / "manifest.json"
+        steps = (frozen.exists, manifest.parent.exists, told.exists, manifest.exists)
+        for step in steps:
+            one.start("control")
+            until(step, "a step of control", 60)
+            one.kill("control")
+        one.start("control")
+        until(lambda: proven(one), f"the proof\n{seen(one)}", 60)
+        assert verify(manifest.parent) == []
+        assert json.loads(told.read_bytes()) == {"epoch": epoch}
+
+
 def test_with_control_dead_a_closing_is_in_force_and_its_proof_is_made_afterwards(
     base_home: Path, tmp_path: Path
 ) -> None:

@@ -79,6 +79,7 @@ class Watch:
         self._tell = tell
         self._now = now
         self._collecting: set[asyncio.Task[None]] = set()
+        self._begun: set[int] = set()  # epochs of collections of this process
 
     async def run(self) -> None:
         """For ever."""
@@ -96,7 +97,8 @@ class Watch:
         told = await asyncio.to_thread(self._told)
         if len(entries) != told:
             await asyncio.to_thread(self.freeze, entries)
-            self._collect(entries[told:])
+        self._collect(entries)
+        if len(entries) != told:
             await asyncio.to_thread(self._tell_all, entries[told:])
         for ended in ended_emergencies(entries, self._atoms, self._now()):
             if self._automat is not None:
@@ -126,10 +128,13 @@ class Watch:
 
     # --- evidence (SW-11) -------------------------------------------------------------------
 
-    def _collect(self, new: Sequence[Accepted]) -> None:
-        """Once for all that came together, without waiting for it."""
-        fresh = [one.epoch for one in new if is_closing(one) and self._is_fresh(one)]
-        if not fresh or collected(self._places.evidence, fresh[-1]):
+    def _collect(self, entries: Sequence[Accepted]) -> None:
+        """Once for all closings that came together, without waiting for it; again after a crash that cut it short."""
+        fresh = [one.epoch for one in entries if is_closing(one) and self._is_fresh(one)]
+        if not fresh or fresh[-1] in self._begun:
+            return
+        self._begun.add(fresh[-1])
+        if collected(self._places.evidence, fresh[-1]):
             return
         task = asyncio.create_task(self._collect_one(fresh[-1]))
         self._collecting.add(task)
