@@ -256,7 +256,7 @@ def proof_figures(folder: Path, size: int) -> Iterator[Figure]:
         made = entries(3)
         while journal._wal.wants_spares:
             journal._wal.prepare()
-        journal._want_room = lambda: None  # type: ignore[method-assign]  # keep all frames, for the replay
+        journal.keeping.want_room = lambda: None  # type: ignore[method-assign]  # keep all frames, for the replay
         for _ in range(size // 8192):
             await journal.append_many(origin(0), [next(made) for _ in range(8192)])
         journal.tick()

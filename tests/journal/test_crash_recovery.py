@@ -36,8 +36,7 @@ async def wrote(folder: Path, count: int = 3000, *, saved: bool = True) -> None:
             await opened.append_many(ORIGIN, ENTRIES[start : start + 150])
             await opened.append(OTHER, ENTRIES[start])
             opened.tick()
-            while opened._tasks:
-                await asyncio.sleep(0.001)
+            await opened.keeping.idle()
         if not saved:
             _copy_as_a_crash_would(folder)
     if not saved:

@@ -324,11 +324,11 @@ def test_a_log_whose_first_entry_was_refused_takes_no_other_until_it_is_there(tm
         host = Host(tmp_path)
         async with host.running() as (journal, shards):
             host.clock.at = NEW_YEAR
-            full = journal._full = JournalFullError("no room")
+            full = journal.keeping.full = JournalFullError("no room")
             with pytest.raises(JournalFullError) as refused:
                 await shards.look()
             assert refused.value is full
-            journal._full = None
+            journal.keeping.full = None
             with pytest.raises(UnknownLogError, match="not open yet"):
                 await journal.append(NEW, host.entry())
             await shards.look()
@@ -369,11 +369,11 @@ def test_an_announcement_that_was_not_written_is_written_at_the_next_look(tmp_pa
     async def run() -> None:
         host = Host(tmp_path)
         async with host.running() as (journal, shards):
-            journal._full = JournalFullError("no room")
+            journal.keeping.full = JournalFullError("no room")
             with pytest.raises(JournalFullError):
                 await shards.announce()
             vkey = known_vkey(host.role.folder, NEW)
-            journal._full = None
+            journal.keeping.full = None
             await shards.announce()
             assert kinds(journal, OLD) == [Kind.LOG_OPENED, Kind.POLICY_CHANGED]
             assert known_vkey(host.role.folder, NEW) == vkey

@@ -27,11 +27,12 @@ from schleuse.journal.frame import (
     records,
 )
 from schleuse.journal.hashing import HASH_SIZE, NODE_PREFIX, leaf_hashes
+from schleuse.journal.housekeeping import NOTE
 from schleuse.journal.levels import Files
 from schleuse.journal.log import Log, Recent, Signed
 from schleuse.journal.note import parse_note
 from schleuse.journal.state import BadStateError, LogState, State, read_state
-from schleuse.journal.store import LOGS_FOLDER, NOTE, WAL_FOLDER, Journal, Settings
+from schleuse.journal.store import LOGS_FOLDER, WAL_FOLDER, Journal, Settings
 from schleuse.journal.tree import root_at
 from schleuse.journal.wal import Frame, Position, Wal, Walk
 

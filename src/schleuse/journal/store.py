@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,22 +29,22 @@ from schleuse.journal.contracts import (
     ShardClosedError,
     UnknownLogError,
 )
-from schleuse.journal.disk import Disk, replace
+from schleuse.journal.disk import Disk
 from schleuse.journal.frame import CONTROL, Control, MinimumIndex, NewLog, pack_control, pack_records
 from schleuse.journal.hashing import leaf_hash
+from schleuse.journal.housekeeping import Housekeeping
 from schleuse.journal.levels import SEGMENT_ENTRIES, Files, flush
 from schleuse.journal.log import Log, LogConfig, Recent, Sink
-from schleuse.journal.proof import consistency_proof, inclusion_path
-from schleuse.journal.proof_file import ProofFile
 from schleuse.journal.publish import Publisher
-from schleuse.journal.state import LogState, State, write_state
+from schleuse.journal.reading import Reading
+from schleuse.journal.waiting import FUTURES, Many
 from schleuse.journal.wal import SEGMENT_SIZE, Position, Wal
 
 MAX_PENDING = 50_000  #: entries; § 12.3
 MAX_PENDING_BYTES = 16 << 20
 #: A flush that takes longer runs in a thread, so that the loop goes on taking entries (§ 12.2).
 SLOW_FLUSH_S = 0.0005
-WAL_FOLDER, LOGS_FOLDER, NOTE = "wal", "logs", "checkpoint"
+WAL_FOLDER, LOGS_FOLDER = "wal", "logs"
 
 #: Gives S_journal for (origin, subject, key version); journal.md § 14.1.
 Share = Callable[[str, bytes, int], bytes]
@@ -73,7 +72,7 @@ Group = list[tuple[Log, int, list[bytes], list[tuple[Sink, Any]]]]
 Controls = list[tuple[Control, Callable[[], None]]]
 
 
-class Journal:
+class Journal(Reading):
     """In-process interface of § 13; `client.JournalClient` offers the same appends over the socket.
 
     Made by `recovery.open_journal`, runs in one event loop. on_failure: told once, when nothing more can be written.
@@ -94,6 +93,7 @@ class Journal:
         findings: tuple[str, ...] = (),
         on_failure: Callable[[], None] = lambda: None,
     ) -> None:
+        super().__init__(logs)
         self._settings = settings
         self._now_us = settings.now_us
         self._disk = disk
@@ -102,11 +102,9 @@ class Journal:
         self._executor = executor
         self._on_failure = on_failure
         self._recent = recent
-        self._by_origin = {log.origin: log for log in logs}
-        self._by_number = {log.number: log for log in logs}
-        self._oldest = oldest
-        self._started = started
-        self._segment_starts: dict[int, tuple[Position, dict[int, int]]] = {}
+        self.keeping = Housekeeping(
+            disk, files, wal, settings.folder, self._by_number, oldest, started, lambda cause: self._fail([], cause)
+        )
         self._refusal: Error | None = QuarantinedError(findings) if findings else None
         self.findings = findings
         self._active: list[Log] = []
@@ -114,12 +112,7 @@ class Journal:
         self._count = self._bytes = 0
         self._busy = False
         self._flush_s = 0.0
-        self._applied = wal.position
         self._flying: Group = []
-        self._room_wanted = self._saving = False
-        self._full: Error | None = None
-        self._one_save = asyncio.Lock()
-        self._tasks: set[asyncio.Future[None]] = set()
         configured = {config.origin: config for config in settings.logs}
         self.publisher = Publisher(configured, self.control, self._keep_note)
 
@@ -136,7 +129,7 @@ class Journal:
             raise self._refusal
         log = self.log(origin)
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self.submit(log, entry, _FUTURES, future)
+        self.submit(log, entry, FUTURES, future)
         index = await future
         if level > Level.DURABLE:
             await self.publisher.wait(log, index + 1, level)
@@ -159,7 +152,7 @@ class Journal:
                     raise _closed(log)
                 admit(entry, now)
         self._check_room(len(entries))
-        many = _Many(len(entries))
+        many = Many(len(entries))
         for place, entry in enumerate(entries):
             key = log.key + entry[16:32]
             if not self._is_repeat(log, key, entry, many, place):
@@ -183,7 +176,7 @@ class Journal:
             if log.closed:
                 raise _closed(log)
             admit(entry, self._now_us())
-            if self._full is not None or self._count >= MAX_PENDING or self._bytes >= MAX_PENDING_BYTES:
+            if self.keeping.full is not None or self._count >= MAX_PENDING or self._bytes >= MAX_PENDING_BYTES:
                 self._check_room(1)
             self._put(log, key, entry, sink, token)
 
@@ -195,8 +188,8 @@ class Journal:
     def _check_room(self, count: int) -> None:
         if self._refusal is not None:
             raise self._refusal
-        if self._full is not None:
-            raise self._full
+        if self.keeping.full is not None:
+            raise self.keeping.full
         if self._count + count > MAX_PENDING or self._bytes >= MAX_PENDING_BYTES:
             raise JournalBusyError(f"{self._count} entries wait for the disk; try the same event again in a second")
 
@@ -226,7 +219,7 @@ class Journal:
         log = new_log(self._settings, self._files, number, origin)
         log.begin_at(0)
         self._by_origin[origin] = self._by_number[number] = log
-        self._started[number] = 0
+        self.keeping.begin_log(number)
         self.control(NewLog(number, origin), lambda: None)
         return log
 
@@ -248,7 +241,7 @@ class Journal:
         log.closed = False
         begun: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         try:
-            self.submit(log, entry, _FUTURES, begun)
+            self.submit(log, entry, FUTURES, begun)
         finally:
             log.closed = True
         await begun
@@ -261,7 +254,7 @@ class Journal:
         """
         log = self._writable(origin)
         written: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self.submit(log, entry, _FUTURES, written)
+        self.submit(log, entry, FUTURES, written)
         log.closed = True  # in the same step of the loop: nothing comes in between
         try:
             return await written
@@ -313,10 +306,10 @@ class Journal:
             self._give_back(group, JournalFullError("no segment of the write-ahead log is ready; the disk needs room"))
             self._controls = controls + self._controls
             self._busy = False
-            self._want_room()
+            self.keeping.want_room()
             return
         if self._wal.position.segment != segment:
-            self._begin_segment()
+            self.keeping.begin_segment()
         self._flying = group
         inline = self._settings.inline
         if inline or (inline is None and self._flush_s < SLOW_FLUSH_S):
@@ -399,7 +392,7 @@ class Journal:
             self._busy = False
         for log, _, entries, _ in group:
             log.grow(entries)
-        self._flying, self._applied = [], position
+        self._flying, self.keeping.applied = [], position
         for _, done_control in controls:
             done_control()
 
@@ -484,95 +477,18 @@ class Journal:
 
     def tick(self) -> None:
         """Once a publish interval: write buffers, sign what has grown, make room. Never waits for the disk's flush."""
-        if self._refusal is not None:
-            return
-        try:
+        if self._refusal is None and self.keeping.write():
             for log in self._by_number.values():
-                log.write()
-            self._full = None
-        except OSError as cause:
-            # What waits is durable in the write-ahead log, and is written when there is room again.
-            self._full = JournalFullError(f"the files of the tree cannot grow ({cause.strerror}); the disk needs room")
-            return
-        for log in self._by_number.values():
-            self.publisher.publish(log)
-        self._want_room()
-
-    def _keep_note(self, log: Log) -> None:
-        """The served note as a file: a second witness against a write-ahead log that lost its end (§ 12.3)."""
-        if log.served is not None and self._refusal is None:
-            with suppress(OSError):  # evidence beside the record, not the record
-                replace(self._disk, log.folder / NOTE, log.served.note.encode(), durable=False)
-
-    def _begin_segment(self) -> None:
-        at = self._wal.position
-        self._segment_starts[at.segment] = (at, {log.number: log.size for log in self._by_number.values()})
-        self._want_room()
-
-    def _want_room(self) -> None:
-        if self._wal.wants_spares and not self._room_wanted:
-            self._room_wanted = True
-            self._background(self._make_room())
-        if self._segment_starts and self._wal.position.segment > self._oldest.segment and not self._saving:
-            self._saving = True
-            self._background(self.save())
-
-    def _background(self, work: Any) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _make_room(self) -> None:
-        try:
-            while self._wal.wants_spares:
-                await asyncio.to_thread(self._wal.prepare)
-        except OSError:
-            pass  # no room: appends go on until the last spare is used; the next tick tries again, health() tells
-        finally:
-            self._room_wanted = False
+                self.publisher.publish(log)
+            self.keeping.want_room()
 
     async def save(self) -> None:
         """Flush level files and entries, write `state`, give up segments before it (§ 12.3)."""
-        async with self._one_save:  # an older state must never replace a newer one
-            await self._save()
+        await self.keeping.save()
 
-    async def _save(self) -> None:
-        try:
-            state, below = self._state()
-            unflushed = sorted(self._files.unflushed)
-            self._files.unflushed.clear()
-            await asyncio.to_thread(_flush_and_write, self._disk, unflushed, self._settings.folder, state)
-        except OSError as cause:
-            self._fail([], cause)
-            return
-        finally:
-            self._saving = False
-        self._oldest = state.oldest
-        self._started = {log.number: log.started for log in state.logs}
-        self._segment_starts = {number: at for number, at in self._segment_starts.items() if number > below}
-        self._wal.recycle(below)
-
-    def _state(self) -> tuple[State, int]:
-        """What is hashed and written now, and the first segment that is still needed."""
-        applied = self._applied
-        for log in self._by_number.values():
-            log.write()
-        oldest, started = self._oldest, self._started
-        if applied.segment in self._segment_starts:
-            oldest, started = self._segment_starts[applied.segment]
-        logs = tuple(
-            LogState(
-                log.number,
-                log.origin,
-                log.frontier.size,
-                started.get(log.number, 0),
-                log.minimum,
-                str(log.signed.note) if log.signed else "",
-                str(log.served.note) if log.served else "",
-            )
-            for log in self._by_number.values()
-        )
-        return State(oldest, applied, logs), oldest.segment
+    def _keep_note(self, log: Log) -> None:
+        if self._refusal is None:
+            self.keeping.keep_note(log)
 
     async def close(self) -> None:
         """Finish what waits, sign it, save the state. Never raises for a disk that fails now."""
@@ -582,8 +498,7 @@ class Journal:
             self.tick()
             while self._busy and self._refusal is None:
                 await asyncio.sleep(0)
-        for task in list(self._tasks):
-            await asyncio.wait([task])
+        await self.keeping.idle()
         if self._refusal is None:
             await self.save()
         self._refuse(self._refusal or JournalUnavailableError("the journal is closed"))
@@ -591,72 +506,7 @@ class Journal:
         self._wal.close()
         self._files.close()
 
-    # -- reading -------------------------------------------------------------------------------------------------
-
-    def log(self, origin: str) -> Log:
-        """Raises UnknownLogError."""
-        try:
-            return self._by_origin[origin]
-        except KeyError:
-            raise UnknownLogError(
-                f"no log is called {origin}; the configuration of the journal names its logs"
-            ) from None
-
-    def _readable(self, origin: str) -> Log:
-        log = self.log(origin)
-        if log.damage is not None:
-            raise log.damage
-        return log
-
-    def log_number(self, number: int) -> Log:
-        """Raises UnknownLogError."""
-        try:
-            return self._by_number[number]
-        except KeyError:
-            raise UnknownLogError(f"no log has the number {number}") from None
-
-    def logs(self) -> Iterable[Log]:
-        """All logs."""
-        return self._by_number.values()
-
-    def read(self, origin: str, start: int, stop: int) -> Iterator[bytes]:
-        """Entries start to stop - 1. Raises BeyondSizeError, UnknownLogError."""
-        log = self._readable(origin)
-        if not log.minimum <= start <= stop <= log.frontier.size:
-            raise BeyondSizeError(f"{origin} has entries {log.minimum} to {log.frontier.size - 1}")
-        return log.entries.read(start, stop)
-
-    def checkpoint(self, origin: str, *, pending: bool = False) -> bytes:
-        """The newest note that satisfies the policy; `pending`: the newest we signed. Raises BeyondSizeError."""
-        log = self.log(origin)
-        signed = log.signed if pending else log.served
-        if signed is None:
-            raise BeyondSizeError(f"{origin} has no checkpoint yet")
-        return signed.note.encode()
-
-    def inclusion(self, origin: str, index: int, size: int | None = None) -> list[bytes]:
-        """Path of an entry; size: by default that of the served checkpoint. Raises TreeRangeError, BeyondSizeError."""
-        log = self._readable(origin)
-        if size is None:
-            size = log.served.checkpoint.size if log.served else 0
-        if size > log.frontier.size:
-            raise BeyondSizeError(f"{origin} has {log.frontier.size} entries, not {size}")
-        return inclusion_path(index, size, log.tree)
-
-    def consistency(self, origin: str, old: int, new: int) -> list[bytes]:
-        """Raises TreeRangeError, BeyondSizeError."""
-        log = self._readable(origin)
-        if new > log.frontier.size:
-            raise BeyondSizeError(f"{origin} has {log.frontier.size} entries, not {new}")
-        return consistency_proof(old, new, log.tree)
-
-    def proof_file(self, origin: str, index: int, extra: bytes | None = None) -> bytes:
-        """Proof of an entry under the served checkpoint (§ 11.4). Raises TreeRangeError, BeyondSizeError."""
-        log = self._readable(origin)
-        if log.served is None:
-            raise BeyondSizeError(f"{origin} has no checkpoint yet")
-        path = inclusion_path(index, log.served.checkpoint.size, log.tree)
-        return ProofFile(index, tuple(path), log.served.note, extra).encode()
+    # -- witnesses and operators ----------------------------------------------------------------------------------
 
     async def add_cosignature(self, origin: str, note: bytes) -> None:
         """Merge lines of witnesses (§ 9.2). Raises MalformedError, NoteRefusedError, BeyondSizeError."""
@@ -672,7 +522,7 @@ class Journal:
             "spare_segments": self._wal.spare,
             "pending": self._count,
             "flush_ms": round(self._flush_s * 1000, 3),
-            "full": None if self._full is None else str(self._full),
+            "full": None if self.keeping.full is None else str(self.keeping.full),
             "logs": {
                 log.origin: {
                     "durable": log.size,
@@ -683,43 +533,6 @@ class Journal:
                 for log in self._by_number.values()
             },
         }
-
-
-class _Futures:
-    """Resolves one future per entry; the token is the future."""
-
-    def resolve(self, done: Sequence[tuple[Any, int]]) -> None:
-        for future, index in done:
-            if not future.done():  # whoever waited was cancelled
-                future.set_result(index)
-
-    def reject(self, tokens: Sequence[Any], error: Error) -> None:
-        for future in tokens:
-            if not future.done():
-                future.set_exception(error)
-
-
-_FUTURES = _Futures()
-
-
-class _Many:
-    """Resolves one future for many entries; the token is the entry's place."""
-
-    def __init__(self, count: int) -> None:
-        self.future: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
-        self._indexes = [0] * count
-        self._left = count
-
-    def resolve(self, done: Sequence[tuple[Any, int]]) -> None:
-        for place, index in done:
-            self._indexes[place] = index
-        self._left -= len(done)
-        if not self._left and not self.future.done():
-            self.future.set_result(self._indexes)
-
-    def reject(self, tokens: Sequence[Any], error: Error) -> None:
-        if not self.future.done():
-            self.future.set_exception(error)
 
 
 def _closed(log: Log) -> Error:
@@ -735,8 +548,3 @@ def _fitting(entries: Sequence[bytes], room: int) -> int:
         if room < 0:
             return count
     return len(entries)
-
-
-def _flush_and_write(disk: Disk, paths: Sequence[Path], folder: Path, state: State) -> None:
-    flush(disk, paths)
-    write_state(disk, folder, state)
