@@ -249,7 +249,7 @@ def test_an_index_that_was_rebuilt_releases_nothing(embedded: Site, lost: bool) 
 
 
 def raised(store: MailStore, epoch: int) -> None:
-    store.leases.holds.follow({PROCESS: epoch}, epoch, [], lambda *_: (), START)
+    store.leases.holds.follow({PROCESS: epoch}, epoch, [KASSE, ZWEI], lambda *_: (), START)
 
 
 def under(epoch: int, account: str = KASSE) -> Take:
@@ -267,9 +267,20 @@ def test_a_worker_of_an_older_epoch_takes_nothing_and_others_go_on(store: MailSt
     assert numbers(store.leases.claim([under(5)], 10, "w", START, LEASE).mails) == [1]
 
 
+def test_nothing_is_taken_under_an_epoch_that_the_windows_do_not_follow_yet(store: MailStore) -> None:
+    """HD-25: a worker that has seen closing and opening at once, before anybody made a window of them."""
+    put(store, a_mail(1))
+    raised(store, 1)
+    assert store.leases.claim([under(3)], 10, "w", START, LEASE).mails == []
+    follow(store, 3, Ended(3, Began(2, "c2", "drill", START), LATER))
+    assert store.leases.claim([under(3)], 10, "w", START, LEASE).mails == []
+    assert len(store.leases.holds.backlog(KASSE)) == 1
+
+
 def test_a_worker_that_slept_through_a_closing_finishes_nothing_and_may_put_back(store: MailStore) -> None:
     """T-05, SW-10: fully undone."""
     put(store, a_mail(1), a_mail(2, ZWEI))
+    raised(store, 4)
     mine, other = store.leases.claim([under(4), under(4, ZWEI)], 10, "w", START, LEASE).mails
     raised(store, 5)
     done = [Outcome(one.id, State.DELIVERED, under=one.under) for one in (mine, other)]
@@ -293,12 +304,13 @@ def test_a_confirmation_of_an_older_epoch_is_refused(store: MailStore) -> None:
 def test_the_epoch_of_its_last_effect_stands_beside_a_delivery(site: Site, store: MailStore) -> None:
     """Invariant 2 of incident.md appendix B."""
     put(store, a_mail(1))
+    raised(store, 7)
     (one,) = store.leases.claim([under(7)], 10, "w", START, LEASE).mails
     store.leases.finish([Outcome(one.id, State.DELIVERED, under=one.under)], "w", START)
     engine = create_engine(site.settings.url)
     with engine.connect() as connection:
         assert connection.execute(sa.text("SELECT epoch FROM kim_delivery")).scalar_one() == 7
-        assert fence.stale(connection, {PROCESS: 0}) == frozenset()
+        assert fence.stale(connection, {PROCESS: 7}) == frozenset()
     engine.dispose()
 
 

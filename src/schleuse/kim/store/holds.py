@@ -180,9 +180,18 @@ def minded_windows(connection: Connection, accounts: Collection[str]) -> dict[st
     """
     query = _MINDED_SHARED if connection.dialect.name == "postgresql" else _MINDED
     found: dict[str, list[HoldWindow]] = {}
+    if not accounts:
+        return found
     for row in connection.execute(query, {"accounts": list(accounts)}):
         found.setdefault(row.account, []).append(_window(row))
     return found
+
+
+def followed(connection: Connection, accounts: Collection[str]) -> dict[str, int]:
+    """Up to which epoch the windows of these mailboxes follow the switch; what is missing follows none of it."""
+    if not accounts:
+        return {}
+    return {row.account: row.epoch for row in connection.execute(_FOLLOWED_MANY, {"accounts": list(accounts)})}
 
 
 def reach_late_ones(connection: Connection, routed: Sequence[tuple[str, int, int]]) -> None:
@@ -254,6 +263,9 @@ _FOLLOW = sa.text(
     " SET epoch = CASE WHEN kim_followed.epoch < excluded.epoch THEN excluded.epoch ELSE kim_followed.epoch END"
 )
 _FOLLOWED = sa.text("SELECT epoch FROM kim_followed WHERE account = :account")
+_FOLLOWED_MANY = sa.text("SELECT account, epoch FROM kim_followed WHERE account IN :accounts").bindparams(
+    sa.bindparam("accounts", expanding=True)
+)
 _OPEN = sa.text("SELECT epoch FROM kim_hold WHERE account = :account AND ended_us IS NULL")
 _OPEN_LOCKED = sa.text("SELECT epoch FROM kim_hold WHERE account = :account AND ended_us IS NULL FOR UPDATE")
 _LAST_END = sa.text("SELECT max(to_id) FROM kim_hold WHERE account = :account")

@@ -35,7 +35,7 @@ from schleuse.kim.store.delivery import (
     position_of,
     recipient_index,
 )
-from schleuse.kim.store.holds import Holds, HoldWindow, minded_windows
+from schleuse.kim.store.holds import Holds, HoldWindow, followed, minded_windows
 from schleuse.kim.store.marks import MARKS, Mark, MarkFiles, NoMarks
 from schleuse.mail.spool import DamagedRecordError, OsDisk, SegmentReader
 from schleuse.mail.spool.envelope import opened
@@ -119,13 +119,18 @@ class Leases:
         """Waiting deliveries of these mailboxes, at most `limit`, in acceptance order: HELD -> RELEASING.
 
         Live traffic goes before backlog (`admission.mix`). Leases that ran out before `now` go back to HELD first.
+        Nothing of a mailbox whose windows do not follow the switch up to the epoch of its take: between that and the
+        epoch before it may have been held (HD-25).
         """
         by_account = {take.account: take for take in takes}
         with self._backing.writing() as connection:
             connection.execute(_EXPIRED, {"now": to_us(now)})
             allowance = _Allowance(connection, takes, now)
             windows = minded_windows(connection, by_account)
-            open_now = open_ranges([take for take in takes if allowance.has(take.account)], windows)
+            known = followed(connection, [take.account for take in takes if take.under is not None])
+            open_now = open_ranges(
+                [take for take in takes if allowance.has(take.account) and _is_known(take, known)], windows
+            )
             rows = self._candidates(connection, open_now, limit, to_us(now), by_account)
             is_short = len(rows) < limit
             stale = _stale(connection, [by_account[row.account].under for row in rows])
@@ -329,6 +334,10 @@ def _quota_name(take: Take) -> str:
 
 def _stale(connection: Connection, of: Collection[Under | None]) -> frozenset[Scope]:
     return fence.stale(connection, {under.scope: under.epoch for under in of if under is not None})
+
+
+def _is_known(take: Take, followed: Mapping[str, int]) -> bool:
+    return take.under is None or take.under.epoch <= followed.get(take.account, 0)
 
 
 def _is_of(under: Under | None, scopes: Collection[Scope]) -> bool:
