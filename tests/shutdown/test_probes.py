@@ -106,8 +106,8 @@ def test_the_latest_attempt_counts_and_the_first_is_kept(tmp_path: Path) -> None
     assert unproven(tmp_path, [need(DELIVER)], NOW) == []
     assert claims(tmp_path, [need(DELIVER)], NOW)[0].proven_at == NOW
     assert len(list((tmp_path / "0000000003").iterdir())) == 2
-    assert last_proven(tmp_path, str(DELIVER)) == NOW
-    assert last_proven(tmp_path, str(PROCESS)) is None
+    texts = [str(DELIVER), str(PROCESS)]
+    assert last_proven(tmp_path, texts) == {str(DELIVER): NOW, str(PROCESS): None}
 
 
 def test_a_proof_of_an_older_closing_says_nothing_about_a_newer_one(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ class Freshness:
         """By text of the atom; None: never."""
         key = (self._closings.switch.epoch, _files(self._closings.proofs))
         if key != self._seen:
-            self._last = {str(atom): last_proven(self._closings.proofs, str(atom)) for atom in self._closings.atoms}
+            self._last = last_proven(self._closings.proofs, map(str, self._closings.atoms))
             self._seen = key
         return self._last
 

@@ -34,6 +34,8 @@ from schleuse.shutdown.closure import Answer, Check, Seen, What
 #: Of one command to one server; the whole proof has 60 s (§ 5.2).
 PROBE_SECONDS = 5.0
 THREADS = 12
+#: Of one session: a server hangs up on who asks for many and sends nothing.
+RECIPIENTS = 20
 #: What a deferral must say besides its code (§ 6.5).
 SECURITY = "closed for security"
 _MAX_TEXT = 200
@@ -59,8 +61,8 @@ class PlatformProbes:
         """See `Probes.outside`."""
         by_what = {what: [one for one in checks if one.what is what] for what in What}
         work: list[Callable[[], Mapping[Check, Seen]]] = []
-        if by_what[What.SMTP]:
-            work.append(lambda: self._smtp(by_what[What.SMTP]))
+        for few in _pieces(by_what[What.SMTP], RECIPIENTS):
+            work.append(lambda few=few: self._smtp(few))  # type: ignore[misc]
         if by_what[What.FEED]:
             work.append(lambda: self._feed(by_what[What.FEED]))
         work += [lambda one=one: {one: self._pop3(one.scope)} for one in by_what[What.POP3]]  # type: ignore[misc]
@@ -223,6 +225,10 @@ _PURPOSES: Mapping[tuple[str, str], tuple[Purpose, ...]] = {
     (Service.EAU_INTAKE, Direction.DELIVER): (Purpose.EAU_DELIVERY, Purpose.FEHLERNACHRICHT),
     (Service.KEYS, Direction.PROCESS): tuple(Purpose),
 }
+
+
+def _pieces(checks: Sequence[Check], size: int) -> list[Sequence[Check]]:
+    return [checks[at : at + size] for at in range(0, len(checks), size)]
 
 
 def _of(released: Mapping[tuple[str, str], int] | None, scope: Scope) -> int | None:

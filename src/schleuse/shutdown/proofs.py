@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -68,14 +69,22 @@ def _next_number(place: Path) -> int:
 
 def claims(folder: Path, needed: Iterable[Need], now: datetime) -> list[Claim]:
     """How it stands with each need: what `switch show` says and the metrics count."""
-    read: dict[int, list[ClosureProof]] = {}
+    read: dict[int, Mapping[str, list[ClosureProof]]] = {}
     found: list[Claim] = []
     for need in needed:
-        made = read.setdefault(need.epoch, proofs(folder, need.epoch))
-        mine = [one for one in made if one.scope == need.text]
+        if need.epoch not in read:
+            read[need.epoch] = _by_scope(proofs(folder, need.epoch))
+        mine = read[need.epoch].get(need.text, [])
         verdict = verdict_of(need, mine)
         proven = max((one.finished_at for one in mine), default=None) if verdict is Verdict.PROVEN else None
         found.append(Claim(need, verdict, proven, now - need.since if need.since else None))
+    return found
+
+
+def _by_scope(made: Iterable[ClosureProof]) -> Mapping[str, list[ClosureProof]]:
+    found: defaultdict[str, list[ClosureProof]] = defaultdict(list)
+    for one in made:
+        found[one.scope].append(one)
     return found
 
 
@@ -84,13 +93,22 @@ def unproven(folder: Path, needed: Iterable[Need], now: datetime) -> list[Claim]
     return [one for one in claims(folder, needed, now) if one.verdict is not Verdict.PROVEN]
 
 
-def last_proven(folder: Path, text: str) -> datetime | None:
-    """When it was last proven closed by all checks of one epoch; for the age of drills (SW-15). text: `Need.text`."""
+def last_proven(folder: Path, texts: Iterable[str]) -> dict[str, datetime | None]:
+    """When each was last proven closed by all checks of one epoch, None if never; for the age of drills (SW-15).
+
+    texts: `Need.text`. Reads from the newest epoch on, and no further than needed.
+    """
+    found: dict[str, datetime | None] = dict.fromkeys(texts)
+    missing = set(found)
     for path in sorted(folder.glob("[0-9]*"), reverse=True):
-        latest = {one.what: one for one in _proofs(path) if one.scope == text}
-        if latest and all(one.verdict is Verdict.PROVEN for one in latest.values()):
-            return max(one.finished_at for one in latest.values())
-    return None
+        if not missing:
+            break
+        for text, made in _by_scope(_proofs(path)).items():
+            latest = {one.what: one for one in made}
+            if text in missing and all(one.verdict is Verdict.PROVEN for one in latest.values()):
+                found[text] = max(one.finished_at for one in latest.values())
+        missing = {text for text in missing if found[text] is None}
+    return found
 
 
 def _proofs(folder: Path) -> Iterator[ClosureProof]:
