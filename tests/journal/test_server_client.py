@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hmac
 import os
 from collections.abc import AsyncIterator
@@ -218,5 +219,49 @@ def test_a_journal_that_accepts_and_never_answers_ends_the_wait(tmp_path: Path) 
             with pytest.raises(JournalUnavailableError):
                 await client.append(ORIGIN, entry(0))
             await client.close()
+
+    asyncio.run(run())
+
+
+def test_whoever_stops_waiting_for_a_batch_leaves_no_error_behind_that_nobody_hears(tmp_path: Path) -> None:
+    async def run() -> None:
+        unheard: list[object] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _loop, context: unheard.append(context))
+        asked, ended = asyncio.Event(), asyncio.Event()
+
+        async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            request = await reader.readexactly(REQUEST.size)
+            length, _, request_id = REQUEST.unpack(request)
+            await reader.readexactly(length)
+            writer.write(REPLY.pack(request_id, 0, 0))  # the number of the log, and then nothing more
+            await reader.readexactly(3 * REQUEST.size)
+            asked.set()
+            await reader.read()
+            writer.close()
+            await writer.wait_closed()
+            ended.set()
+
+        async with await asyncio.start_unix_server(mute, str(tmp_path / "s")):
+            client = JournalClient(tmp_path / "s")
+            batch = asyncio.create_task(client.append_all(ORIGIN, [entry(1), entry(2), entry(3)]))
+            await asked.wait()
+            batch.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await batch
+            await client.close()
+            await ended.wait()
+        gc.collect()
+        assert unheard == []
+
+    asyncio.run(run())
+
+
+def test_a_refused_entry_of_a_batch_does_not_end_the_wait_for_the_others(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with served(tmp_path) as (opened, client):
+            with pytest.raises(InvalidEntryError):
+                await client.append_all(ORIGIN, [bytes(130), entry(1), bytes(131), entry(2)])
+            assert list(opened.read(ORIGIN, 0, 2)) == [entry(1), entry(2)]
 
     asyncio.run(run())

@@ -12,10 +12,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
+from schleuse.errors import Error
 from schleuse.journal.admission import InvalidEntryError
 from schleuse.journal.contracts import JournalUnavailableError, Level, LevelTimeoutError, Receipt
 from schleuse.journal.entry import MAX_ENTRY
-from schleuse.journal.hashing import leaf_hash
 from schleuse.journal.publish import LEVEL_TIMEOUT_S
 from schleuse.journal.wire import (
     FIRST_ERROR,
@@ -54,7 +54,7 @@ class JournalClient:
         index, share = await pipe.ask(number, _sized(entry))
         if level > Level.DURABLE:
             await self._wait(pipe, number, index + 1, level, LEVEL_TIMEOUT_S)
-        return Receipt(origin, index, leaf_hash(entry), index + 1, share or None)
+        return Receipt(origin, index, entry, index + 1, share or None)
 
     async def append_many(self, origin: str, entries: Sequence[bytes], level: Level = Level.DURABLE) -> Sequence[int]:
         """Write entries together and return their indexes, a range unless some were written before.
@@ -73,16 +73,12 @@ class JournalClient:
         if not entries:
             return []
         pipe, number = await self._log(origin)
-        futures = [pipe.ask(number, _sized(entry)) for entry in entries]
-        await asyncio.wait(futures)
-        for future in futures:
-            future.exception()  # seen: only the first is raised
-        answers = [future.result() for future in futures]
+        answers = await _answers([pipe.ask(number, _sized(entry)) for entry in entries])
         top = max(index for index, _ in answers) + 1
         if level > Level.DURABLE:
             await self._wait(pipe, number, top, level, LEVEL_TIMEOUT_S)
         return [
-            Receipt(origin, index, leaf_hash(entry), top, share or None)
+            Receipt(origin, index, entry, top, share or None)
             for (index, share), entry in zip(answers, entries, strict=True)
         ]
 
@@ -220,6 +216,27 @@ class _Pipe(asyncio.Protocol):
         if self._transport is not None and not self.lost:
             with suppress(OSError):
                 self._transport.write(b"".join(out))
+
+
+async def _answers(futures: Sequence[asyncio.Future[Answer]]) -> list[Answer]:
+    """All of them, when the last is there; raises what the first refused one says.
+
+    Mostly they come in one read, so that only the first await waits.
+    """
+    answers: list[Answer] = []
+    refused: Error | None = None
+    for future in futures:
+        try:
+            answers.append(await future)
+        except Error as error:
+            refused = refused or error
+        except asyncio.CancelledError:
+            for other in futures:
+                other.cancel()  # nobody hears what they end with
+            raise
+    if refused is not None:
+        raise refused
+    return answers
 
 
 def _sized(entry: bytes) -> bytes:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from schleuse.errors import ConflictError, CorruptError, MalformedError, RefusedError, UnavailableError
+from schleuse.journal.hashing import leaf_hash
 
 
 class Level(IntEnum):
@@ -16,15 +17,23 @@ class Level(IntEnum):
     WITNESSED = 3  # a checkpoint that satisfies the policy covers it
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Receipt:
-    """One entry is durable. share: S_journal for the vault's key kinds (§ 14.1)."""
+    """One entry is durable. share: S_journal for the vault's key kinds (§ 14.1).
+
+    Nobody changes it, but it is not frozen: every append makes one, and that would cost three times as much.
+    """
 
     origin: str
     index: int
-    leaf_hash: bytes
+    entry: bytes
     durable_size: int
     share: bytes | None = None
+
+    @property
+    def leaf_hash(self) -> bytes:
+        """Of the entry; made when asked for, which most writers never do."""
+        return leaf_hash(self.entry)
 
     def __repr__(self) -> str:  # the share is half of a key
         return f"Receipt({self.origin!r}, {self.index}, {self.leaf_hash.hex()})"

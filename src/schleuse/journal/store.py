@@ -31,7 +31,6 @@ from schleuse.journal.contracts import (
 )
 from schleuse.journal.disk import Disk
 from schleuse.journal.frame import CONTROL, Control, MinimumIndex, NewLog, pack_control, pack_records
-from schleuse.journal.hashing import leaf_hash
 from schleuse.journal.housekeeping import Housekeeping
 from schleuse.journal.levels import SEGMENT_ENTRIES, Files, flush
 from schleuse.journal.log import Log, LogConfig, Recent, Sink
@@ -136,7 +135,7 @@ class Journal(Reading):
         share = None
         if self._settings.share is not None and (asked := share_request(entry)) is not None:
             share = self._settings.share(origin, *asked)
-        return Receipt(origin, index, leaf_hash(entry), log.size, share)
+        return Receipt(origin, index, entry, log.size, share)
 
     async def append_many(self, origin: str, entries: Sequence[bytes], level: Level = Level.DURABLE) -> Sequence[int]:
         """Write entries together and return their indexes, a range unless some were written before.
