@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.eau.samples import AN_INSURER, NOON
 
-from schleuse.eau.hold_changes import hold_changes
+from schleuse.eau.hold_changes import held_between, hold_changes
 from schleuse.eau.switched import processing
 from schleuse.kim.store import Began, Change, Ended, Released
 from schleuse.scopes import ScopeState, parse_scopes
@@ -105,6 +105,19 @@ def test_what_came_in_between_the_end_of_an_emergency_opening_and_the_next_is_ba
     again = Rule(3, at(60), rule(3, ScopeState.OPEN).command)
     found = changes(CLOSE, rule(2, ScopeState.OPEN, closes_at=at(30)), again, after=2)
     assert found == [Ended(3, Began(2, "c2", "security_hold", at(30)), at(60))]
+
+
+def test_how_long_something_was_held_is_the_time_in_which_nothing_might_begin() -> None:
+    """HD-46: over several closings, and from the end of an emergency opening on (RS-14)."""
+    rules = [CLOSE, rule(2, ScopeState.OPEN, closes_at=at(30)), Rule(3, at(60), rule(3, ScopeState.OPEN).command)]
+
+    def held(start: int, end: int) -> timedelta:
+        return held_between(rules, SCOPE, at(start), at(end))
+
+    assert held(0, 90) == timedelta(minutes=1 + 30)
+    assert held(40, 90) == timedelta(minutes=20)
+    assert held(61, 90) == timedelta(0)
+    assert held_between([], SCOPE, at(0), at(90)) == timedelta(0)
 
 
 STATES = st.lists(st.sampled_from(ScopeState), max_size=8)

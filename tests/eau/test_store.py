@@ -30,6 +30,7 @@ from tests.eau.samples import (
 from schleuse.database import create_engine, sqlite_url
 from schleuse.eau.decision import decide
 from schleuse.eau.document import Kind
+from schleuse.eau.feed_store import Terms
 from schleuse.eau.filing import ForeignMailStoreError
 from schleuse.eau.findings import Trouble
 from schleuse.eau.outcome import DocumentState, ForeignStorno
@@ -331,7 +332,14 @@ def test_a_store_of_the_first_release_gets_the_new_tables_and_keeps_what_it_hold
     with store._engine.begin() as connection:
         connection.execute(sa.text("DROP TABLE eau_prepared"))
         connection.execute(sa.text("DROP TABLE switch_fence"))
-        for column in ("eau_received.epoch", "eau_event.epoch", "eau_letter.epoch", "eau_document.held_us"):
+        for column in (
+            "eau_received.epoch",
+            "eau_event.epoch",
+            "eau_event.filed_at",
+            "eau_event.published_at",
+            "eau_letter.epoch",
+            "eau_document.held_us",
+        ):
             table, _, name = column.partition(".")
             connection.execute(sa.text(f"ALTER TABLE {table} DROP COLUMN {name}"))
         connection.execute(sa.text("UPDATE schleuse_eau_migrations_version SET version_num = '0001'"))
@@ -506,7 +514,30 @@ def test_a_publication_of_an_older_epoch_numbers_nothing(store: EauStore) -> Non
     file(store, eau(2), ik=ANOTHER_INSURER)
     store.raise_fence({delivering(AN_INSURER): 5}, 5)
     with pytest.raises(StaleEpochError):
-        store.feed.publish(AN_INSURER, None, epoch=4)
-    assert store.feed.publish(ANOTHER_INSURER, None, epoch=4) == 1
+        store.feed.publish(AN_INSURER, None, terms=Terms(4, NOON))
+    assert store.feed.publish(ANOTHER_INSURER, None, terms=Terms(4, NOON)) == 1
     assert store.feed.events(AN_INSURER, 0, 10) == []
-    assert store.feed.publish(AN_INSURER, None, epoch=5) == 1
+    assert store.feed.publish(AN_INSURER, None, terms=Terms(5, NOON)) == 1
+
+
+def test_a_limited_feed_grows_by_no_more_than_its_rate_in_any_hour(store: EauStore) -> None:
+    file(store, *(eau(number) for number in range(1, 8)))
+
+    def publish(minutes: int) -> int:
+        return store.feed.publish(AN_INSURER, None, terms=Terms(1, NOON + timedelta(minutes=minutes), per_hour=3))
+
+    assert [publish(0), publish(1), publish(59)] == [3, 0, 0]
+    assert [publish(61), publish(120)] == [3, 0]
+    assert publish(122) == 1
+    assert [event.seq for event in store.feed.events(AN_INSURER, 0, 10)] == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_how_long_a_document_waited_for_its_publication_is_added_to_how_long_its_mail_was_held(
+    store: EauStore,
+) -> None:
+    """HD-46."""
+    file(store, eau(1, held_for=timedelta(hours=2)), eau(2))
+    hours = Terms(1, NOON, held_since=lambda filed: timedelta(hours=1) if filed == NOON else timedelta(0))
+    store.feed.publish(AN_INSURER, None, terms=hours)
+    held = [event.held_for for event in store.feed.events(AN_INSURER, 0, 10)]
+    assert held == [timedelta(hours=3), timedelta(hours=1)]

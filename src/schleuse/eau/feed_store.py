@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -19,6 +20,9 @@ from schleuse.errors import ConflictError
 from schleuse.identifiers import IK
 from schleuse.switch import fence
 
+_HOUR = timedelta(hours=1)
+_UNLIMITED = 1 << 31
+
 
 class CursorBeyondEndError(ConflictError):
     """An acknowledgement of more than the feed has; the insurer's system must ask for its own cursor."""
@@ -30,7 +34,7 @@ class CursorBeyondEndError(ConflictError):
 class Event:
     """One line of the feed. accepted_at: original time of acceptance of the mail, also after a hold (HD-46).
 
-    held_for: by the switch, before its mail was taken; zero if it was not. state: of the document now.
+    held_for: by the switch, as a mail or before it was published; zero if it was not. state: of the document now.
     target: of a Storno, the cancelled eAU. similar_to: an eAU that may be the same certificate, for people to look at
     (HD-05).
     """
@@ -45,6 +49,23 @@ class Event:
     target: DocumentId | None
     similar_to: DocumentId | None
     held_for: timedelta = timedelta(0)
+
+
+def _never(_filed_at: datetime) -> timedelta:
+    return timedelta(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What the switch lets be published. epoch: see `kim.store.Under`. per_hour: of a LIMITED scope, at most so many in
+    any hour; its share cannot be kept here, for a feed has no gaps. held_since: for how long deliveries were held
+    between that time and now.
+    """
+
+    epoch: int
+    now: datetime
+    per_hour: int | None = None
+    held_since: Callable[[datetime], timedelta] = _never
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -85,30 +106,36 @@ class FeedStore:
         self._engine = engine
         self._reader = reading(engine)
 
-    def publish(self, ik: IK, below: int | None, limit: int = 10_000, epoch: int | None = None) -> int:
+    def publish(self, ik: IK, below: int | None, limit: int = 10_000, terms: Terms | None = None) -> int:
         """Give the next numbers of the insurer's feed to events in acceptance order. Returns to how many.
 
         below: only events caused by deliveries with a lower id, so that none appears behind a later one that was
         ready earlier; None: all. Call it until it returns 0. Numbers have no gaps, for they are given under the
-        insurer's lock. epoch: of the switch; None where no switch rules. Raises StaleEpochError (SW-06).
+        insurer's lock. terms: of the switch; None where no switch rules. Raises StaleEpochError (SW-06).
         """
         due = (
-            sa.select(EVENT.c.delivery)
+            sa.select(EVENT.c.delivery, EVENT.c.filed_at)
             .where(EVENT.c.ik == ik.value, sa.text("seq IS NULL"))
             .order_by(EVENT.c.position, EVENT.c.step)
-            .limit(limit)
         )
         if below is not None:
             due = due.where(EVENT.c.position < below)
         with transaction(self._engine) as connection:
-            _require(connection, ik, epoch)
+            _require(connection, ik, None if terms is None else terms.epoch)
             lock_insurer(connection, ik)
-            deliveries = connection.execute(due).scalars().all()
-            if deliveries:
-                start = _last(connection, ik) + 1
-                rows = [{"of": delivery, "to": seq, "under": epoch} for seq, delivery in enumerate(deliveries, start)]
-                connection.execute(_NUMBER, rows)
-        return len(deliveries)
+            last = _last(connection, ik)
+            events = connection.execute(due.limit(min(limit, _allowed(connection, ik, last, terms)))).all()
+            if events:
+                epoch, now = (None, None) if terms is None else (terms.epoch, terms.now)
+                connection.execute(
+                    _NUMBER,
+                    [
+                        {"of": event.delivery, "to": seq, "under": epoch, "at": now}
+                        for seq, event in enumerate(events, last + 1)
+                    ],
+                )
+                _note_held(connection, events, terms)
+        return len(events)
 
     def unpublished_end(self, ik: IK) -> int | None:
         """One above the position of the last event that has no number yet, None if there is none.
@@ -180,7 +207,13 @@ class FeedStore:
 _NUMBER = (
     sa.update(EVENT)
     .where(EVENT.c.delivery == sa.bindparam("of"), EVENT.c.seq.is_(None))
-    .values(seq=sa.bindparam("to"), epoch=sa.bindparam("under"))
+    .values(seq=sa.bindparam("to"), epoch=sa.bindparam("under"), published_at=sa.bindparam("at"))
+)
+
+_HELD = (
+    sa.update(DOCUMENT)
+    .where(DOCUMENT.c.delivery == sa.bindparam("of"))
+    .values(held_us=sa.func.coalesce(DOCUMENT.c.held_us, 0) + sa.bindparam("more", type_=sa.BigInteger))
 )
 
 _OTHER = DOCUMENT.alias("other")
@@ -232,6 +265,25 @@ def _event(row: Any) -> Event:
         similar_to=DocumentId(row.similar_to) if row.similar_to else None,
         held_for=timedelta(microseconds=row.held_us or 0),
     )
+
+
+def _allowed(connection: sa.Connection, ik: IK, last: int, terms: Terms | None) -> int:
+    """How many events may be published now; the last ones tell when they were."""
+    if terms is None or terms.per_hour is None:
+        return _UNLIMITED
+    recent = sa.select(sa.func.count()).where(
+        EVENT.c.ik == ik.value, EVENT.c.seq > last - terms.per_hour, EVENT.c.published_at > terms.now - _HOUR
+    )
+    return max(terms.per_hour - connection.execute(recent).scalar_one(), 0)
+
+
+def _note_held(connection: sa.Connection, events: Sequence[Any], terms: Terms | None) -> None:
+    if terms is None:
+        return
+    held = [(event.delivery, terms.held_since(event.filed_at)) for event in events if event.filed_at is not None]
+    rows = [{"of": delivery, "more": time // timedelta(microseconds=1)} for delivery, time in held if time]
+    if rows:
+        connection.execute(_HELD, rows)
 
 
 def _require(connection: sa.Connection, ik: IK, epoch: int | None) -> None:

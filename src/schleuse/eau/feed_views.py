@@ -24,7 +24,7 @@ class Links(BaseModel):
 class EventView(BaseModel):
     """One event, in acceptance order. accepted_at is the time of receipt at the insurer, also after a hold.
 
-    held_for_seconds: how long the platform's switch held the mail before it was processed; 0 if it did not (HD-46).
+    held_for_seconds: how long the platform's switch held it, as a mail or as a document; 0 if it did not (HD-46).
     state tells whether the document has been cancelled since. possibly_same_as: an earlier eAU that may be the same
     certificate under another number; somebody should look, nothing was dropped.
     """

@@ -293,7 +293,8 @@ class Filing:
         self._out.contents.append({"delivery": arrival.delivery, "xml": sealed.xml, "p7s": sealed.p7s})
 
     def _add_event(self, delivery: int, position: int, step: int) -> None:
-        self._out.events.append({"delivery": delivery, "ik": self._ik.value, "position": position, "step": step})
+        row = {"delivery": delivery, "ik": self._ik.value, "position": position, "step": step, "filed_at": self._now}
+        self._out.events.append(row)
 
     def _change(self, known: Known, state: DocumentState, cancelled_by: str | None = None) -> None:
         """Of a document that is there already, or was added by this batch."""

@@ -7,7 +7,8 @@ insurer was closed and opened again must not take what came in between (HD-25).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
+from itertools import pairwise
 
 from schleuse.kim.store import Began, Change, Ended, Released
 from schleuse.scopes import Scope
@@ -42,6 +43,19 @@ def hold_changes(rules: Sequence[Rule], scope: Scope, after: int, is_open: bool,
     if not lapsed.state.begins and not is_open:
         found.append(_began(lapsed, now))
     return found
+
+
+def held_between(rules: Sequence[Rule], scope: Scope, start: datetime, end: datetime) -> timedelta:
+    """For how long nothing of this atom might begin between two moments (HD-46)."""
+    concerning = [rule for rule in rules if rule.command is None or _covers(rule, scope)]
+    ends = (rule.command.closes_at for rule in concerning if rule.command is not None)
+    moments = {rule.accepted_at for rule in concerning} | {at for at in ends if at is not None}
+    borders = [start, *sorted(at for at in moments if start < at < end), end]
+    held = timedelta(0)
+    for since, until in pairwise(borders):
+        at = standing([rule for rule in concerning if rule.accepted_at <= since], scope).at(since)
+        held += timedelta(0) if at.state.begins else until - since
+    return held
 
 
 def _covers(rule: Rule, scope: Scope) -> bool:

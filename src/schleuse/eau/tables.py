@@ -62,7 +62,7 @@ RECEIVED = sa.Table(
 
 #: eAU and Storno. Only what duplicates, Storno and the feed ask for is readable; all else is sealed.
 #: practice, person, content_key: pseudonyms of the vault. target, cancelled_by: Dokumenten-IDs.
-#: held_us: how long the switch held its mail before it was taken (HD-46); None: it did not.
+#: held_us: how long the switch held it, as a mail or before it was published (HD-46); None: it did not.
 DOCUMENT = sa.Table(
     "eau_document",
     METADATA,
@@ -125,6 +125,8 @@ EVENT = sa.Table(
     sa.Column("step", sa.SmallInteger, nullable=False),
     sa.Column("seq", sa.BigInteger),
     sa.Column("epoch", sa.BigInteger),
+    sa.Column("filed_at", Instant),
+    sa.Column("published_at", Instant),
 )
 sa.Index("eau_event_seq", EVENT.c.ik, EVENT.c.seq, unique=True)
 _UNPUBLISHED = sa.text("seq IS NULL")

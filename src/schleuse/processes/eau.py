@@ -30,6 +30,8 @@ from schleuse.config import Config, host_and_port
 from schleuse.eau.checks import Checker
 from schleuse.eau.feed import Door, confirm_acknowledged, create_app
 from schleuse.eau.feed_login import FeedClient, Told
+from schleuse.eau.feed_store import Terms
+from schleuse.eau.hold_changes import held_between
 from schleuse.eau.intake import Mailbox, Tools
 from schleuse.eau.outbox import Outbox
 from schleuse.eau.outcome import Policy
@@ -60,8 +62,10 @@ from schleuse.processes.supervisor import pause_after
 from schleuse.processes.switch_figures import SwitchFigures
 from schleuse.processes.switching import open_switch
 from schleuse.processes.trail import Trail, open_trail
-from schleuse.switch.copy import Switch
+from schleuse.scopes import ScopeState
+from schleuse.switch.copy import LocalSwitch, Switch
 from schleuse.switch.fence import StaleEpochError
+from schleuse.switch.standing import Standing
 from schleuse.vault import Vault
 from schleuse.vault.client import VaultClient
 from schleuse.vault.denials import Denials
@@ -261,7 +265,7 @@ class Desk:
     config: Config
     store: EauStore
     leases: Leases
-    switch: Switch
+    switch: LocalSwitch
     running: Running
 
     def publish(self) -> int:
@@ -271,10 +275,15 @@ class Desk:
             ik = IK(insurer.ik)
             at = delivery(self.switch, ik)
             if at.state.begins:
-                published += self._publish(ik, insurer.address.lower(), at.epoch)
+                published += self._publish(ik, insurer.address.lower(), at)
         return published
 
-    def _publish(self, ik: IK, account: str, epoch: int) -> int:
+    def _terms(self, ik: IK, at: Standing) -> Terms:
+        now, rules = utc_now(), [rule for rule in (one.rule for one in self.switch.entries()) if rule is not None]
+        per_hour = at.limit.per_hour if at.limit is not None and at.state is ScopeState.LIMITED else None
+        return Terms(at.epoch, now, per_hour, lambda filed: held_between(rules, delivering(ik), filed, now))
+
+    def _publish(self, ik: IK, account: str, at: Standing) -> int:
         # The end first, then the leases: what is filed later has no number yet, and what was claimed
         # before the end was read is either still claimed now or already filed.
         end = self.store.feed.unpublished_end(ik)
@@ -283,7 +292,9 @@ class Desk:
         oldest = self.leases.oldest_claimed([account])
         try:
             with self.running.unit(delivering(ik)):
-                return self.store.feed.publish(ik, end if oldest is None else min(end, oldest), epoch=epoch)
+                return self.store.feed.publish(
+                    ik, end if oldest is None else min(end, oldest), terms=self._terms(ik, at)
+                )
         except StaleEpochError as error:  # closed meanwhile; the other insurers go on (T-24)
             log.warning("switch.stale-publication", ik=str(ik), reason=str(error))
             return 0
@@ -297,7 +308,13 @@ class Desk:
         at = delivery(self.switch, ik)
         if not at.state.begins or self.leases.unfinished(deliveries):
             return False
-        self.leases.confirm(deliveries, utc_now(), Under(delivering(ik), at.epoch))
+        scope = delivering(ik)
+        try:
+            with self.running.unit(scope):
+                self.leases.confirm(deliveries, utc_now(), Under(scope, at.epoch))
+        except StaleEpochError as error:  # closed meanwhile: told after the opening; the other insurers go on (T-24)
+            log.warning("switch.stale-confirmation", ik=str(ik), reason=str(error))
+            return False
         return True
 
 
