@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.scenarios import switching
-from tests.scenarios.platform import Platform, platform, until
+from tests.scenarios.platform import ROOT, Platform, platform, until
 
 from schleuse.scopes import ScopeState
 from schleuse.shutdown.evidence import verify
@@ -152,3 +153,38 @@ def test_what_stays_open_is_said_and_signed_by_a_person(base_home: Path, tmp_pat
         one.command("closure", "end-exception", id, "--operator", "betrieb-1", *home)
         assert one.command("closure", "list", *home, check=False).returncode == 75
         assert "ended" in one.command("closure", "exceptions", *home).stdout
+
+
+def test_a_system_that_is_not_ours_follows_the_switch_and_survives_the_death_of_control(
+    base_home: Path, tmp_path: Path
+) -> None:
+    """SW-08; with `control` alone: nothing else of the platform need run."""
+    script, pidfile = str(ROOT / "deploy" / "external" / "service"), str(tmp_path / "payments.pid")
+    program = ["sleep", "600"]
+    external = (
+        '[[control.external]]\nname = "payments"\nscope = "payments_support"\n'
+        f"stop = {json.dumps([script, 'stop', pidfile])}\n"
+        f"start = {json.dumps([script, 'start', pidfile, *program])}\n"
+        f"probe = {json.dumps([script, 'probe', pidfile])}\n\n[vault]\n"
+    )
+
+    def runs() -> bool:
+        return subprocess.run([script, "probe", pidfile], check=False).returncode == 0
+
+    subprocess.run([script, "start", pidfile, *program], check=True)
+    try:
+        with platform(base_home, tmp_path / "home", {"[vault]\n": external}) as one:
+            one.start("control")
+            until(lambda: one.ready("control"), "control")
+            switching.close(one.home, "payments_support", ScopeState.CLOSED)
+            until(lambda: proven(one), f"the proof\n{seen(one)}", 60)
+            assert not runs()
+            one.kill("control")
+            one.start("control")
+            until(lambda: one.ready("control"), "control again")
+            assert not runs()
+            switching.open(one.home, "payments_support")
+            until(runs, f"the service to come back\n{one.log('control')}", 60)
+            assert closures(one) == []
+    finally:
+        subprocess.run([script, "stop", pidfile], check=False)

@@ -118,10 +118,11 @@ class Scheduler:
 
     def due(self, now: datetime) -> DrillPlan | None:
         """One that a crash cut short goes on at once, in the window or not; the others wait for it."""
+        waiting = [id for id in self._desk.book.ids() if self._desk.book.result(id) is None]
+        if not waiting:
+            return None
         begun = {one.signed.command.id for one in self._desk.log.read_all() if one.signed}
-        for id in self._desk.book.ids():
-            if self._desk.book.result(id) is not None:
-                continue
+        for id in waiting:
             try:
                 plan = self._desk.book.read_plan(id)
                 if plan.closing.command.id in begun:
