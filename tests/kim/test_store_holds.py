@@ -130,6 +130,30 @@ def test_what_was_taken_when_the_release_stopped_and_comes_back_stays(store: Mai
     assert take(store) == []
 
 
+def test_the_backlogs_of_two_holds_are_released_one_after_the_other(store: MailStore) -> None:
+    for number in (1, 3):
+        put(store, a_mail(number))
+        close(store, number)
+        store.leases.holds.end(KASSE, number + 1, START)
+    first, second = store.leases.holds.backlog(KASSE)
+    assert (store.leases.holds.backlog(KASSE, 1), store.leases.holds.backlog(KASSE, after=first)) == ([first], [second])
+    assert store.leases.holds.release_to(KASSE, first) == 1
+    assert store.leases.holds.backlog(KASSE) == [second]
+    assert numbers(take(store)) == [1]
+    assert store.leases.holds.release_to(KASSE, second) == 1
+    assert numbers(take(store)) == [3]
+
+
+def test_what_people_put_back_out_of_quarantine_while_it_is_held_is_not_taken(store: MailStore) -> None:
+    """HD-25: a requeue is no release."""
+    put(store, a_mail(1))
+    (one,) = take(store)
+    store.leases.finish([Outcome(one.id, State.QUARANTINED)], "w", START)
+    close(store)
+    assert store.reconsider([one.id], START) == 1
+    assert take(store) == []
+
+
 def test_a_released_window_that_is_empty_is_not_minded_again(store: MailStore) -> None:
     put(store, a_mail(1))
     close(store)

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Protocol, TypeVar
 
 from schleuse.kim.store.delivery import Take, share_of
-from schleuse.kim.store.holds import ALL, HoldWindow
+from schleuse.kim.store.holds import ALL, HoldWindow, spans
 
 
 class Row(Protocol):
@@ -59,13 +59,12 @@ def open_ranges(takes: Sequence[Take], windows: Mapping[str, Sequence[HoldWindow
         if any(window.is_open for window in minded):
             continue
         above = 0
-        for window in sorted(minded, key=lambda one: (one.to_id or 0, one.epoch)):
-            end = window.to_id or 0
-            if min(window.released_to, end) > above:
-                backlog.append(Range(take.account, above, min(window.released_to, end), take.permille))
-            if window.is_released:
-                released.append(window)
-            above = max(above, end)
+        for part in spans(minded):
+            if part.released > part.above:
+                backlog.append(Range(take.account, part.above, part.released, take.permille))
+            if part.window.is_released:
+                released.append(part.window)
+            above = part.end
         live.append(Range(take.account, above, ALL, take.permille))
     return Open(tuple(live), tuple(backlog), tuple(released))
 

@@ -144,9 +144,17 @@ class Holds:
 
     def backlog(self, account: str, limit: int = 100_000, after: int = 0) -> list[int]:
         """Deliveries that are HELD in windows that have ended, not yet released, in acceptance order."""
+        found: list[int] = []
         with self._backing.reading() as connection:
-            values = {"account": account, "after": after, "limit": limit}
-            return list(connection.execute(_BACKLOG, values).scalars())
+            for part in spans(_ended(connection, account)):
+                values = {
+                    "account": account,
+                    "above": max(part.released, after),
+                    "upto": part.end,
+                    "limit": limit - len(found),
+                }
+                found += connection.execute(_HELD_IN, values).scalars()
+        return found
 
     def note_drained(self, windows: Sequence[HoldWindow], now: datetime) -> None:
         """Released windows in which nothing waits any more need not be minded again."""
@@ -160,17 +168,41 @@ class Holds:
         with self._backing.writing() as connection:
             _lock(connection, account)
             connection.execute(_RELEASE, {"account": account, "id": id})
-            return int(connection.execute(_RELEASED_WAITING, {"account": account}).scalar_one())
+            return _released_waiting(connection, account)
 
     def take_back(self, account: str) -> int:
         """Release nothing more: what no worker has taken yet stays HELD (HD-42). Returns how many were stopped."""
         with self._backing.writing() as connection:
             _lock(connection, account)
-            stopped = int(connection.execute(_RELEASED_WAITING, {"account": account}).scalar_one())
-            first = connection.execute(_FIRST_WAITING, {"account": account}).scalar_one()
+            stopped = _released_waiting(connection, account)
+            ends = max((part.end for part in spans(_ended(connection, account))), default=0)
+            first = connection.execute(_FIRST_WAITING, {"account": account, "ends": ends}).scalar_one()
             if first is not None:
                 connection.execute(_TAKE_BACK, {"account": account, "id": first - 1})
             return stopped
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The deliveries of a window that are no earlier one's: above < id <= end; up to `released` they may be taken."""
+
+    window: HoldWindow
+    above: int
+    released: int
+    end: int
+
+
+def spans(windows: Sequence[HoldWindow]) -> list[Span]:
+    """What belongs to each of the windows of one mailbox that have ended, in order of deliveries."""
+    found: list[Span] = []
+    above = 0
+    for window in sorted(windows, key=lambda one: (one.to_id or 0, one.epoch)):
+        if window.to_id is None:
+            continue
+        end = max(above, window.to_id)
+        found.append(Span(window, above, min(max(above, window.released_to), end), end))
+        above = end
+    return found
 
 
 def minded_windows(connection: Connection, accounts: Collection[str]) -> dict[str, list[HoldWindow]]:
@@ -229,6 +261,17 @@ def _apply(connection: Connection, account: str, change: Change, now: datetime) 
             connection.execute(_END, {"account": account, "epoch": epoch, "at": to_us(min(at, now))})
         case Released():
             connection.execute(_RELEASE, {"account": account, "id": ALL})
+
+
+def _ended(connection: Connection, account: str) -> list[HoldWindow]:
+    return [_window(row) for row in connection.execute(_ENDED, {"account": account})]
+
+
+def _released_waiting(connection: Connection, account: str) -> int:
+    ranges = [
+        {"account": account, "above": part.above, "upto": part.released} for part in spans(_ended(connection, account))
+    ]
+    return sum(connection.execute(_COUNT_IN, values).scalar_one() for values in ranges)
 
 
 def _is_held(connection: Connection, account: str) -> bool:
@@ -290,29 +333,21 @@ _RELEASE = sa.text(
     "UPDATE kim_hold SET released_to = :id"
     " WHERE account = :account AND ended_us IS NOT NULL AND drained_us IS NULL AND released_to < :id"
 )
-#: Of the window that a delivery belongs to: the first that reaches up to it.
-_RELEASED_TO = (
-    "(SELECT h.released_to FROM kim_hold AS h WHERE h.account = d.account AND h.to_id >= d.id"
-    " ORDER BY h.to_id, h.epoch LIMIT 1)"
-)
-_ENDS = "(SELECT coalesce(max(to_id), 0) FROM kim_hold WHERE account = :account AND drained_us IS NULL)"
-_RELEASED_WAITING = sa.text(
-    "SELECT count(*) FROM kim_delivery AS d WHERE d.account = :account AND d.state = 'HELD'"  # noqa: S608
-    f" AND d.id <= {_ENDS} AND {_RELEASED_TO} >= d.id"
-)
 #: What a worker has may come back, and stays then.
 _FIRST_WAITING = sa.text(
-    "SELECT min(id) FROM (SELECT min(id) AS id FROM kim_delivery"  # noqa: S608
-    f" WHERE account = :account AND state = 'HELD' AND id <= {_ENDS}"
+    "SELECT min(id) FROM (SELECT min(id) AS id FROM kim_delivery"
+    " WHERE account = :account AND state = 'HELD' AND id <= :ends"
     " UNION ALL SELECT min(+id) FROM kim_delivery WHERE account = :account AND state = 'RELEASING') AS waiting"
 )
 _TAKE_BACK = sa.text(
     "UPDATE kim_hold SET released_to = :id"
     " WHERE account = :account AND ended_us IS NOT NULL AND drained_us IS NULL AND released_to > :id"
 )
-_BACKLOG = sa.text(
-    "SELECT d.id FROM kim_delivery AS d WHERE d.account = :account AND d.state = 'HELD' AND d.id > :after"  # noqa: S608
-    f" AND d.id <= {_ENDS} AND {_RELEASED_TO} < d.id ORDER BY d.id LIMIT :limit"
+_IN_SPAN = "FROM kim_delivery WHERE account = :account AND state = 'HELD' AND id > :above AND id <= :upto"
+_HELD_IN = sa.text(f"SELECT id {_IN_SPAN} ORDER BY id LIMIT :limit")
+_COUNT_IN = sa.text(f"SELECT count(*) {_IN_SPAN}")
+_ENDED = sa.text(
+    "SELECT * FROM kim_hold WHERE account = :account AND ended_us IS NOT NULL AND drained_us IS NULL ORDER BY epoch"
 )
 _MINDED_TEXT = "SELECT * FROM kim_hold WHERE account IN :accounts AND drained_us IS NULL ORDER BY account, epoch"
 _MINDED = sa.text(_MINDED_TEXT).bindparams(sa.bindparam("accounts", expanding=True))
