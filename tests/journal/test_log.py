@@ -51,6 +51,21 @@ def test_all_that_waits_shares_one_flush(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_each_of_a_group_is_told_its_own_index_whoever_else_waits_in_it(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with journal(tmp_path) as opened:
+            first, many, other, last = await asyncio.gather(
+                opened.append(ORIGIN, entry(0)),
+                opened.append_many(ORIGIN, [entry(1), entry(0), entry(2)]),
+                opened.append_many(OTHER, [entry(5), entry(6)]),
+                opened.append(ORIGIN, entry(3)),
+            )
+            assert (first.index, list(many), list(other), last.index) == (0, [1, 0, 2], [0, 1], 3)
+            assert list(opened.read(ORIGIN, 0, 4)) == [entry(i) for i in range(4)]
+
+    asyncio.run(run())
+
+
 def test_more_than_a_frame_holds_goes_into_several(tmp_path: Path) -> None:
     async def run() -> None:
         async with journal(tmp_path, spares=8) as opened:

@@ -42,7 +42,7 @@ def admit(data: bytes, now_us: int) -> bytes:
     event = data[16:32]
     if event == NOBODY:
         raise InvalidEntryError("the event of the entry is all zero")
-    if abs(int.from_bytes(data[8:16]) - now_us) > MAX_CLOCK_DIFFERENCE_US:
+    if not -MAX_CLOCK_DIFFERENCE_US <= int.from_bytes(data[8:16]) - now_us <= MAX_CLOCK_DIFFERENCE_US:
         raise InvalidEntryError("the entry's time differs by more than 120 s from the journal's clock")
     required = REQUIRED.get(data[4])
     if required is not None and required not in extensions:

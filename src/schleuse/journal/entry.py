@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
+from itertools import product
 from uuid import UUID
 
 from schleuse.errors import MalformedError
@@ -108,9 +109,9 @@ _SIZES: Mapping[int, int] = {
     ExtensionType.SUBJECT_KEY_VERSION: 4,
 }
 
-KINDS = frozenset(Kind)  #: for looking up a byte
-_PURPOSES = frozenset(Purpose)
-_RESULTS = frozenset(Result)
+_HEAD = struct.Struct(">4sBBH")
+#: Every way in which an entry may begin, so that one look tells, for each entry that the journal is given.
+_HEADS = frozenset(_HEAD.pack(MAGIC, *values) for values in product(Kind, Result, Purpose))
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,11 +224,15 @@ def parse_entry(data: bytes) -> Entry:
 
 def check_layout(data: bytes) -> dict[int, bytes]:
     """The extensions of an entry by type, after all rules about its form. Raises BadEntryError."""
-    if not FIXED <= len(data) <= MAX_ENTRY or data[:4] != MAGIC:
-        raise BadEntryError(f"an entry begins with JE1 and has {FIXED} to {MAX_ENTRY} bytes")
-    if data[4] not in KINDS or data[5] not in _RESULTS or int.from_bytes(data[6:8]) not in _PURPOSES:
-        raise BadEntryError(f"found kind {data[4]:#04x}, result {data[5]}, purpose {int.from_bytes(data[6:8])}")
+    if not FIXED <= len(data) <= MAX_ENTRY or data[:8] not in _HEADS:
+        raise _bad_head(data)
     return _split_extensions(data) if len(data) > FIXED else {}
+
+
+def _bad_head(data: bytes) -> BadEntryError:
+    if not FIXED <= len(data) <= MAX_ENTRY or data[:4] != MAGIC:
+        return BadEntryError(f"an entry begins with JE1 and has {FIXED} to {MAX_ENTRY} bytes")
+    return BadEntryError(f"found kind {data[4]:#04x}, result {data[5]}, purpose {int.from_bytes(data[6:8])}")
 
 
 def _split_extensions(data: bytes) -> dict[int, bytes]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -74,10 +74,13 @@ def continues(frame: bytes, head: Head, chain: bytes) -> bytes | None:
     return new if frame[32:HEAD] == new and not frame[end:].strip(b"\0") else None
 
 
-def pack_records(number: int, records: Iterable[bytes]) -> bytes:
+def pack_records(number: int, records: Sequence[bytes]) -> bytes:
     """Records of one log, as they stand in a body."""
-    pack = _RECORD.pack
-    return b"".join([pack(number, len(record)) + record for record in records])
+    heads = {length: _RECORD.pack(number, length) for length in set(map(len, records))}
+    if len(heads) == 1:  # mostly; then one call does it for all
+        (head,) = heads.values()
+        return head + head.join(records)
+    return b"".join([heads[len(record)] + record for record in records])
 
 
 def records(body: bytes, count: int) -> Iterator[tuple[int, bytes]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 
 from schleuse.journal.contracts import BeyondSizeError
@@ -191,19 +192,16 @@ class EntryFiles:
         while self._waiting:
             room = self._per_segment - self._size % self._per_segment
             batch = self._waiting[:room]
-            number = self._size // self._per_segment
-            parts, offsets, at = [], [], 0 if self._size % self._per_segment == 0 else self._end
-            start = at
-            for index, entry in enumerate(batch, self._size):
-                if index % WIDTH == 0:
-                    offsets.append(_OFFSET.pack(at))
-                parts.append(len(entry).to_bytes(2) + entry)
-                at += 2 + len(entry)
-            self._files.write(self._segment(number), b"".join(parts), start)
+            number, inside = divmod(self._size, self._per_segment)
+            start = self._end if inside else 0
+            ends = list(accumulate([2 + len(entry) for entry in batch], initial=start))
+            data = b"".join([len(entry).to_bytes(2) + entry for entry in batch])
+            offsets = [_OFFSET.pack(at) for at in ends[-self._size % WIDTH : len(batch) : WIDTH]]
+            self._files.write(self._segment(number), data, start)
             if offsets:
                 self._files.write(self._offsets, b"".join(offsets), 8 * -(-self._size // WIDTH))
             self._size += len(batch)
-            self._end = at
+            self._end = ends[-1]
             self._waiting = self._waiting[room:]
 
     def bundle(self, bundle: Bundle) -> bytes:

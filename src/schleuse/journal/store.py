@@ -154,7 +154,9 @@ class Journal(Reading):
         many = Many(len(entries))
         for place, entry in enumerate(entries):
             key = log.key + entry[16:32]
-            if not self._is_repeat(log, key, entry, many, place):
+            if (index := self._recent.get(key)) is not None:
+                self._repeat(log, index, entry, many, place)
+            else:
                 self._put(log, key, entry, many, place)
         indexes = await many.future
         if level > Level.DURABLE:
@@ -171,13 +173,15 @@ class Journal(Reading):
         if self._refusal is not None:
             raise self._refusal
         key = log.key + entry[16:32]
-        if not self._is_repeat(log, key, entry, sink, token):
-            if log.closed:
-                raise _closed(log)
-            admit(entry, self._now_us())
-            if self.keeping.full is not None or self._count >= MAX_PENDING or self._bytes >= MAX_PENDING_BYTES:
-                self._check_room(1)
-            self._put(log, key, entry, sink, token)
+        if (index := self._recent.get(key)) is not None:
+            self._repeat(log, index, entry, sink, token)
+            return
+        if log.closed:
+            raise _closed(log)
+        admit(entry, self._now_us())
+        if self.keeping.full is not None or self._count >= MAX_PENDING or self._bytes >= MAX_PENDING_BYTES:
+            self._check_room(1)
+        self._put(log, key, entry, sink, token)
 
     def _writable(self, origin: str) -> Log:
         if self._refusal is not None:  # said before anything about logs: a journal in QUARANTINE may know none
@@ -374,13 +378,7 @@ class Journal(Reading):
         told: dict[Sink, list[tuple[Any, int]]] = {}
         for log, first, entries, waiters in group:
             log.size = first + len(entries)
-            index = first
-            for sink, token in waiters:
-                done = told.get(sink)
-                if done is None:
-                    done = told[sink] = []
-                done.append((token, index))
-                index += 1
+            _answer(told, first, waiters)
             if log.repeats:
                 self._answer_repeats(log, told)
         for sink, done in told.items():
@@ -395,18 +393,14 @@ class Journal(Reading):
         for _, done_control in controls:
             done_control()
 
-    def _is_repeat(self, log: Log, key: bytes, entry: bytes, sink: Sink, token: Any) -> bool:
+    def _repeat(self, log: Log, index: int, entry: bytes, sink: Sink, token: Any) -> None:
         """The same event again (§ 4): the earlier index for the same bytes, but not before that is durable."""
-        index = self._recent.get(key)
-        if index is None:
-            return False
         if self._entry(log, index) != entry:
             raise EventReusedError(f"the event of this entry is that of entry {index} of {log.origin}")
         if index < log.size:
             sink.resolve([(token, index)])
         else:
             log.repeats.append((index, sink, token))
-        return True
 
     def _entry(self, log: Log, index: int) -> bytes:
         if index < log.frontier.size:
@@ -538,6 +532,16 @@ def _closed(log: Log) -> Error:
     if log.size <= 1:  # even a log that was closed at once has its first and its last entry
         return UnknownLogError(f"{log.origin} is not open yet; its first entry is being written")
     return ShardClosedError(f"{log.origin} is closed; its year is over, entries belong to the log of the new one")
+
+
+def _answer(told: dict[Sink, list[tuple[Any, int]]], first: int, waiters: Sequence[tuple[Sink, Any]]) -> None:
+    """Add what each sink is told about the entries from index `first` on."""
+    sinks, tokens = zip(*waiters, strict=True)
+    if sinks.count(sinks[0]) == len(sinks):  # mostly all are of one connection, or of this process
+        told.setdefault(sinks[0], []).extend(zip(tokens, range(first, first + len(tokens)), strict=True))
+        return
+    for index, (sink, token) in enumerate(waiters, first):
+        told.setdefault(sink, []).append((token, index))
 
 
 def _fitting(entries: Sequence[bytes], room: int) -> int:
