@@ -161,3 +161,10 @@ def test_a_commitment_that_cannot_be_written_is_refused(salt: bytes, name: str, 
 
 def test_an_opening_does_not_leak_by_being_printed() -> None:
     assert "Beispiel" not in repr(OPENING)
+
+
+def test_a_record_that_holds_itself_is_refused() -> None:
+    record: dict[str, Json] = {"actor": "a"}
+    record["again"] = [record]
+    with pytest.raises(BadOpeningError, match="deep"):
+        canonical_json(record)

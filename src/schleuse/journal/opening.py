@@ -18,6 +18,9 @@ MAX_DEPTH = 32  #: of a detail record; ours
 #: What a detail record may hold.
 Json = str | int | list["Json"] | dict[str, "Json"]
 
+#: What `_check` lets through, this writes in the form of RFC 8785; nothing that is deeper than MAX_DEPTH, so no circles.
+#: `json.dumps` would make one for every record.
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, check_circular=False)
 _DIGITS = re.compile(r"-?[0-9]{1,16}", re.ASCII)
 
 
@@ -47,9 +50,8 @@ def canonical_json(value: Json) -> bytes:
     sorted form without spaces is already the canonical one.
     """
     _check(value, MAX_DEPTH)
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     try:
-        return text.encode()
+        return _ENCODER.encode(value).encode()
     except UnicodeEncodeError as cause:
         raise BadOpeningError("a detail record holds half of a surrogate pair") from cause
 
@@ -124,10 +126,10 @@ def _check(value: Json, depth: int) -> None:
     if depth == 0:
         raise BadOpeningError(f"a detail record is at most {MAX_DEPTH} levels deep")
     match value:
-        case bool():
-            raise BadOpeningError("a detail record holds no true or false")
         case str():
             return
+        case bool():
+            raise BadOpeningError("a detail record holds no true or false")
         case int():
             if abs(value) > MAX_NUMBER:
                 raise BadOpeningError("integers in a detail record are below 2^53")
