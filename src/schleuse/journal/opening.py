@@ -18,8 +18,8 @@ MAX_DEPTH = 32  #: of a detail record; ours
 #: What a detail record may hold.
 Json = str | int | list["Json"] | dict[str, "Json"]
 
-#: What `_check` lets through, this writes in the form of RFC 8785; nothing that is deeper than MAX_DEPTH, so no circles.
-#: `json.dumps` would make one for every record.
+#: Writes what `_check` lets through as RFC 8785 does; that is at most MAX_DEPTH deep, so there are no circles.
+#: `json.dumps` would make an encoder for every record.
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, check_circular=False)
 _DIGITS = re.compile(r"-?[0-9]{1,16}", re.ASCII)
 
