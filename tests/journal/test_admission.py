@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.journal.samples import AN_ENTRY
 from tests.journal.test_entry import ENTRIES
 
-from schleuse.journal.admission import REQUIRED, InvalidEntryError, admit, is_for_vault_only, share_request
+from schleuse.journal.admission import REQUIRED, RESERVED, InvalidEntryError, admit, is_for_journal_only, share_request
 from schleuse.journal.entry import Entry, ExtensionType, Kind, Result
 
 NOW = AN_ENTRY.time_us
@@ -69,8 +69,14 @@ def test_whatever_arrives_is_admitted_or_invalid(data: bytes, now_us: int) -> No
 
 
 @pytest.mark.parametrize("kind", Kind)
-def test_only_the_vault_writes_about_keys(kind: Kind) -> None:
-    assert is_for_vault_only(replace(WITH_ALL, kind=kind).encode()) == (0x20 <= kind <= 0x23)
+def test_only_the_vault_writes_about_keys_and_only_the_journal_about_shards(kind: Kind) -> None:
+    of_journal = kind in {Kind.LOG_OPENED, Kind.SHARD_CLOSED}
+    assert is_for_journal_only(replace(WITH_ALL, kind=kind).encode()) == of_journal
+    assert (kind in RESERVED) == (0x20 <= kind <= 0x23 or of_journal)
+
+
+def test_kinds_about_keys_that_nobody_has_named_yet_are_the_vaults_too() -> None:
+    assert set(range(0x20, 0x30)) <= RESERVED
 
 
 @pytest.mark.parametrize("kind", Kind)

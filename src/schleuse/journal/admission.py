@@ -21,6 +21,8 @@ REQUIRED: Mapping[int, ExtensionType] = {
 
 _KEYS_HELD_BY_VAULT = range(0x20, 0x30)
 _OF_THE_JOURNAL = frozenset({Kind.LOG_OPENED, Kind.SHARD_CLOSED})
+#: Kinds for the vault alone, all about keys (journal.md § 13), or for the journal itself; one look for each entry.
+RESERVED = frozenset({*_KEYS_HELD_BY_VAULT, *_OF_THE_JOURNAL})
 _SHARED = frozenset({Kind.KEY_CREATED, Kind.KEY_RELEASED})
 
 
@@ -48,11 +50,6 @@ def admit(data: bytes, now_us: int) -> bytes:
     if required is not None and required not in extensions:
         raise InvalidEntryError(f"an entry of kind {data[4]:#04x} needs extension {required}")
     return event
-
-
-def is_for_vault_only(data: bytes) -> bool:
-    """Whether only the vault may write this entry: all about keys, kinds 0x2* (journal.md § 13)."""
-    return data[4] in _KEYS_HELD_BY_VAULT
 
 
 def is_for_journal_only(data: bytes) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from schleuse.errors import Error
-from schleuse.journal.admission import is_for_journal_only, is_for_vault_only, share_request
+from schleuse.journal.admission import RESERVED, is_for_journal_only, share_request
 from schleuse.journal.contracts import BadRequestError, Level, NotAllowedError
 from schleuse.journal.peer import peer_uid
 from schleuse.journal.shares import KeyShares
@@ -82,10 +82,8 @@ class Connection(asyncio.Protocol):
                     self._question(request_id, entry)
                     continue
                 log = journal.log_number(number)
-                if length > 4 and is_for_vault_only(entry):
-                    self._check_vault(request_id, log.origin, entry)
-                elif length > 4 and is_for_journal_only(entry):
-                    raise NotAllowedError("only the journal itself opens and closes a shard")
+                if length > 4 and entry[4] in RESERVED:
+                    self._check_reserved(request_id, log.origin, entry)
                 journal.submit(log, entry, self, request_id)
             except Error as error:
                 self._earned.pop(request_id, None)
@@ -118,7 +116,9 @@ class Connection(asyncio.Protocol):
         share = self._shares.share(*earned)
         return REPLY.pack(request_id, index, len(share)) + share
 
-    def _check_vault(self, request_id: int, origin: str, entry: bytes) -> None:
+    def _check_reserved(self, request_id: int, origin: str, entry: bytes) -> None:
+        if is_for_journal_only(entry):
+            raise NotAllowedError("only the journal itself opens and closes a shard")
         if not self._is_vault:
             raise NotAllowedError("only the vault's user may write entries about keys")
         if self._shares is None:
