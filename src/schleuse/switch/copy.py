@@ -4,8 +4,9 @@ The copy holds the signed commands themselves, so it needs no signature of its o
 verified again against the operators of the role's configuration. What the copy protects from:
 
     the log is gone, or cannot be read    the role keeps its state; nothing opens, nothing is lost (SW-04)
-    the log was cut                       the role puts the missing epochs back from its copy
+    the log was cut                       the role puts the missing epochs back from its copy, also while it runs
     the log was rewritten                 the role keeps to the safe state, until two persons open it
+    an epoch is there and cannot be read  the same, until it can be read: it may well be a closing
     the copy cannot be read               the same, also after a restart (SW-02)
     both are gone, or older than a fence  the same
 """
@@ -14,22 +15,26 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
 from schleuse.clock import Now
 from schleuse.errors import CorruptError, Error
-from schleuse.journal.disk import OsDisk, replace
 from schleuse.journal.opening import Json, canonical_json, parse_canonical_json
-from schleuse.scopes import NONE, Direction, Service, atom
-from schleuse.switch.log import GENESIS, Accepted, SwitchLog
-from schleuse.switch.standing import UNKNOWN_TIME, Rule, Standing, safe_standing, standing
+from schleuse.scopes import NONE, Direction, Scope, Service, atom
+from schleuse.switch.disk import LinkingDisk, SwitchDisk, put
+from schleuse.switch.log import GENESIS, Accepted, Mark, SwitchLog, SwitchLogError
+from schleuse.switch.standing import UNKNOWN_TIME, Folded, Rule, Standing, fold, safe_standing
 
 log = structlog.get_logger()
+
+#: After trouble with the log it is looked at again so often, not for each unit of work.
+AGAIN = timedelta(milliseconds=200)
 
 
 class CopyDamagedError(CorruptError):
@@ -59,62 +64,99 @@ class _Safe:
     why: str
 
 
+_Key = tuple[str, str, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """What is known at one moment; replaced whole, so that no thread sees an epoch without its effect.
+
+    rules: what the fold gets. known: the fold of each atom that was asked for. older: folds over the first `done`
+    rules, which only have to be continued.
+    """
+
+    entries: tuple[Accepted, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    known: dict[_Key, Folded] = field(default_factory=dict)
+    older: Mapping[_Key, Folded] = field(default_factory=dict)
+    done: int = 0
+
+    def folded(self, key: _Key, scope: Scope) -> Folded:
+        """The fold over all rules; the table is only ever filled, so threads may meet in it."""
+        before = self.older.get(key)
+        found = fold(Folded(), self.rules, scope) if before is None else fold(before, self.rules[self.done :], scope)
+        self.known[key] = found
+        return found
+
+    def continued(self, new: Sequence[Accepted]) -> _View:
+        """With further epochs at the end."""
+        rules = [rule for one in new if (rule := one.rule) is not None]
+        known = dict(self.known)
+        for key in self.older.keys() - known.keys():  # nobody asked for these since; they must not fall behind
+            known[key] = fold(self.older[key], self.rules[self.done :], Scope(*key))
+        return _View((*self.entries, *new), (*self.rules, *rules), {}, known, len(self.rules))
+
+
 class LocalSwitch:
     """One per process; thread-safe. copy: the file of this process, under `<home>/switch/copies`.
 
     floor: the highest epoch that the role's database has seen (`fence.head`).
     """
 
-    def __init__(self, log: SwitchLog, copy: Path, now: Now, *, floor: int = 0) -> None:
+    def __init__(self, log: SwitchLog, copy: Path, now: Now, *, floor: int = 0, disk: SwitchDisk | None = None) -> None:
         self._log = log
         self._copy = copy
         self._now = now
+        self._disk = disk or LinkingDisk()
         self._lock = threading.Lock()
-        self._entries: list[Accepted] = []
+        self._view = _View()
         self._ids: set[str] = set()
         self._safe: _Safe | None = None
-        self._known: dict[tuple[str, str, str, str], Standing] = {}
+        self._blocked = ""  # why the next epoch, which is there, cannot be read now
+        self._mark: Mark | None = None  # of the folder when it was looked at last
+        self._inodes: dict[int, int] = {}
+        self._trouble = ""
+        self._trouble_at: datetime | None = None
         self._start(floor)
 
     @property
     def epoch(self) -> int:
         """The highest epoch seen."""
         self.refresh()
-        return len(self._entries)
+        return len(self._view.entries)
 
     @property
     def safe(self) -> str:
         """Why this role keeps to the safe state where nobody has opened since; "" if it does not."""
-        return self._safe.why if self._safe else ""
+        return self._blocked or (self._safe.why if self._safe else "")
 
     def entries(self) -> Sequence[Accepted]:
         """All epochs seen, for showing and checking."""
         self.refresh()
-        return tuple(self._entries)
+        return self._view.entries
 
     def standing(self, service: Service, tenant: str, direction: Direction, path: str = NONE) -> Standing:
         """See `Switch.standing`; some microseconds."""
         self.refresh()
+        view = self._view
+        if self._blocked:
+            return safe_standing(self._blocked, len(view.entries))
         key = (service, tenant, direction, path)
-        known = self._known
-        found = known.get(key)
-        if found is None:  # into the table that we read from: a refresh meanwhile begins another one
-            found = known[key] = standing(self._rules(), atom(service, tenant, direction, path))
+        found = (view.known.get(key) or view.folded(key, atom(service, tenant, direction, path))).at
         return found if found.closes_at is None else found.at(self._now())
 
     def refresh(self) -> bool:
         """Take what is new in the log. Returns whether something was."""
-        if not self._log.has(len(self._entries) + 1):
+        before = self._view
+        if self._trouble_at is None:
+            # Two questions, because the time of a folder has the grain of the kernel's clock.
+            if self._log.mark() == self._mark and not self._log.has(len(before.entries) + 1):
+                return False
+        elif timedelta(0) <= self._now() - self._trouble_at < AGAIN:
             return False
         with self._lock:
-            before = len(self._entries)
-            try:
-                self._take_new()
-            except Error as error:  # we keep what we know; nothing opens by this
-                log.error("switch.log-unreadable", code=error.code, reason=str(error))
-            if len(self._entries) > before:
-                self._changed()
-            return len(self._entries) > before
+            self._look()
+        return self._view is not before
 
     def _start(self, floor: int) -> None:
         with self._lock:
@@ -123,65 +165,105 @@ class LocalSwitch:
                 self._read_copy()
             except CopyDamagedError as error:
                 doubts.append(str(error))
-            try:
-                doubts += self._meet_log()
-            except Error as error:
-                log.error("switch.log-unreadable", code=error.code, reason=str(error))
-                if not self._entries:
-                    doubts.append(f"neither log nor copy of the switch can be read ({error})")
-            if len(self._entries) < floor:
-                doubts.append(f"the switch ends at epoch {len(self._entries)}, this role's database has seen {floor}")
+            self._look()
+            if not self._view.entries and self._mark is None:
+                doubts.append("neither log nor copy of the switch can be read")
+            if len(self._view.entries) < floor:
+                doubts.append(
+                    f"the switch ends at epoch {len(self._view.entries)}, this role's database has seen {floor}"
+                )
             if doubts:
-                self._safe = _Safe(len(self._entries), "; ".join(doubts))
-            if self._safe is not None:
+                self._doubt("; ".join(doubts), floor)
+            elif self._safe is not None:
                 log.error("switch.safe-state", since_epoch=self._safe.epoch, reason=self._safe.why)
-            self._changed()
+            self._write_copy()
 
-    def _meet_log(self) -> list[str]:
-        """Put back what the log lost, and take what is new; returns why the log cannot be believed."""
-        if not self._log.exists:
-            if not self._entries:
-                self._log.read_all()  # raises
-            return []
-        last = len(self._entries)
-        if last and self._log.has(last):
-            found = self._log.read(last, self._entries[-2].digest if last > 1 else GENESIS)
-            if found.digest != self._entries[-1].digest:
-                return [f"epoch {last} of the log is not the one that this role has seen"]
-        for one in self._entries:
-            if not self._log.has(one.epoch) and self._log.restore(one.epoch, one.data):
+    def _look(self) -> None:
+        """Put back what the log lost, doubt what was replaced in it, and take what is new. Never raises."""
+        mark = self._log.mark()
+        if mark is None:  # we keep what we know; nothing opens by this (SW-04)
+            if self._mark is not None:
+                log.error("switch.log-gone", folder=self._log.folder.name)
+            self._mark = None
+            return
+        taken, mended = self._tried(self._take_new), self._tried(self._mend)
+        trouble = taken or mended
+        if trouble and trouble != self._trouble:
+            log.error("switch.log-unreadable", reason=trouble)
+        self._trouble = trouble
+        self._trouble_at = self._now() if trouble else None
+        self._mark = None if trouble else mark
+
+    def _tried(self, step: Callable[[], None]) -> str:
+        try:
+            step()
+        except Error as error:
+            return str(error)
+        return ""
+
+    def _mend(self) -> None:
+        there = self._log.inodes()
+        entries = self._view.entries
+        changed = [one for one in entries if there.get(one.epoch, -1) != self._inodes.get(one.epoch)]
+        other = [
+            one.epoch
+            for one in changed
+            if one.epoch in there and hashlib.sha256(self._log.raw(one.epoch)).hexdigest() != one.digest
+        ]
+        if other:
+            if self._safe is None or self._safe.epoch < len(entries):
+                self._doubt(f"epoch {other[0]} of the log is not the one that this role has seen")
+                self._write_copy()
+        else:
+            self._restore([one for one in changed if one.epoch not in there])
+        self._inodes = self._log.inodes()
+
+    def _restore(self, lost: Sequence[Accepted]) -> None:
+        for one in lost:
+            if self._log.restore(one.epoch, one.data):
                 log.error("switch.epoch-restored", epoch=one.epoch)
-        self._take_new()
-        return []
 
     def _take_new(self) -> None:
-        while self._log.has(len(self._entries) + 1):
-            before = self._entries[-1].digest if self._entries else GENESIS
-            found = self._log.read(len(self._entries) + 1, before, frozenset(self._ids))
-            if found.fault:
-                log.error("switch.command-refused", epoch=found.epoch, reason=found.fault)
-            self._add(found)
-
-    def _add(self, entry: Accepted) -> None:
-        self._entries.append(entry)
-        if entry.signed is not None:
-            self._ids.add(entry.signed.command.id)
-
-    def _changed(self) -> None:
-        self._known = {}
-        try:
+        entries = list(self._view.entries)
+        known = len(entries)
+        trouble = ""
+        while not trouble and self._log.has(len(entries) + 1):
+            before = entries[-1].digest if entries else GENESIS
+            try:
+                found = self._log.read(len(entries) + 1, before, self._ids)
+            except SwitchLogError as error:
+                trouble = str(error)
+                continue
+            if found.fault or found.remark:
+                log.error("switch.command-odd", epoch=found.epoch, fault=found.fault, remark=found.remark)
+            self._note(found)
+            entries.append(found)
+        if len(entries) > known:
+            self._view = self._view.continued(entries[known:])
             self._write_copy()
-        except OSError as cause:  # the log has it; the copy is written with the next epoch or at the next start
-            log.error("switch.copy-not-written", reason=cause.strerror or type(cause).__name__)
+        # It may well be a closing: until it can be read, everything is held.
+        self._blocked = trouble
+        if trouble:
+            raise SwitchLogError(trouble)
 
-    def _rules(self) -> list[Rule]:
-        rules = [one.rule for one in self._entries]
-        found = [rule for rule in rules if rule is not None]
+    def _note(self, entry: Accepted) -> None:
+        if entry.id is not None:
+            self._ids.add(entry.id)
+
+    def _doubt(self, why: str, floor: int = 0) -> None:
+        """Believe nothing that was said up to now, or up to what the database has seen."""
+        entries = self._view.entries
+        self._safe = _Safe(max(len(entries), floor), why)
+        log.error("switch.safe-state", since_epoch=self._safe.epoch, reason=why)
+        self._view = _View(entries, self._rules(entries))
+
+    def _rules(self, entries: Sequence[Accepted]) -> tuple[Rule, ...]:
+        found = [rule for one in entries if (rule := one.rule) is not None]
         if self._safe is None:
-            return found
+            return tuple(found)
         mark = self._safe.epoch
         safe = Rule(mark, UNKNOWN_TIME, None)
-        return [*(one for one in found if one.epoch <= mark), safe, *(one for one in found if one.epoch > mark)]
+        return (*(one for one in found if one.epoch <= mark), safe, *(one for one in found if one.epoch > mark))
 
     def _read_copy(self) -> None:
         """Raises CopyDamagedError."""
@@ -191,28 +273,46 @@ class LocalSwitch:
             return
         except OSError as cause:
             raise CopyDamagedError(f"the copy {self._copy.name} cannot be read ({cause.strerror})") from cause
-        digest, _, body = data.partition(b"\n")
         try:
-            if hashlib.sha256(body).hexdigest().encode() != digest:
-                raise CopyDamagedError(f"the copy {self._copy.name} is damaged")
-            value = parse_canonical_json(body)
-            entries, safe = value["entries"], value["safe"]  # type: ignore[call-overload,index]
-            for one in entries:  # type: ignore[union-attr]
-                before = self._entries[-1].digest if self._entries else GENESIS
-                raw = str(one).encode("latin-1")
-                self._add(self._log.judge(len(self._entries) + 1, raw, before, frozenset(self._ids)))
-            if safe:
-                self._safe = _Safe(int(safe["epoch"]), str(safe["why"]))  # type: ignore[call-overload,index,arg-type]
+            raws, self._safe = _parsed_copy(data)
         except (Error, KeyError, TypeError, ValueError) as cause:
-            self._entries, self._ids = [], set()
             raise CopyDamagedError(f"the copy {self._copy.name} is damaged") from cause
+        entries: list[Accepted] = []
+        for raw in raws:
+            before = entries[-1].digest if entries else GENESIS
+            entries.append(self._log.judge(len(entries) + 1, raw, before, self._ids))
+            self._note(entries[-1])
+        self._view = _View(tuple(entries), self._rules(entries))
 
     def _write_copy(self) -> None:
         safe: dict[str, Json] = {"epoch": self._safe.epoch, "why": self._safe.why} if self._safe else {}
         # latin-1: an epoch that nobody can read may be any octets, and they must come back as they were.
-        body = canonical_json({"entries": [one.data.decode("latin-1") for one in self._entries], "safe": safe})
-        self._copy.parent.mkdir(parents=True, exist_ok=True)
-        replace(OsDisk(), self._copy, hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+        raws: list[Json] = [one.data.decode("latin-1") for one in self._view.entries]
+        body = canonical_json({"entries": raws, "safe": safe})
+        try:
+            self._copy.parent.mkdir(parents=True, exist_ok=True)
+            put(self._disk, self._copy, hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+        except OSError as cause:  # the log has it; the copy is written with the next epoch or at the next start
+            log.error("switch.copy-not-written", reason=cause.strerror or type(cause).__name__)
+
+
+def _parsed_copy(data: bytes) -> tuple[list[bytes], _Safe | None]:
+    """The epochs' files, and the mark of a safe state. Raises Error, KeyError, TypeError, ValueError."""
+    digest, _, body = data.partition(b"\n")
+    if hashlib.sha256(body).hexdigest().encode() != digest:
+        raise ValueError("the digest does not match")
+    value: Any = parse_canonical_json(body)
+    raws = [str(one).encode("latin-1") for one in value["entries"]]
+    safe = value["safe"]
+    return raws, _Safe(int(safe["epoch"]), str(safe["why"])) if safe else None
+
+
+def read_copy(path: Path) -> list[bytes]:
+    """The files of all epochs that this copy has, for putting a lost log back. Raises CopyDamagedError."""
+    try:
+        return _parsed_copy(path.read_bytes())[0]
+    except (OSError, Error, KeyError, TypeError, ValueError) as cause:
+        raise CopyDamagedError(f"the copy {path.name} cannot be read") from cause
 
 
 class ClosedSwitch:

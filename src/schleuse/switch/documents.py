@@ -18,9 +18,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from schleuse.errors import Error, MalformedError, RefusedError
 from schleuse.journal.opening import Json, canonical_json, parse_canonical_json
-from schleuse.scopes import BadScopeError, Scope, ScopeState, parse_scopes
+from schleuse.scopes import ANY, GROUPS, BadScopeError, Scope, ScopeState, parse_scopes
 
 _COMMAND = b"schleuse switch command v1\n"
+_NO_OPENING = (0, None, None, "", "")  #: what a closing has in the fields of an opening
 MAX_DOCUMENT = 256 << 10  #: octets; a command names at most some thousand scopes
 
 
@@ -34,6 +35,12 @@ class NotAuthorisedError(RefusedError):
     """The signatures do not suffice for what the command asks; another person signs, or the configuration changes."""
 
     code = "switch.not-authorised"
+
+
+class UnknownSignerError(NotAuthorisedError):
+    """A signer is not configured, not any more, or not in this role; its operator looks at the configuration."""
+
+    code = "switch.unknown-signer"
 
 
 class Kind(StrEnum):
@@ -81,16 +88,23 @@ CLOSERS = frozenset({Role.ANALYST, Role.LEAD, Role.SWITCH_OFFICER, Role.AUTOMAT}
 OPENERS = (Role.SWITCH_OFFICER, Role.RELEASER)
 #: The pair of an emergency opening, apart from the ordinary one (RS-14).
 BREAKERS = (Role.BREAK_GLASS, Role.BREAK_GLASS)
+#: Analysts alone close everything together only (§ 10).
+WATCHERS = (Role.ANALYST, Role.ANALYST)
 
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """One credential of an operator. person: whose it is; two credentials of one person are one person (RO-01)."""
+    """One credential of an operator. person: whose it is; two credentials of one person are one person (RO-01).
+
+    until: when it was disabled. What was accepted before stays as it is, or the end of a credential would open what its
+    owner has closed.
+    """
 
     name: str
     person: str
     roles: frozenset[Role]
     key: Ed25519PublicKey
+    until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +171,8 @@ class Command:
             raise BadCommandError("nothing opens automatically (SW-03)")
         if self.opening and self.expires_at is None:
             raise BadCommandError("an opening says when its approval ends")
+        if not self.opening and (self.basis, self.expires_at, self.closes_at, self.plan, self.stage) != _NO_OPENING:
+            raise BadCommandError("basis, expires_at, closes_at, plan and stage belong to an opening")
         if len(self.text) > 2000:
             raise BadCommandError("the reason of a command has at most 2,000 characters")
 
@@ -215,16 +231,21 @@ class Rights:
         """By name of the credential."""
         return self._people
 
-    def check(self, signed: SignedCommand) -> None:
-        """Raises NotAuthorisedError, which names what is missing, unless these signatures suffice (SW-01, RS-14)."""
+    def check(self, signed: SignedCommand, at: datetime | None = None) -> None:
+        """Raises NotAuthorisedError, which names what is missing, unless these signatures suffice (SW-01, RS-14).
+
+        at: when the command is or was accepted; None for any time before a credential was disabled.
+        """
         command = signed.command
-        signers = [self._signer(command, one) for one in signed.signatures]
+        signers = [self._signer(command, one, at) for one in signed.signatures]
         if not signers or signers[0][0].name != command.actor:
             raise NotAuthorisedError(f"the command names {command.actor!r}, who has not signed it first")
         roles = {role for _, role in signers}
         if not command.opening:
             if not roles & CLOSERS:
                 raise NotAuthorisedError(f"closing needs one of {', '.join(sorted(CLOSERS))}; signed as {_list(roles)}")
+            if not roles & (CLOSERS - {Role.ANALYST}) and closes_all(command) and not _pair(signers, WATCHERS):
+                raise NotAuthorisedError("closing everything needs a lead, a switch officer or two analysts (§ 10)")
             return
         if _pair(signers, OPENERS):
             return
@@ -237,26 +258,38 @@ class Rights:
             f"opening needs two persons, {OPENERS[0]} and {OPENERS[1]}; found {people} with roles {_list(roles)}"
         )
 
-    def _signer(self, command: Command, signature: Signature) -> tuple[Person, Role]:
+    def _signer(self, command: Command, signature: Signature, at: datetime | None) -> tuple[Person, Role]:
         person = self._people.get(signature.operator)
         if person is None:
-            raise NotAuthorisedError(f"no operator {signature.operator!r} is configured")
-        if signature.role not in person.roles:
-            raise NotAuthorisedError(f"{person.name} does not have the role {signature.role}")
+            raise UnknownSignerError(f"no operator {signature.operator!r} is configured")
         try:
             person.key.verify(signature.value, _signed(command, signature.role))
         except InvalidSignature as cause:
             raise NotAuthorisedError(f"the signature of {person.name} does not match the command") from cause
+        if signature.role not in person.roles:
+            raise UnknownSignerError(f"{person.name} does not have the role {signature.role}")
+        if at is not None and person.until is not None and at >= person.until:
+            raise UnknownSignerError(f"{person.name} was disabled at {time_text(person.until)}")
         return person, signature.role
 
 
+def closes_all(command: Command) -> bool:
+    """Whether it concerns every service that `all` names, of everybody and in every direction."""
+    whole = {one.service for one in command.scopes if (one.tenant, one.direction, one.path) == (ANY, ANY, ANY)}
+    return ANY in whole or whole >= {one.value for one in GROUPS["all"]}
+
+
 def _pair(signers: Sequence[tuple[Person, Role]], roles: tuple[Role, Role]) -> bool:
-    """Whether two different persons stand in these two roles."""
+    """Whether two different persons stand in these two roles. One key is one person, whatever its names (T-12)."""
     return any(
-        first[1] is roles[0] and second[1] is roles[1] and first[0].person != second[0].person
+        first[1] is roles[0] and second[1] is roles[1] and _differ(first[0], second[0])
         for first in signers
         for second in signers
     )
+
+
+def _differ(one: Person, other: Person) -> bool:
+    return one.person != other.person and one.key.public_bytes_raw() != other.key.public_bytes_raw()
 
 
 def _list(roles: frozenset[Role] | set[Role]) -> str:

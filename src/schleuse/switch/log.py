@@ -5,26 +5,30 @@
 Whoever may write to the folder can append; what counts are the signatures, which every reader checks by itself
 (SW-04). Appending is one `link` that fails if the epoch is taken: it needs no lock, no database, nothing that runs
 (SW-05).
-An epoch that nobody can read closes everything; one that is not authorised changes nothing.
+An epoch that nobody can read closes everything; one that is not authorised changes nothing, but a closing whose signer
+has left the configuration stays in force.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import secrets
-from contextlib import suppress
+import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from schleuse.errors import ConflictError, Error, UnavailableError
 from schleuse.journal.opening import canonical_json, parse_canonical_json
+from schleuse.switch.disk import LinkingDisk, SwitchDisk, place
 from schleuse.switch.documents import (
     MAX_DOCUMENT,
     BadCommandError,
+    Command,
     Rights,
     SignedCommand,
+    UnknownSignerError,
     parse_time,
     signed_from,
     time_text,
@@ -32,6 +36,7 @@ from schleuse.switch.documents import (
 from schleuse.switch.standing import UNKNOWN_TIME, Rule
 
 GENESIS = "0" * 64  #: what the first epoch names as the one before
+_NAME = re.compile(r"[0-9]{10}\.json", re.ASCII)
 LATEST = timedelta(minutes=5)  #: a command that was requested longer after its acceptance has a wrong clock
 
 
@@ -50,13 +55,15 @@ class RefusedCommandError(ConflictError):
 @dataclass(frozen=True, slots=True)
 class Accepted:
     """One epoch. data: the file. signed: None if nobody can read it. fault: why it has no effect, or why it cannot be
-    read; "" for a command that counts."""
+    read; "" for a command that counts. remark: what is odd about a command that counts all the same.
+    """
 
     epoch: int
     data: bytes
     accepted_at: datetime
     signed: SignedCommand | None
     fault: str = ""
+    remark: str = ""
 
     @property
     def digest(self) -> str:
@@ -70,13 +77,23 @@ class Accepted:
             return Rule(self.epoch, self.accepted_at, None)
         return None if self.fault else Rule(self.epoch, self.accepted_at, self.signed.command)
 
+    @property
+    def id(self) -> str | None:
+        """Of the command, if it counts: a file that anybody may have written takes nobody's id away."""
+        return self.signed.command.id if self.signed is not None and not self.fault else None
+
+
+#: What `SwitchLog.mark` returns: another value means that something in the folder is new, gone or replaced.
+Mark = tuple[int, int]
+
 
 class SwitchLog:
     """The folder. Thread-safe; any number of processes."""
 
-    def __init__(self, folder: Path, rights: Rights) -> None:
+    def __init__(self, folder: Path, rights: Rights, disk: SwitchDisk | None = None) -> None:
         self.folder = folder
         self._rights = rights
+        self._disk = disk or LinkingDisk()
 
     @property
     def exists(self) -> bool:
@@ -87,25 +104,46 @@ class SwitchLog:
         """Whether this epoch was accepted; a microsecond, so that it can be asked for each unit of work."""
         return os.access(self._path(epoch), os.F_OK)
 
-    def read(self, epoch: int, before: str, known: frozenset[str] = frozenset()) -> Accepted:
+    def mark(self) -> Mark | None:
+        """Changes with every change of the folder; None while it cannot be seen. A microsecond."""
+        try:
+            found = os.stat(self.folder)
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns
+
+    def inodes(self) -> dict[int, int]:
+        """Epoch -> number of its file, of all epochs that are there. Raises SwitchLogError."""
+        try:
+            with os.scandir(self.folder) as found:
+                return {int(one.name[:10]): one.inode() for one in found if _NAME.fullmatch(one.name)}
+        except OSError as cause:
+            raise SwitchLogError(f"the switch's log cannot be read ({cause.strerror})") from cause
+
+    def read(self, epoch: int, before: str, known: Collection[str] = ()) -> Accepted:
         """One epoch, judged. before: digest of the epoch before. known: ids of earlier commands.
 
         Raises SwitchLogError when the disk does not answer.
         """
+        return self.judge(epoch, self.raw(epoch), before, known)
+
+    def raw(self, epoch: int) -> bytes:
+        """The file, or as much of it as shows that it is too long. Raises SwitchLogError."""
         try:
-            with self._path(epoch).open("rb") as file:
-                data = file.read(MAX_DOCUMENT + 1)
+            # Not blocking: whoever puts a pipe in this place must not stop every role.
+            fd = os.open(self._path(epoch), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            with os.fdopen(fd, "rb") as file:
+                return file.read(MAX_DOCUMENT + 1)
         except OSError as cause:
             raise SwitchLogError(f"epoch {epoch} of the switch cannot be read ({cause.strerror})") from cause
-        return self.judge(epoch, data, before, known)
 
-    def judge(self, epoch: int, data: bytes, before: str, known: frozenset[str]) -> Accepted:
+    def judge(self, epoch: int, data: bytes, before: str, known: Collection[str]) -> Accepted:
         """What these octets are as this epoch; never raises, because what cannot be read closes."""
         try:
             accepted_at, signed = _opened(epoch, data, before)
         except (Error, ValueError, TypeError, KeyError, OverflowError) as cause:
             return Accepted(epoch, data, UNKNOWN_TIME, None, f"unreadable: {cause}")
-        return Accepted(epoch, data, accepted_at, signed, self._fault(signed, accepted_at, known))
+        return Accepted(epoch, data, accepted_at, signed, *self._fault(signed, accepted_at, known))
 
     def read_all(self) -> list[Accepted]:
         """Every epoch, from 1 on. Raises SwitchLogError."""
@@ -115,9 +153,9 @@ class SwitchLog:
         known: set[str] = set()
         while self.has(len(found) + 1):
             before = found[-1].digest if found else GENESIS
-            found.append(self.read(len(found) + 1, before, frozenset(known)))
-            if found[-1].signed is not None:
-                known.add(found[-1].signed.command.id)
+            found.append(self.read(len(found) + 1, before, known))
+            if found[-1].id is not None:
+                known.add(found[-1].id)
         return found
 
     def append(self, signed: SignedCommand, now: datetime) -> Accepted:
@@ -125,67 +163,66 @@ class SwitchLog:
 
         Raises NotAuthorisedError, RefusedCommandError, SwitchLogError.
         """
-        self._rights.check(signed)
-        if signed.command.requested_at > now + LATEST:
+        self._rights.check(signed, now)
+        if signed.command.opening and signed.command.requested_at > now + LATEST:  # a closing is never refused for that
             raise RefusedCommandError("the command was requested in the future; compare the clocks")
+        expired = _expired(signed.command, now)
         while True:
-            epochs = self.read_all()
-            for one in epochs:
-                if one.signed is not None and one.signed.command.id == signed.command.id:
-                    if one.signed.command != signed.command:
-                        raise RefusedCommandError(f"the id of the command belongs to epoch {one.epoch} already")
-                    return one
-            fault = self._fault(signed, now, frozenset())
-            if fault:
-                raise RefusedCommandError(fault)
-            before = epochs[-1].digest if epochs else GENESIS
-            data = canonical_json(
-                {
-                    "epoch": len(epochs) + 1,
-                    "accepted_at": time_text(now),
-                    "previous": before,
-                    "signed": signed.encode(),
-                }
-            )
-            if len(data) > MAX_DOCUMENT:
-                raise BadCommandError(f"a command has at most {MAX_DOCUMENT} octets, found {len(data)}")
-            if self.restore(len(epochs) + 1, data):
-                return self.read(len(epochs) + 1, before)
+            last = self._last()
+            same = self._find(signed.command.id, last)
+            if same is not None and same.signed is not None:
+                if same.signed.command.hash != signed.command.hash:
+                    raise RefusedCommandError(f"the id of the command belongs to epoch {same.epoch} already")
+                return same
+            if expired:
+                raise RefusedCommandError(expired)
+            before = self._digest(last)
+            if self.restore(last + 1, _epoch(last + 1, now, before, signed)):
+                return self.read(last + 1, before)
+
+    def _last(self) -> int:
+        """The last epoch before a gap, 0 if there is none. Raises SwitchLogError."""
+        if not self.exists:
+            raise SwitchLogError(f"{self.folder} is not there; `schleuse switch init` makes it")
+        there = self.inodes()
+        return next(epoch for epoch in range(len(there) + 1) if epoch + 1 not in there)
+
+    def _find(self, id: str, last: int) -> Accepted | None:
+        """The command of this id, if it was accepted. Verifies only where the id occurs: there may be thousands."""
+        needle = canonical_json(id)
+        for epoch in range(1, last + 1):
+            data = self.raw(epoch)
+            if needle in data:
+                found = self.judge(epoch, data, self._digest(epoch - 1), ())
+                if found.id == id:
+                    return found
+        return None
+
+    def _digest(self, epoch: int) -> str:
+        return hashlib.sha256(self.raw(epoch)).hexdigest() if epoch else GENESIS
 
     def restore(self, epoch: int, data: bytes) -> bool:
         """Write the file of an epoch, durably, unless it is there. Returns whether we did. Raises SwitchLogError."""
-        target = self._path(epoch)
-        draft = self.folder / f".{target.stem}.{os.getpid()}.{secrets.token_hex(4)}"
         try:
-            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-            try:
-                os.write(descriptor, data)
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            try:
-                os.link(draft, target)
-            except FileExistsError:
-                return False
-            finally:
-                with suppress(OSError):
-                    draft.unlink()
-            _flush_folder(self.folder)
+            return place(self._disk, self._path(epoch), data)
         except OSError as cause:
             raise SwitchLogError(f"the switch's log cannot be written ({cause.strerror})") from cause
-        return True
 
-    def _fault(self, signed: SignedCommand, accepted_at: datetime, known: frozenset[str]) -> str:
-        command = signed.command
-        if command.id in known:
-            return "a command of this id was accepted before"
-        if command.expires_at is not None and accepted_at > command.expires_at:
-            return f"its approval ended at {time_text(command.expires_at)}"
+    def _fault(self, signed: SignedCommand, accepted_at: datetime, known: Collection[str]) -> tuple[str, str]:
+        """Why it has no effect, and what is odd if it has one."""
+        if signed.command.id in known:
+            return "a command of this id was accepted before", ""
+        expired = _expired(signed.command, accepted_at)
+        if expired:
+            return expired, ""
         try:
-            self._rights.check(signed)
+            self._rights.check(signed, accepted_at)
+        except UnknownSignerError as error:
+            # Who takes an operator out of the configuration must not open what that operator has closed (SW-03).
+            return (str(error), "") if signed.command.opening else ("", str(error))
         except Error as error:
-            return str(error)
-        return ""
+            return str(error), ""
+        return "", ""
 
     def _path(self, epoch: int) -> Path:
         return self.folder / f"{epoch:010d}.json"
@@ -194,6 +231,21 @@ class SwitchLog:
 def create_log(folder: Path) -> None:
     """An empty log: everything is open. Only `schleuse init` and `schleuse switch init` do this."""
     folder.mkdir(mode=0o755, parents=True, exist_ok=False)
+
+
+def _expired(command: Command, accepted_at: datetime) -> str:
+    if command.expires_at is not None and accepted_at > command.expires_at:
+        return f"its approval ended at {time_text(command.expires_at)}"
+    return ""
+
+
+def _epoch(epoch: int, now: datetime, before: str, signed: SignedCommand) -> bytes:
+    data = canonical_json(
+        {"epoch": epoch, "accepted_at": time_text(now), "previous": before, "signed": signed.encode()}
+    )
+    if len(data) > MAX_DOCUMENT:
+        raise BadCommandError(f"a command has at most {MAX_DOCUMENT} octets, found {len(data)}")
+    return data
 
 
 def _opened(epoch: int, data: bytes, before: str) -> tuple[datetime, SignedCommand]:
@@ -205,11 +257,3 @@ def _opened(epoch: int, data: bytes, before: str) -> tuple[datetime, SignedComma
     if value["epoch"] != epoch or value["previous"] != before:
         raise BadCommandError("it does not follow the epoch before it")
     return parse_time(str(value["accepted_at"])), signed_from(value["signed"])
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

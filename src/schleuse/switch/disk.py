@@ -1,0 +1,80 @@
+"""What the switch asks of a disk, beside what the journal asks: new files under names of their own, and `link`."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+from schleuse.journal.disk import Disk, OsDisk, write_all
+
+#: The log is read by every role, whoever writes; the folder says who comes in (deploy/README.md).
+_READABLE = 0o644
+
+
+class SwitchDisk(Disk, Protocol):
+    """All raise OSError."""
+
+    def link(self, old: Path, new: Path) -> None:
+        """Give the file a second name. Raises FileExistsError if that is taken."""
+        ...
+
+    def show(self, fd: int) -> None:
+        """Let others read the file, whatever our umask is."""
+        ...
+
+
+class LinkingDisk(OsDisk):
+    """The disk of this machine. Satisfies `SwitchDisk`."""
+
+    def link(self, old: Path, new: Path) -> None:
+        os.link(old, new)
+
+    def show(self, fd: int) -> None:
+        os.fchmod(fd, _READABLE)
+
+
+def place(disk: SwitchDisk, path: Path, data: bytes) -> bool:
+    """The whole file, durably, unless the name is taken. Returns whether we did. Raises OSError."""
+    draft = _draft(path)
+    try:
+        _fill(disk, draft, data, shown=True)
+        try:
+            disk.link(draft, path)
+        except FileExistsError:
+            return False
+    finally:
+        with suppress(OSError):
+            disk.unlink(draft)
+    disk.sync_directory(path.parent)
+    return True
+
+
+def put(disk: SwitchDisk, path: Path, data: bytes) -> None:
+    """The whole file, old or new; several processes may do it at once, and one of them is the last. Raises OSError."""
+    draft = _draft(path)
+    try:
+        _fill(disk, draft, data, shown=False)
+        disk.rename(draft, path)
+    except OSError:
+        with suppress(OSError):
+            disk.unlink(draft)
+        raise
+    disk.sync_directory(path.parent)
+
+
+def _draft(path: Path) -> Path:
+    return path.with_name(f".{path.stem}.{os.getpid()}.{secrets.token_hex(4)}")
+
+
+def _fill(disk: SwitchDisk, path: Path, data: bytes, *, shown: bool) -> None:
+    fd = disk.open(path, create=True)
+    try:
+        write_all(disk, fd, data, 0)
+        if shown:
+            disk.show(fd)
+        disk.sync(fd)
+    finally:
+        disk.close(fd)
