@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
+    AwareDatetime,
     BaseModel,
     ConfigDict,
     Field,
@@ -227,12 +228,14 @@ class Operator(_Section):
     """A credential of a person who may give orders (incident.md § 10). public_key: Ed25519, PEM.
 
     person: whose it is, if not only this one: two credentials of one person are one person (RO-01).
+    disabled_at: it orders nothing from then on, and what it ordered before stays in force; never take it out instead.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
     public_key: File
     person: str | None = None
     roles: tuple[OperatorRole, ...] = ()  # none: may not switch anything
+    disabled_at: AwareDatetime | None = None
 
 
 class External(_Section):

@@ -42,7 +42,7 @@ def rights_of(config: Config) -> Rights:
         except Error as error:
             log.error("switch.operator-key", operator=one.name, code=error.code, reason=str(error))
             continue
-        people.append(Person(one.name, one.person or one.name, frozenset(map(Role, one.roles)), key))
+        people.append(Person(one.name, one.person or one.name, frozenset(map(Role, one.roles)), key, one.disabled_at))
     return Rights(people)
 
 
