@@ -6,20 +6,32 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from tests.switch_double import FakeSwitch
 
 from schleuse.errors import MalformedError, RefusedError
+from schleuse.holding.capacity import Level
 from schleuse.identifiers import IK
 from schleuse.kim.accounts import Account, Accounts, BadUserNameError, mailbox_user
+from schleuse.kim.door import Door
 from schleuse.kim.policy import RelayPolicy, SubmissionPolicy
 from schleuse.mail.contracts import Mail, Recipient
-from schleuse.mail.smtp_replies import SenderNotYoursError, UnknownRecipientError
+from schleuse.mail.smtp_replies import ClosedError, SenderNotYoursError, UnknownRecipientError
+from schleuse.scopes import ScopeState
 
 SUFFIX = ".kim.telematik-test"
 PRACTICE = "praxis@a.kim.telematik-test"
 KASSE = "eau@kasse.kim.telematik-test"
-ACCOUNTS = Accounts([Account(PRACTICE, None, "hash"), Account(KASSE, IK("109900011"), "hash")])
-SUBMISSION = SubmissionPolicy(ACCOUNTS, SUFFIX, routed=lambda domain: domain == "routed.kim.telematik-test")
-RELAY = RelayPolicy(ACCOUNTS, SUFFIX)
+OTHER_KASSE = "eau@andere.kim.telematik-test"
+ACCOUNTS = Accounts(
+    [
+        Account(PRACTICE, None, "hash"),
+        Account(KASSE, IK("109900011"), "hash"),
+        Account(OTHER_KASSE, IK("109900022"), "hash"),
+    ]
+)
+OPEN = Door(ACCOUNTS, FakeSwitch(), lambda: Level.PLENTY)
+SUBMISSION = SubmissionPolicy(ACCOUNTS, SUFFIX, lambda domain: domain == "routed.kim.telematik-test", OPEN)
+RELAY = RelayPolicy(ACCOUNTS, SUFFIX, OPEN)
 
 
 def a_mail(headers: str, to: str = KASSE) -> Mail:
@@ -102,4 +114,16 @@ def test_an_account_prints_without_its_hash() -> None:
 
 
 def test_only_insurers_mailboxes_are_opened() -> None:
-    assert [account.address for account in ACCOUNTS.of_insurers()] == [KASSE]
+    assert [account.address for account in ACCOUNTS.of_insurers()] == [KASSE, OTHER_KASSE]
+
+
+def test_a_closed_recipient_is_deferred_and_an_unknown_one_is_still_unknown() -> None:
+    """HD-03: whoever does not exist is no secret of a closed door."""
+    switch = FakeSwitch()
+    switch.set("all", ScopeState.DEFER)
+    door = Door(ACCOUNTS, switch, lambda: Level.PLENTY)
+    submission = replace(SUBMISSION, door=door)
+    assert isinstance(submission.recipient(KASSE), ClosedError)
+    assert isinstance(submission.recipient("eau@routed.kim.telematik-test"), ClosedError)
+    assert isinstance(submission.recipient("nobody@kasse.kim.telematik-test"), UnknownRecipientError)
+    assert isinstance(replace(RELAY, door=door).recipient(PRACTICE), ClosedError)

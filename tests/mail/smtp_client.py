@@ -16,6 +16,7 @@ from schleuse.mail.smtp import (
     Close,
     Deliver,
     Policy,
+    Postponed,
     Send,
     Session,
     Settings,
@@ -42,6 +43,7 @@ class Client:
     said: bytes = b""
     mails: list[Mail] = field(default_factory=list)
     passwords: list[CheckPassword] = field(default_factory=list)
+    postponed: list[Postponed] = field(default_factory=list)
     closed: bool = False
     upgrades: int = 0
 
@@ -85,6 +87,8 @@ class Client:
                     right = (user, password) == (USER, PASSWORD)
                     answer = self.login or (user if right else WrongPasswordError("wrong"))
                     self._do(self.session.password_checked(answer, NOW))
+                case Postponed():
+                    self.postponed.append(action)
                 case StartTLS():
                     self.upgrades += 1
                     self.session.tls_started()

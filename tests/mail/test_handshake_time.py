@@ -79,7 +79,9 @@ def context(folder: Any) -> ssl.SSLContext:
 
 def test_an_smtp_client_that_trickles_its_handshake_is_cut_off(tmp_path: Any) -> None:
     async def scenario() -> None:
-        parts = Parts(Settings("kim.test"), TablePolicy(), MemoryIntake(), None, utc_now, lambda _event: None)
+        parts = Parts(
+            Settings("kim.test"), TablePolicy(), MemoryIntake(), None, utc_now, lambda _event: None, lambda _what: None
+        )
         listener = Listener(parts, tls=context(tmp_path), implicit_tls=True, limits=Limits())
         clock, wire = Clock(), Wire()
         connection = _Connection(listener, cast(asyncio.AbstractEventLoop, clock))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schleuse.mail.contracts import Mail, Notify, Recipient
+from schleuse.mail.contracts import AcceptedUnder, Mail, Notify, Recipient
 from schleuse.mail.spool.envelope import decode, encode, header_block, opened, outer_message_id, seal, trace_length
 from schleuse.mail.spool.record import Entry, Kind, decode_head, encode_batch, is_intact
 
@@ -102,3 +102,14 @@ def test_no_changed_octet_of_head_meta_or_trace_goes_unnoticed(
     changed = record[:at] + bytes([record[at] ^ data.draw(st.integers(1, 255))]) + record[at + 1 :]
     other = decode_head(changed, offset)
     assert other is None or not is_intact(other, changed, salt)
+
+
+def test_the_epoch_of_acceptance_is_kept_with_the_mail() -> None:
+    """incident.md § 6.3."""
+    mail = replace(A_MAIL, under=(AcceptedUnder(12, "HOLD"),))
+    assert opened(decode(encode(seal(mail))), mail.content) == mail
+
+
+def test_a_mail_that_was_written_before_the_switch_was_recorded_has_no_epoch() -> None:
+    assert b"switch" not in encode(seal(A_MAIL))
+    assert decode(encode(seal(A_MAIL))).under == ()

@@ -13,9 +13,8 @@ from schleuse.config import read_config
 from schleuse.environment import Environment
 from schleuse.identifiers import IK
 from schleuse.kim.store import open_mail_store
-from schleuse.mail.spool import OsDisk
 from schleuse.processes.home import NewHome, NewInsurer, NewPractice, SameNameTwiceError, create_home
-from schleuse.processes.kim import Deliveries, Room, load_accounts, readiness, room_for_mail, store_settings
+from schleuse.processes.kim import Deliveries, load_accounts, readiness, store_settings
 from schleuse.processes.rehearsal import rehearse
 
 KASSE = NewInsurer(IK("109900011"), "Kasse", "kasse")
@@ -104,41 +103,6 @@ def test_two_insurers_with_one_name_leave_no_half_made_home(tmp_path: Path) -> N
     with pytest.raises(SameNameTwiceError):
         create_home(tmp_path / "home", new_home(KASSE, NewInsurer(IK("109900022"), "Andere", "kasse")), utc_now())
     assert not (tmp_path / "home").exists()
-
-
-class DiskWithRoom(OsDisk):
-    """free of 1000 MiB."""
-
-    def __init__(self, free: int) -> None:
-        self._free = free
-
-    def room(self, _path: Path) -> tuple[int, int]:
-        return self._free << 20, 1000 << 20
-
-
-def test_the_mail_role_is_not_ready_when_its_disk_is_full(home: Path) -> None:
-    config = read_config(home)
-    assert room_for_mail(config, DiskWithRoom(60)) is True
-    assert room_for_mail(config, DiskWithRoom(40)) == "40 MiB are free for the spool, 50 must stay free"
-
-
-def test_the_operator_says_how_much_of_the_disk_stays_free(home: Path) -> None:
-    file = home / "schleuse.toml"
-    file.write_text(file.read_text().replace("[kim]", f"[kim]\nmin_free_octets = {100 << 20}"))
-    assert room_for_mail(read_config(home), DiskWithRoom(60)) == "60 MiB are free for the spool, 100 must stay free"
-
-
-def test_the_room_on_the_disk_is_a_figure_before_it_is_trouble(tmp_path: Path) -> None:
-    (family,) = Room(tmp_path, DiskWithRoom(60)).collect()
-    assert {sample.labels["which"]: sample.value for sample in family.samples} == {
-        "free": 60 << 20,
-        "total": 1000 << 20,
-    }
-
-
-def test_a_disk_that_does_not_answer_gives_no_figure_and_is_no_fault(tmp_path: Path) -> None:
-    (family,) = Room(tmp_path / "gone", OsDisk()).collect()
-    assert family.samples == []
 
 
 def test_the_mail_role_is_not_ready_without_its_database_and_counts_what_it_can(home: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from schleuse.errors import Error, MalformedError, RefusedError
 from schleuse.kim.accounts import Accounts, mailbox_user
+from schleuse.kim.door import Door
 from schleuse.mail.contracts import Mail
 from schleuse.mail.sender_checks import check_originators, check_sender
 from schleuse.mail.smtp_replies import SenderNotYoursError, UnknownRecipientError
@@ -23,11 +24,13 @@ class SubmissionPolicy:
     """For clients that log in: practices, and our own `eau` role.
 
     suffix: of every address of this environment. routed: whether mail for a foreign domain can leave.
+    door: whether a recipient is taken now.
     """
 
     accounts: Accounts
     suffix: str
     routed: Callable[[str], bool]
+    door: Door
 
     def sender_allowed(self, user: str | None, sender: str) -> Error | None:
         """SMTP AUTH user must equal MAIL FROM."""
@@ -39,13 +42,12 @@ class SubmissionPolicy:
             return error
 
     def recipient(self, address: str) -> Error | None:
-        """Known here, or in another domain of this environment that we have a route to."""
-        if self.accounts.account_of(address):
-            return None
-        domain = address.lower().rpartition("@")[2]
-        if domain in self.accounts.domains or not domain.endswith(self.suffix) or not self.routed(domain):
-            return UnknownRecipientError("no such mailbox here, and no route to its domain")
-        return None
+        """Known here, or in another domain of this environment that we have a route to; and not closed now."""
+        if not self.accounts.account_of(address):
+            domain = address.lower().rpartition("@")[2]
+            if domain in self.accounts.domains or not domain.endswith(self.suffix) or not self.routed(domain):
+                return UnknownRecipientError("no such mailbox here, and no route to its domain")
+        return self.door.refusal(address)
 
     def content_allowed(self, mail: Mail) -> Error | None:
         """Every From and Sender equals MAIL FROM, Reply-To ends with the KIM suffix; a mail to oneself is exempt."""
@@ -58,6 +60,7 @@ class RelayPolicy:
 
     accounts: Accounts
     suffix: str
+    door: Door
 
     def sender_allowed(self, user: str | None, sender: str) -> Error | None:
         """Any address of this environment but our own accounts', and the empty one of a DSN."""
@@ -68,9 +71,9 @@ class RelayPolicy:
         return None
 
     def recipient(self, address: str) -> Error | None:
-        """Our own mailboxes only."""
+        """Our own mailboxes only, as far as they are not closed now."""
         if self.accounts.account_of(address):
-            return None
+            return self.door.refusal(address)
         return UnknownRecipientError("no such mailbox here")
 
     def content_allowed(self, mail: Mail) -> Error | None:

@@ -32,12 +32,24 @@ class Recipient:
     orcpt: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class AcceptedUnder:
+    """Where a recipient's scope stood when the mail was accepted (incident.md § 6.3).
+
+    epoch: of the last command of the switch that concerned it, 0 if none did. state: a `ScopeState`.
+    """
+
+    epoch: int
+    state: str
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Mail:
     """One mail as SMTP handed it over: the envelope and the content with CRLF line ends, dots unstuffed.
 
     sender: reverse path, "" for a DSN. user: authenticated account, None for a relaying host.
-    content includes the Received line that we put on top.
+    content includes the Received line that we put on top. under: one for each recipient; empty where no switch was
+    asked, as for our own DSNs.
     """
 
     sender: str
@@ -48,6 +60,7 @@ class Mail:
     envid: str | None = None
     user: str | None = None
     smtputf8: bool = False
+    under: tuple[AcceptedUnder, ...] = ()
 
 
 #: Called once, from any thread: None when the mail is durable, else why it is not (then nothing was kept).

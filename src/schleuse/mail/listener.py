@@ -31,6 +31,7 @@ from schleuse.mail.smtp import (
     Deliver,
     Phase,
     Policy,
+    Postponed,
     Send,
     Session,
     Settings,
@@ -50,6 +51,7 @@ Event = Literal[
     "login_failed",
     "mail_kept",
     "mail_failed",
+    "deferred",
     "own_fault",
 ]
 Count = Callable[[Event], None]
@@ -99,6 +101,7 @@ class Parts:
     passwords: CheckPasswords | None
     now: Callable[[], datetime]
     count: Count
+    postponed: Callable[[Postponed], None]
 
 
 class Listener:
@@ -378,6 +381,9 @@ class _Connection(asyncio.Protocol):
                     self._deliver(action.mail)
                 case CheckPassword():
                     self._check_password(action)
+                case Postponed():
+                    self._parts.count("deferred")
+                    self._parts.postponed(action)
                 case StartTLS():
                     self._start_tls()
                 case Close():
@@ -551,6 +557,10 @@ def _count_nothing(event: Event) -> None:
     pass
 
 
+def _note_nothing(what: Postponed) -> None:
+    pass
+
+
 @asynccontextmanager
 async def listen_smtp(
     host: str,
@@ -565,16 +575,18 @@ async def listen_smtp(
     implicit_tls: bool = False,
     limits: Limits | None = None,
     count: Count = _count_nothing,
+    postponed: Callable[[Postponed], None] = _note_nothing,
     grace: float = 8.0,
 ) -> AsyncIterator[Listener]:
     """Serve SMTP until the block is left, then drain for at most `grace` seconds.
 
     port: 0 for any free one, see `Listener.port`. implicit_tls: TLS from the first octet; else `tls` is for STARTTLS.
+    postponed: hears of each recipient that was deferred; returns at once.
     """
     if (implicit_tls or settings.starttls) and tls is None:
         raise ValueError("TLS needs a context; without one, say starttls=False in the settings")
     listener = Listener(
-        Parts(settings, policy, intake, passwords, now, count),
+        Parts(settings, policy, intake, passwords, now, count, postponed),
         tls=tls,
         implicit_tls=implicit_tls,
         limits=limits or Limits(),

@@ -26,12 +26,13 @@ from schleuse.mail.smtp_actions import (
     Close,
     Deliver,
     Policy,
+    Postponed,
     Send,
     Settings,
     StartTLS,
 )
 from schleuse.mail.smtp_data import Content, DataReader, TooBig, Unfinished, count_received, received_field
-from schleuse.mail.smtp_replies import AUTH_REPLY, Reply, reply_for
+from schleuse.mail.smtp_replies import AUTH_REPLY, DeferredError, Reply, reply_for
 from schleuse.mail.smtp_syntax import (
     MAX_COMMAND,
     MAX_LINE,
@@ -48,6 +49,7 @@ __all__ = [
     "Deliver",
     "Phase",
     "Policy",
+    "Postponed",
     "Send",
     "Session",
     "Settings",
@@ -96,6 +98,7 @@ class Session:
         self._login_name = ""
         self._transaction: MailCommand | None = None
         self._recipients: list[Recipient] = []
+        self._deferred: DeferredError | None = None  # of the last recipient that was
         self._bad_commands = self._idle_commands = self._refused_recipients = self._failed_logins = 0
         self._draining = False
 
@@ -295,15 +298,25 @@ class Session:
             self._recipients.append(recipient)
             self._say(replies.RCPT_OK)
             return
+        if isinstance(refusal, DeferredError):
+            self._postpone(recipient.address, refusal)
         self._refused_recipients += isinstance(refusal, RefusedError)
         harvesting = self._refused_recipients > MAX_REFUSED_RECIPIENTS
         self._say(replies.TOO_MANY_ERRORS if harvesting else reply_for(refusal))
+
+    def _postpone(self, address: str, why: DeferredError) -> None:
+        assert self._transaction is not None  # noqa: S101  (RCPT is not reached without one)
+        self._deferred = why
+        self._act(Postponed(self._transaction.sender, self._user, address, self._transaction.envid))
 
     def _data_command(self, rest: str) -> None:
         if rest:
             self._bad(replies.BAD_SYNTAX)
         elif self._transaction is None:
             self._bad(replies.BAD_ORDER)
+        elif not self._recipients and self._deferred is not None:
+            # A client that pipelines takes this reply for the mail's own: no 5xx may come of a shutdown (HD-01).
+            self._say(reply_for(self._deferred))
         elif not self._recipients:
             self._bad(replies.NO_RECIPIENTS)
         else:
@@ -484,6 +497,7 @@ class Session:
     def _reset(self) -> None:
         self._transaction = None
         self._recipients = []
+        self._deferred = None
 
     def _act(self, action: Action) -> None:
         self._flush()

@@ -38,7 +38,9 @@ class Policy(Protocol):
         """user: the account that logged in, None for a relaying host. sender: "" is the null reverse path."""
         ...
 
-    def recipient(self, address: str) -> Error | None: ...
+    def recipient(self, address: str) -> Error | None:
+        """A `DeferredError` is counted, and makes DATA without recipients a 4xx, too."""
+        ...
 
     def content_allowed(self, mail: Mail) -> Error | None:
         """Last look before the mail is kept, such as the header checks of kim.md § 9.4."""
@@ -67,6 +69,16 @@ class CheckPassword:
     password: str
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class Postponed:
+    """A recipient was deferred: count it. user: as in `Mail`; recipient: address as it was sent."""
+
+    sender: str
+    user: str | None
+    recipient: str
+    envid: str | None
+
+
 @dataclass(frozen=True, slots=True)
 class StartTLS:
     """Upgrade the connection, then call `Session.tls_started`."""
@@ -83,4 +95,4 @@ class Close:
     unread: bool
 
 
-Action = Send | Deliver | CheckPassword | StartTLS | Close
+Action = Send | Deliver | CheckPassword | Postponed | StartTLS | Close

@@ -62,6 +62,27 @@ class SenderNotYoursError(RefusedError):
     code = "mail.sender-not-yours"
 
 
+class DeferredError(UnavailableError):
+    """A recipient is not accepted now; its sender's machine tries again, and each attempt is counted (§ 6.5)."""
+
+    code = "mail.deferred"
+
+
+class ClosedError(DeferredError):
+    """The switch has closed the recipient's intake (HD-03); two persons open it, the sender need do nothing."""
+
+    code = "mail.closed"
+
+
+class NoRoomError(DeferredError):
+    """The store is so full that letters wait and only eAU are taken (HD-28); the operator makes room."""
+
+    code = "mail.no-room"
+
+
+#: Text of incident.md § 6.5, for senders whose scope is in DEFER or CLOSED.
+CLOSED_TEXT = "temporarily closed for security reasons, please retry automatically"
+
 #: From the kind of an error to what the other side hears. What is off at our side is 4xx and never 5xx (HD-01).
 SMTP_REPLY: Mapping[type[Error], Reply] = {
     MalformedError: Reply(554, "5.6.0", "The content breaks its format"),
@@ -75,6 +96,8 @@ SMTP_REPLY: Mapping[type[Error], Reply] = {
     TooManyHopsError: Reply(554, "5.4.6", "Too many Received fields, the mail runs in a circle"),
     MailTooBigError: Reply(552, "5.3.4", "The mail is bigger than the limit"),
     UnknownRecipientError: Reply(550, "5.1.1", "No such mailbox"),
+    ClosedError: Reply(451, "4.3.2", CLOSED_TEXT),
+    NoRoomError: Reply(452, "4.3.1", "No room now, try again later"),
     SenderNotYoursError: Reply(553, "5.7.1", "The sender is not an address of this account"),
 }
 

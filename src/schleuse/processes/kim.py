@@ -7,7 +7,7 @@ import os
 import random
 from collections import Counter as TallyCounter
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from schleuse.identifiers import IK
 from schleuse.journal.client import JournalClient
 from schleuse.journal.entry import Kind, Purpose, Result
 from schleuse.kim.accounts import Account, Accounts, mailbox_user
+from schleuse.kim.door import Door, GuardedIntake
 from schleuse.kim.policy import RelayPolicy, SubmissionPolicy
 from schleuse.kim.store import MailStore, Settings, open_mail_store
 from schleuse.mail import passwords
@@ -37,19 +38,22 @@ from schleuse.mail.pop3_listener import Config as Pop3Config
 from schleuse.mail.pop3_listener import listen_pop3
 from schleuse.mail.smtp import Policy
 from schleuse.mail.smtp import Settings as SmtpSettings
-from schleuse.mail.spool import Disk, OsDisk
-from schleuse.mail.spool.writer import default_reserve
+from schleuse.mail.spool import OsDisk
 from schleuse.mail.tls_pipe import tls_context
 from schleuse.processes.injection import injected_disk, injected_steps
+from schleuse.processes.kim_room import Room
 from schleuse.processes.kim_trail import ToldLogins, acceptances
 from schleuse.processes.life import until_stopped
 from schleuse.processes.observe import observed
 from schleuse.processes.reports import send_reports
+from schleuse.processes.switching import open_switch
 from schleuse.processes.trail import OUTSIDE, PLATFORM, Act, open_trail
 from schleuse.vault.denials import Denials
 
 log = structlog.get_logger()
 
+#: Name of this process in the switch's copies and effects.
+KIM = "kim"
 IDLE_SECONDS = 0.2
 TROUBLE_SECONDS = 2.0
 QUEUE_POLL = timedelta(seconds=1)
@@ -79,7 +83,8 @@ async def run(config: Config) -> None:
         )
         stack.callback(store.close)
         registry.register(Deliveries(store, accounts))
-        registry.register(Room(config.kim.spool, OsDisk()))
+        room = Room(config, OsDisk())
+        registry.register(room)
         passwords_ = Passwords(_find(accounts), now=utc_now, memory_key=os.urandom(32))
         stack.callback(passwords_.close)
         journal = JournalClient(config.journal_socket)
@@ -91,11 +96,14 @@ async def run(config: Config) -> None:
         tls = tls_context(kim.tls.certificate, kim.tls.key)
         suffix = config.environment.suffix
         routes = outbound_routes(config)
-        submission = SubmissionPolicy(accounts, suffix, routed=lambda domain: routes.find(f"@{domain}") is not None)
+        switch = open_switch(config, KIM, floor=store.leases.holds.head())
+        door = Door(accounts, switch, room.level)
+        intake = GuardedIntake(store, door)
+        submission = SubmissionPolicy(accounts, suffix, lambda domain: routes.find(f"@{domain}") is not None, door)
         listeners: list[tuple[str | None, bool, Policy, bool]] = [
             (kim.smtp_tls, True, submission, True),
             (kim.smtp_starttls, False, submission, True),
-            (kim.smtp_relay, True, RelayPolicy(accounts, suffix), False),
+            (kim.smtp_relay, True, RelayPolicy(accounts, suffix, door), False),
         ]
         relay_tls = tls_context(kim.tls.certificate, kim.tls.key, kim.smtp_relay_client_ca)
         for listen, implicit, policy, login in listeners:
@@ -107,7 +115,7 @@ async def run(config: Config) -> None:
                         port,
                         settings=SmtpSettings(config.hostname, login, not implicit, kim.max_mail_octets),
                         policy=policy,
-                        intake=store,
+                        intake=intake,
                         now=utc_now,
                         passwords=logins if login else None,
                         tls=tls if login else relay_tls,
@@ -176,20 +184,7 @@ def readiness(config: Config, store: MailStore) -> bool | str:
         store.ask()
     except Error as error:
         return str(error)
-    return room_for_mail(config, OsDisk())
-
-
-def room_for_mail(config: Config, disk: Disk) -> bool | str:
-    """True, or why no mail can be kept now (HD-28). With PostgreSQL its own monitoring knows."""
-    if not config.kim_database.startswith("sqlite"):
-        return True
-    try:
-        free, total = disk.room(config.kim.spool)
-    except OSError as cause:
-        return f"the disk of the spool does not answer ({cause.strerror})"
-    reserve = config.kim.min_free_octets
-    reserve = default_reserve(total) if reserve is None else reserve
-    return free >= reserve or f"{free >> 20} MiB are free for the spool, {reserve >> 20} must stay free"
+    return Room(config, OsDisk()).shortage() or True
 
 
 def outbound_routes(config: Config) -> Routes:
@@ -257,22 +252,6 @@ class _Mailboxes:
 
     def open(self, account: str) -> Maildrop:
         return self._store.maildrop(account)
-
-
-class Room(Collector):
-    """The disk of the spool, so that a warning comes at 70 and 85 % and not from senders at 95 (HD-28)."""
-
-    def __init__(self, spool: Path, disk: Disk) -> None:
-        self._spool = spool
-        self._disk = disk
-
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        family = GaugeMetricFamily("schleuse_kim_spool_octets", "Disk of the spool, in octets", labels=["which"])
-        with suppress(OSError):  # no figure is a figure, too: the disk does not answer
-            free, total = self._disk.room(self._spool)
-            family.add_metric(["free"], free)
-            family.add_metric(["total"], total)
-        yield family
 
 
 class Deliveries(Collector):

@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from schleuse.clock import from_us, to_us
-from schleuse.mail.contracts import Mail, Notify, Recipient
+from schleuse.mail.contracts import AcceptedUnder, Mail, Notify, Recipient
 
 _TRACE = re.compile(rb"(?:(?:received|return-path):[^\r\n]*(?:\r\n[ \t][^\r\n]*)*\r\n)*", re.IGNORECASE)
 _MESSAGE_ID = re.compile(rb"^message-id:[ \t]*([^\r\n]*(?:\r\n[ \t][^\r\n]*)*)", re.IGNORECASE | re.MULTILINE)
@@ -29,7 +29,7 @@ class Envelope:
     """All of an accepted mail but its content.
 
     message_id: of the outer header, unfolded, "" if it has none. digest: SHA-256 below the trace.
-    size: of the whole content in octets. trace: how many of them are trace fields.
+    size: of the whole content in octets. trace: how many of them are trace fields. under: as in `Mail`.
     """
 
     sender: str
@@ -43,6 +43,7 @@ class Envelope:
     digest: bytes
     size: int
     trace: int
+    under: tuple[AcceptedUnder, ...] = ()
 
 
 def seal(mail: Mail) -> Envelope:
@@ -60,6 +61,7 @@ def seal(mail: Mail) -> Envelope:
         digest=hashlib.sha256(memoryview(mail.content)[trace:]).digest(),
         size=len(mail.content),
         trace=trace,
+        under=mail.under,
     )
 
 
@@ -74,6 +76,7 @@ def opened(envelope: Envelope, content: bytes) -> Mail:
         envid=envelope.envid,
         user=envelope.user,
         smtputf8=envelope.smtputf8,
+        under=envelope.under,
     )
 
 
@@ -105,22 +108,22 @@ def seal_matches(envelope: Envelope, content: bytes) -> bool:
 
 def encode(envelope: Envelope) -> bytes:
     """As JSON: readable without us, and open for further keys. Keys are never reused."""
-    return json.dumps(
-        {
-            "from": envelope.sender,
-            "to": [[one.address, sorted(one.notify), one.orcpt] for one in envelope.recipients],
-            "at": to_us(envelope.accepted_at),
-            "ret": envelope.ret,
-            "envid": envelope.envid,
-            "user": envelope.user,
-            "utf8": envelope.smtputf8,
-            "mid": envelope.message_id,
-            "sha256": envelope.digest.hex(),
-            "size": envelope.size,
-            "trace": envelope.trace,
-        },
-        separators=(",", ":"),
-    ).encode()
+    fields: dict[str, object] = {
+        "from": envelope.sender,
+        "to": [[one.address, sorted(one.notify), one.orcpt] for one in envelope.recipients],
+        "at": to_us(envelope.accepted_at),
+        "ret": envelope.ret,
+        "envid": envelope.envid,
+        "user": envelope.user,
+        "utf8": envelope.smtputf8,
+        "mid": envelope.message_id,
+        "sha256": envelope.digest.hex(),
+        "size": envelope.size,
+        "trace": envelope.trace,
+    }
+    if envelope.under:
+        fields["switch"] = [[one.epoch, one.state] for one in envelope.under]
+    return json.dumps(fields, separators=(",", ":")).encode()
 
 
 def decode(meta: bytes) -> Envelope:
@@ -141,4 +144,5 @@ def decode(meta: bytes) -> Envelope:
         digest=bytes.fromhex(fields["sha256"]),
         size=fields["size"],
         trace=fields["trace"],
+        under=tuple(AcceptedUnder(epoch, state) for epoch, state in fields.get("switch", ())),
     )
