@@ -60,16 +60,23 @@ def refusal(deferred: Deferred) -> DeferredError:
 class GuardedIntake:
     """Satisfies `contracts.Intake`: asks the door once more, notes under which epoch, and counts units of work.
 
-    deferred: hears of a mail that was deferred as a whole; returns at once.
+    deferred: hears of a mail that was deferred as a whole, kept: of one that is durable; both return at once.
     """
 
     def __init__(
-        self, intake: Intake, door: Door, *, unit: Unit = nullcontext, deferred: Callable[[Mail], None] = lambda _: None
+        self,
+        intake: Intake,
+        door: Door,
+        *,
+        unit: Unit = nullcontext,
+        deferred: Callable[[Mail], None] = lambda _: None,
+        kept: Callable[[Mail], None] = lambda _: None,
     ) -> None:
         self._intake = intake
         self._door = door
         self._unit = unit
         self._deferred = deferred
+        self._kept = kept
 
     def accept(self, mail: Mail, done: Done) -> None:
         """As `Intake.accept`; done gets ClosedError or NoRoomError when the answer has changed since RCPT."""
@@ -80,6 +87,8 @@ class GuardedIntake:
 
         def over(error: Error | None) -> None:
             units.close()
+            if error is None:
+                self._kept(mail)
             done(error)
 
         try:

@@ -41,6 +41,7 @@ from schleuse.mail.smtp import Settings as SmtpSettings
 from schleuse.mail.spool import OsDisk
 from schleuse.mail.tls_pipe import tls_context
 from schleuse.processes.injection import injected_disk, injected_steps
+from schleuse.processes.kim_deferrals import DeferralDesk
 from schleuse.processes.kim_room import Room
 from schleuse.processes.kim_trail import ToldLogins, acceptances
 from schleuse.processes.life import until_stopped
@@ -98,7 +99,9 @@ async def run(config: Config) -> None:
         routes = outbound_routes(config)
         switch = open_switch(config, KIM, floor=store.leases.holds.head())
         door = Door(accounts, switch, room.level)
-        intake = GuardedIntake(store, door)
+        desk = DeferralDesk(store.deferrals, accounts.account_of, utc_now)
+        registry.register(desk)
+        intake = GuardedIntake(store, door, deferred=desk.deferred, kept=desk.accepted)
         submission = SubmissionPolicy(accounts, suffix, lambda domain: routes.find(f"@{domain}") is not None, door)
         listeners: list[tuple[str | None, bool, Policy, bool]] = [
             (kim.smtp_tls, True, submission, True),
@@ -122,6 +125,7 @@ async def run(config: Config) -> None:
                         implicit_tls=implicit,
                         limits=Limits(kim.max_connections, kim.max_connections_per_peer),
                         count=count,
+                        postponed=desk.postponed,
                         grace=DRAIN_SECONDS,
                     )
                 )
@@ -156,7 +160,8 @@ async def run(config: Config) -> None:
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(_reports(store)),
-                group.create_task(_purge(store)),
+                group.create_task(_purge(store, desk)),
+                group.create_task(desk.keep_writing()),
                 group.create_task(trail.run()),
                 group.create_task(outside.run()),
                 group.create_task(logins.refusals.keep_telling()),
@@ -308,10 +313,11 @@ def _insurer_of(accounts: Accounts) -> Callable[[str], IK | None]:
     return insurer_of
 
 
-async def _purge(store: MailStore) -> None:
+async def _purge(store: MailStore, desk: DeferralDesk) -> None:
     while True:
         try:
             erased = await asyncio.to_thread(store.purge, utc_now())
+            await asyncio.to_thread(desk.forget)
             if erased:
                 log.info("mail.purged", bodies=erased)
         except Error as error:

@@ -17,6 +17,7 @@ from schleuse.clock import Now, to_us
 from schleuse.holding.states import WAITING, State
 from schleuse.kim.store.backing import Backing
 from schleuse.kim.store.bodies import Bodies
+from schleuse.kim.store.deferrals import note_came_back
 from schleuse.kim.store.holds import reach_late_ones
 from schleuse.kim.store.marks import Mark
 from schleuse.kim.store.placement import (
@@ -80,6 +81,7 @@ class Router:
             # A rebuild must link the same mails again, whatever became of their firsts meanwhile.
             self._backing.marks.write([_link_mark(one) for one in placed if one.linked_to is not None])
         self._insert(connection, placed)
+        note_came_back(connection, arrived, self._account_of)
         self._bodies.advance(connection, arrived)
         return len(arrived)
 

@@ -15,6 +15,7 @@ from schleuse.holding.reconcile import Books
 from schleuse.holding.states import State
 from schleuse.kim.store.audit import audit, count_states
 from schleuse.kim.store.bodies import read_cursor
+from schleuse.kim.store.deferrals import Deferrals
 from schleuse.kim.store.delivery import MAX_RECIPIENTS, Acceptance, PendingReport, TooManyRecipientsError
 from schleuse.kim.store.leases import Leases
 from schleuse.kim.store.maildrop import Mailbox
@@ -42,8 +43,8 @@ ROUTE_EVERY = timedelta(seconds=1)
 class MailStore:
     """Durable mail of the platform. Thread-safe. Satisfies `contracts.Intake`.
 
-    queue: the outbound queue (`contracts.Queue`). leases: the worker's side. Methods raise UnavailableError when the
-    store cannot serve now.
+    queue: the outbound queue (`contracts.Queue`). leases: the worker's side. deferrals: who was told to come again.
+    Methods raise UnavailableError when the store cannot serve now.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class MailStore:
         backing = parts.backing
         self.queue = Outbound(backing, settings.owner)
         self.leases = Leases(backing, settings.retention)
+        self.deferrals = Deferrals(backing)
         self._reports = Reports(backing, settings.host, settings.give_up_after)
         self._router = Router(backing, parts.bodies, account_of, now, retention=settings.retention, step=step)
         self._routing = threading.Lock()
