@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.journal.faulty_disk import FaultyDisk, When, nth
 
 from schleuse.journal.contracts import BeyondSizeError
 from schleuse.journal.disk import OsDisk
@@ -93,3 +95,23 @@ def test_a_bundle_beyond_the_size_is_refused(tmp_path: Path) -> None:
     _, entries = written(tmp_path, 300, 100)
     with pytest.raises(BeyondSizeError):
         entries.bundle(Bundle(1, 45))
+
+
+@pytest.mark.parametrize("when", When)
+@pytest.mark.parametrize("number", range(6))
+def test_what_the_disk_did_not_take_waits_and_stands_where_it_belongs(tmp_path: Path, when: When, number: int) -> None:
+    disk = FaultyDisk(nth("write", when, number))
+    files, frontier = Files(disk), Frontier()
+    tree, entries = TreeFiles(tmp_path, files), EntryFiles(tmp_path, files, segment_entries=512)
+    for file in (tree, entries):
+        file.begin_at(0)
+    for start in (0, 700):  # the entries cross the end of a segment each time
+        part = ENTRIES[start : start + 700]
+        entries.add(part)
+        tree.add(frontier.extend(leaf_hashes(part)))
+        for file in (entries, tree):
+            with suppress(OSError):
+                file.write()
+    assert list(entries.read(0, 1400)) == ENTRIES[:1400]
+    memory = MemoryTree(ENTRIES[:1400])
+    assert all(tree.tile(tile) == tile_bytes(tile, memory) for tile in tiles_of(1400))

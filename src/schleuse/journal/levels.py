@@ -95,7 +95,7 @@ class TreeFiles:
         self._folder = folder
         self._files = files
         self._written: list[int] = []  # hashes in each file
-        self._waiting: list[list[bytes]] = []
+        self._waiting: list[bytearray] = []
 
     def begin_at(self, size: int) -> None:
         """Cut all files to a tree of this size. Raises OSError."""
@@ -103,28 +103,28 @@ class TreeFiles:
         for level in range(max(size.bit_length(), self._levels_on_disk())):
             self._files.truncate(self._path(level), HASH_SIZE * (size >> level))
             self._written.append(size >> level)
-            self._waiting.append([])
+            self._waiting.append(bytearray())
 
     def show(self, size: int) -> None:
         """As `begin_at`, but changes no file: for reading only."""
         self._written = [size >> level for level in range(size.bit_length())]
-        self._waiting = [[] for _ in self._written]
+        self._waiting = [bytearray() for _ in self._written]
 
     def add(self, added: Sequence[list[bytes]]) -> None:
-        """What `Frontier.extend` returned."""
+        """What `Frontier.extend` returned. Joined at once: by the next tick they would be cold, and many objects."""
         for level, hashes in enumerate(added):
             if level == len(self._waiting):
-                self._waiting.append([])
+                self._waiting.append(bytearray())
                 self._written.append(0)
-            self._waiting[level] += hashes
+            self._waiting[level] += b"".join(hashes)
 
     def write(self) -> None:
         """Append what waits to the files. After OSError it waits still, and may be written again."""
         for level, hashes in enumerate(self._waiting):
             if hashes:
-                self._files.write(self._path(level), b"".join(hashes), HASH_SIZE * self._written[level])
-                self._written[level] += len(hashes)
-                self._waiting[level] = []
+                self._files.write(self._path(level), bytes(hashes), HASH_SIZE * self._written[level])
+                self._written[level] += len(hashes) // HASH_SIZE
+                self._waiting[level] = bytearray()
 
     def node(self, level: int, index: int) -> bytes:
         """See `tree.Nodes`."""
@@ -167,11 +167,12 @@ class EntryFiles:
         self._per_segment = segment_entries
         self._size = 0  # entries added
         self._end = 0  # bytes written to the last segment
-        self._waiting: list[bytes] = []
+        self._waiting = bytearray()
+        self._lengths: list[int] = []  # of the entries that wait
 
     def begin_at(self, size: int) -> None:
         """Cut the files to this many entries. Raises OSError, BeyondSizeError if they hold fewer."""
-        self._size, self._waiting = size, []
+        self._size, self._waiting, self._lengths = size, bytearray(), []
         number, inside = divmod(size, self._per_segment)
         self._end = self._end_of(size) if inside else 0
         self._files.truncate(self._segment(number), self._end)
@@ -181,28 +182,29 @@ class EntryFiles:
 
     def show(self, size: int) -> None:
         """As `begin_at`, but changes no file: for reading only."""
-        self._size, self._waiting = size, []
+        self._size, self._waiting, self._lengths = size, bytearray(), []
 
     def add(self, entries: Sequence[bytes]) -> None:
         """Entries in the order of the log."""
-        self._waiting += entries
+        self._lengths += map(len, entries)
+        self._waiting += b"".join([len(entry).to_bytes(2) + entry for entry in entries])
 
     def write(self) -> None:
         """Append what waits to the files. After OSError it waits still, and may be written again."""
-        while self._waiting:
+        while self._lengths:
             room = self._per_segment - self._size % self._per_segment
-            batch = self._waiting[:room]
+            lengths = self._lengths[:room]
             number, inside = divmod(self._size, self._per_segment)
             start = self._end if inside else 0
-            ends = list(accumulate([2 + len(entry) for entry in batch], initial=start))
-            data = b"".join([len(entry).to_bytes(2) + entry for entry in batch])
-            offsets = [_OFFSET.pack(at) for at in ends[-self._size % WIDTH : len(batch) : WIDTH]]
-            self._files.write(self._segment(number), data, start)
+            ends = list(accumulate([2 + length for length in lengths], initial=start))
+            offsets = [_OFFSET.pack(at) for at in ends[-self._size % WIDTH : len(lengths) : WIDTH]]
+            self._files.write(self._segment(number), bytes(self._waiting[: ends[-1] - start]), start)
             if offsets:
                 self._files.write(self._offsets, b"".join(offsets), 8 * -(-self._size // WIDTH))
-            self._size += len(batch)
+            self._size += len(lengths)
             self._end = ends[-1]
-            self._waiting = self._waiting[room:]
+            del self._waiting[: ends[-1] - start]
+            del self._lengths[:room]
 
     def bundle(self, bundle: Bundle) -> bytes:
         """Content of a bundle. Raises BeyondSizeError where the log is shorter or entries are deleted."""
