@@ -382,7 +382,7 @@ def _command_from(table: Mapping[str, Any]) -> Command:
         raise BadCommandError("a limit has permille and per_hour")
     command = Command(
         id=_text(table, "id"),
-        scopes=tuple(_one_scope(one) for one in _list_of(table, "scopes")),
+        scopes=tuple(parse_scope(one) for one in _list_of(table, "scopes")),
         state=ScopeState(_text(table, "state")),
         kind=Kind(_text(table, "kind")),
         reason=Reason(_text(table, "reason")),
@@ -407,7 +407,8 @@ def _command_from(table: Mapping[str, Any]) -> Command:
     return command
 
 
-def _one_scope(text: object) -> Scope:
+def parse_scope(text: object) -> Scope:
+    """One scope as documents write it, `str(scope)`: of one service, or of "*". Raises BadScopeError."""
     if not isinstance(text, str):
         raise BadScopeError("a scope is a text")
     service, _, rest = text.partition("/")

@@ -1,0 +1,186 @@
+"""The events of restarts, one file each, appended as the switch's own log is (RS-08).
+
+    <home>/switch/restart/PLAN/00001.json, 00002.json, …
+
+Appending is a `link` that fails if the number is taken, so operators' commands and the control role write side by side
+without a lock or a database, and whoever comes after a crash, a shift or a restore reads where things stand.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import fields
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from schleuse.errors import ConflictError, CorruptError, Error, MalformedError, UnavailableError
+from schleuse.journal.disk import OsDisk
+from schleuse.restart.gates import Evidence, Result
+from schleuse.restart.plan import GateKind, plan_from
+from schleuse.restart.progress import (
+    Aborted,
+    Approved,
+    Changed,
+    Entered,
+    Event,
+    Made,
+    Noted,
+    Offered,
+    Progress,
+    Signed,
+    Waived,
+    fold,
+)
+from schleuse.switch.documents import Role, Signature, SignedCommand, parse_time, signed_from, time_text
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+class BookDamagedError(CorruptError):
+    """An event of a restart cannot be read; its operator looks before anything is opened."""
+
+    code = "restart.book-damaged"
+
+
+class BookNotWrittenError(UnavailableError):
+    """An event cannot be written; its operator looks at the disk."""
+
+    code = "restart.book-not-written"
+
+
+class NoSuchPlanError(ConflictError):
+    """There is no plan of this name; `schleuse restart status` lists them."""
+
+    code = "restart.no-such-plan"
+
+
+class BadNameError(MalformedError):
+    """The name of a plan is 1 to 64 letters, digits, dots, hyphens and underscores; who typed it chooses another."""
+
+    code = "restart.bad-name"
+
+
+class OvertakenError(ConflictError):
+    """Somebody else did something with this restart meanwhile; look again and decide again."""
+
+    code = "restart.overtaken"
+
+
+class Book:
+    """The folder `<home>/switch/restart`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def plans(self) -> list[str]:
+        """Names of all plans."""
+        return sorted(path.name for path in self._folder.glob("*") if path.is_dir())
+
+    def events(self, plan: str) -> list[Event]:
+        """All of a plan. Raises NoSuchPlanError, BookDamagedError."""
+        folder = self._of(plan)
+        if not folder.is_dir():
+            raise NoSuchPlanError(f"there is no restart {plan}")
+        found: list[Event] = []
+        while (path := folder / f"{len(found) + 1:05d}.json").exists():
+            try:
+                found.append(decode(json.loads(path.read_bytes())))
+            except (OSError, ValueError, KeyError, TypeError, Error) as cause:
+                raise BookDamagedError(f"{plan}: {path.name} cannot be read ({type(cause).__name__})") from cause
+        return found
+
+    def read(self, plan: str) -> tuple[Progress, int]:
+        """Where it stands, and after how many events. Raises as `events`."""
+        events = self.events(plan)
+        return fold(events), len(events)
+
+    def append(self, plan: str, event: Event, after: int) -> int:
+        """Write one event, durably, if nobody has written one since. Returns how many there are now.
+
+        Raises OvertakenError, BookNotWrittenError, BadNameError.
+        """
+        folder = self._of(plan)
+        target = folder / f"{after + 1:05d}.json"
+        draft = folder / f".{os.getpid()}.{secrets.token_hex(4)}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with draft.open("xb") as file:
+                file.write(json.dumps(encode(event), indent=1, ensure_ascii=False).encode())
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(draft, target)
+            OsDisk().sync_directory(folder)
+        except FileExistsError as cause:
+            raise OvertakenError(f"{plan} has a newer event; `restart status {plan}` shows it") from cause
+        except OSError as cause:
+            raise BookNotWrittenError(f"{plan}: an event cannot be written ({cause.strerror})") from cause
+        finally:
+            with suppress(OSError):
+                draft.unlink()
+        return after + 1
+
+    def _of(self, plan: str) -> Path:
+        if not _NAME.fullmatch(plan):
+            raise BadNameError("the name of a plan is 1 to 64 letters, digits, dots, hyphens and underscores")
+        return self._folder / plan
+
+
+_KINDS: Mapping[str, type[Any]] = {
+    kind.__name__.lower(): kind
+    for kind in (Made, Approved, Offered, Signed, Entered, Changed, Aborted, Noted, Waived, Evidence)
+}
+
+
+def encode(event: Event) -> dict[str, Any]:
+    """As JSON, open for further keys."""
+    table: dict[str, Any] = {"event": type(event).__name__.lower()}
+    for one in fields(event):
+        table[one.name] = _plain(getattr(event, one.name))
+    match event:
+        case Made():
+            table["plan"] = json.loads(event.plan.encode())
+        case Offered():
+            table["commands"] = [SignedCommand(one, ()).encode() for one in event.commands]
+        case Signed():
+            table["signatures"] = {hash: one.value.hex() for hash, one in event.signatures.items()}
+    return table
+
+
+def decode(table: Mapping[str, Any]) -> Event:
+    """The event again. Raises KeyError, TypeError, ValueError, Error."""
+    kind = _KINDS[table["event"]]
+    values = {one.name: table[one.name] for one in fields(kind)}
+    for name in ("at", "until"):
+        if values.get(name):
+            values[name] = parse_time(values[name])
+    if "role" in values:
+        values["role"] = Role(values["role"])
+    if kind is Made:
+        values["plan"] = plan_from(values["plan"])
+    elif kind is Offered:
+        values["commands"] = tuple(signed_from(one).command for one in values["commands"])
+    elif kind is Signed:
+        who, role = values["by"], values["role"]
+        values["signatures"] = {
+            hash: Signature(who, role, bytes.fromhex(value)) for hash, value in values["signatures"].items()
+        }
+    elif kind is Entered:
+        values["epochs"] = tuple(values["epochs"])
+    elif kind is Waived:
+        values["waiver_of"] = GateKind(values["waiver_of"])
+    elif kind is Evidence:
+        values["kind"], values["result"] = GateKind(values["kind"]), Result(values["result"])
+    event: Event = kind(**values)
+    return event
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return time_text(value)
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,376 @@
+"""The plan of a restart: stages in order, what each opens, what must be shown before it (incident.md § 9.2). Pure.
+
+A plan brings back one group of scopes. Groups that do not depend on each other have plans of their own and advance on
+their own; a plan may need that another one has reached a stage (RS-09).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from schleuse.errors import Error, MalformedError, RefusedError
+from schleuse.journal.opening import Json, canonical_json
+from schleuse.scopes import ANY, NONE, Direction, Scope, ScopeState, Service
+from schleuse.switch.documents import Command, Kind, Limit, Reason, parse_scope, parse_time, time_text
+
+
+class BadPlanError(MalformedError):
+    """Not a plan of a restart; whoever wrote it can change it."""
+
+    code = "restart.bad-plan"
+
+
+class PlanRefusedError(RefusedError):
+    """Well formed, but a rule of incident.md § 9.4 forbids it; its author makes another."""
+
+    code = "restart.plan-refused"
+
+
+class StageName(StrEnum):
+    """The ladder of § 9.2."""
+
+    S0 = "S0"  #: held or closed, proven: the safe point and the aim of an abort
+    S1 = "S1"  #: trust base rebuilt
+    S2 = "S2"  #: shadow, without effect outside
+    S3 = "S3"  #: canary
+    S4 = "S4"  #: cohorts, inbound
+    S5 = "S5"  #: outbound
+    S6 = "S6"  #: backlog
+    S7 = "S7"  #: interactive reads, then writes
+    S8 = "S8"  #: suppliers and maintenance
+    S9 = "S9"  #: normal, watched more closely
+
+
+class GateKind(StrEnum):
+    """Values of appendix A."""
+
+    EVID = "EVID"
+    CRED = "CRED"
+    BASE = "BASE"
+    DATA = "DATA"
+    WATCH = "WATCH"
+    TECH = "TECH"
+    OFF = "OFF"
+    LEGAL = "LEGAL"
+    PART = "PART"
+    HUMAN = "HUMAN"
+    TIME = "TIME"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a stage opens. with_backlog: see `Command`."""
+
+    scopes: tuple[Scope, ...]
+    state: ScopeState
+    limit: Limit | None = None
+    with_backlog: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One step. label: such as "25 %". gates: what must pass to enter it. soak: must be over to leave it.
+
+    drains: it is left when no backlog is left (S6).
+    """
+
+    name: StageName
+    label: str
+    targets: tuple[Target, ...]
+    gates: tuple[GateKind, ...]
+    soak: timedelta
+    drains: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RestartPlan:
+    """What two persons approve by its hash. needs: (plan, stage) that must be reached before this plan begins.
+
+    fast: a rehearsal with short soaks, which every view of it says. Raises BadPlanError, PlanRefusedError.
+    """
+
+    id: str
+    version: int
+    created_at: datetime
+    incident: str
+    scopes: tuple[Scope, ...]
+    stages: tuple[Stage, ...]
+    needs: tuple[tuple[str, StageName], ...] = ()
+    fast: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.scopes or not self.stages:
+            raise BadPlanError("a plan has scopes and stages")
+        order = [list(StageName).index(stage.name) for stage in self.stages]
+        if order != sorted(order) or StageName.S0 in {stage.name for stage in self.stages}:
+            raise BadPlanError("stages go from S1 to S9; S0 is where a plan begins")
+        for stage in self.stages:
+            for target in stage.targets:
+                _require_part_of(self.scopes, target)
+        if any(GateKind.HUMAN not in stage.gates for stage in self.stages if stage.targets):
+            raise PlanRefusedError("whatever opens needs two persons: each such stage has the gate HUMAN (SW-01)")
+
+    def encode(self) -> bytes:
+        """Canonical JSON."""
+        return canonical_json(_as_json(self))
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 in hex."""
+        return hashlib.sha256(self.encode()).hexdigest()
+
+
+def _require_part_of(scopes: Sequence[Scope], target: Target) -> None:
+    if target.state in (ScopeState.CLOSED, ScopeState.DEFER, ScopeState.DRAIN):
+        raise BadPlanError(f"a stage leads to HOLD, LIMITED or OPEN, not to {target.state}")
+    foreign = [one for one in target.scopes if not any(scope.covers(one) for scope in scopes)]
+    if foreign:
+        raise PlanRefusedError(f"{foreign[0]} is not part of what this plan brings back")
+
+
+def refuse_cycles(plan: RestartPlan, others: Iterable[RestartPlan]) -> None:
+    """Raises PlanRefusedError if plans would wait for each other, or for one that is not there (RS-09)."""
+    needs = {one.id: {name for name, _ in one.needs} for one in others} | {plan.id: {name for name, _ in plan.needs}}
+    missing = needs[plan.id] - needs.keys()
+    if missing:
+        raise PlanRefusedError(f"it needs the plan {sorted(missing)[0]}, which is not there")
+    seen, todo = set[str](), list(needs[plan.id])
+    while todo:
+        one = todo.pop()
+        if one == plan.id:
+            raise PlanRefusedError(f"{plan.id} would wait for itself")
+        if one not in seen:
+            seen.add(one)
+            todo += needs[one]
+
+
+def commands_of(
+    plan: RestartPlan, place: int, actor: str, basis: int, now: datetime, lifetime: timedelta
+) -> list[Command]:
+    """The exact commands that enter a stage, one for each of its targets; they are signed as they are (RO-04).
+
+    actor: who signs first. basis: the epoch that the signers have seen.
+    """
+    stage = plan.stages[place]
+    name = f"{stage.name} {stage.label}".strip()
+    return [
+        Command(
+            id=f"{plan.id}.{plan.version}.{place}.{number}.{basis}",
+            scopes=target.scopes,
+            state=target.state,
+            kind=Kind.RECOVERY,
+            reason=Reason.SECURITY_HOLD,
+            actor=actor,
+            requested_at=now,
+            text=f"stage {name} of the restart {plan.id}",
+            incident=plan.incident,
+            limit=target.limit,
+            opening=True,
+            basis=basis,
+            expires_at=now + lifetime,
+            with_backlog=target.with_backlog,
+            plan=plan.hash,
+            stage=name,
+        )
+        for number, target in enumerate(stage.targets)
+    ]
+
+
+#: Soak of each stage: § 9.2, "typical soak".
+_SOAK: Mapping[StageName, timedelta] = {
+    StageName.S1: timedelta(hours=24),
+    StageName.S2: timedelta(hours=24),
+    StageName.S3: timedelta(hours=4),
+    StageName.S4: timedelta(hours=2),
+    StageName.S5: timedelta(hours=24),
+    StageName.S6: timedelta(0),
+    StageName.S7: timedelta(hours=24),
+    StageName.S8: timedelta(days=7),
+    StageName.S9: timedelta(days=30),
+}
+#: Of a rehearsal.
+_FAST = timedelta(seconds=2)
+_BASE = (GateKind.EVID, GateKind.CRED, GateKind.BASE, GateKind.WATCH)
+_GATES: Mapping[StageName, tuple[GateKind, ...]] = {
+    StageName.S1: _BASE,
+    StageName.S2: (*_BASE, GateKind.DATA),
+    StageName.S3: (*_BASE, GateKind.DATA, GateKind.OFF, GateKind.PART, GateKind.HUMAN),
+    StageName.S4: (*_BASE, GateKind.DATA, GateKind.TECH, GateKind.OFF, GateKind.HUMAN),
+    StageName.S5: (*_BASE, GateKind.DATA, GateKind.TECH, GateKind.LEGAL, GateKind.HUMAN),
+    StageName.S6: (GateKind.WATCH, GateKind.DATA, GateKind.TECH),
+    StageName.S7: (*_BASE, GateKind.TECH, GateKind.HUMAN),
+    StageName.S8: (*_BASE, GateKind.HUMAN),
+    StageName.S9: (*_BASE, GateKind.DATA, GateKind.TECH, GateKind.LEGAL, GateKind.HUMAN),
+}
+#: § 9.2: "5 % -> 25 % -> 50 % -> 100 % of tenants".
+COHORTS = (5, 25, 50, 100)
+#: § 9.2: "<= 100 messages/h".
+CANARY_PER_HOUR = 100
+
+
+_OF_NOBODY = (Service.KIM_MAIL, Service.EARZTBRIEF)
+
+
+def default_plan(
+    id: str,
+    services: Sequence[Service],
+    insurers: Sequence[str],
+    canary: str,
+    now: datetime,
+    *,
+    incident: str = "",
+    fast: bool = False,
+    whole: bool = True,
+    cohorts: Sequence[int] = COHORTS,
+) -> RestartPlan:
+    """The ladder for these services of these insurers: canary, cohorts, outbound, backlog, reads, suppliers, normal.
+
+    whole: these are all insurers, so that the last stage opens the services as such. Mail of nobody (`kim_mail`) goes
+    with the outbound stage. Raises PlanRefusedError if the canary is none of the insurers.
+    """
+    if canary not in insurers:
+        raise PlanRefusedError(f"the canary {canary} is none of the insurers of this plan")
+    rest = [one for one in insurers if one != canary]
+    everybody = [canary, *rest]
+
+    def of(directions: Sequence[Direction], tenants: Sequence[str]) -> tuple[Scope, ...]:
+        return tuple(
+            Scope(service.value, ik, direction.value)
+            for service in services
+            for ik in (tenants if service not in _OF_NOBODY else [NONE] if tenants == everybody else [])
+            for direction in directions
+        )
+
+    def stage(name: StageName, label: str = "", *targets: Target, drains: bool = False) -> Stage:
+        soak = min(_FAST, _SOAK[name]) if fast else _SOAK[name]
+        return Stage(name, label, targets, _GATES[name], soak, drains)
+
+    scopes = tuple(
+        Scope(service.value, ik)
+        for service in services
+        for ik in ([ANY] if whole else [NONE] if service in _OF_NOBODY else everybody)
+    )
+    first = Target(of([Direction.PROCESS], [canary]), ScopeState.LIMITED, Limit(per_hour=CANARY_PER_HOUR))
+    stages = [stage(StageName.S1), stage(StageName.S2), stage(StageName.S3, "canary", first)]
+    reached = 0
+    for percent in cohorts:
+        count = max(1, len(everybody) * percent // 100)
+        if count > reached:
+            opened = Target(of([Direction.PROCESS], everybody[reached:count]), ScopeState.OPEN)
+            stages.append(stage(StageName.S4, f"{percent} %", opened))
+            reached = count
+    stages += [
+        stage(StageName.S5, "", Target(of([Direction.DELIVER], everybody), ScopeState.OPEN)),
+        stage(StageName.S6, "", drains=True),
+        stage(StageName.S7, "", Target(of([Direction.READ, Direction.WRITE], everybody), ScopeState.OPEN)),
+        stage(
+            StageName.S8,
+            "",
+            Target(of([Direction.ADMIN, Direction.MAINTENANCE, Direction.SUPPORT], everybody), ScopeState.OPEN),
+        ),
+        # What follows a release plan goes on following it: this opening does not let a rest of backlog go.
+        stage(StageName.S9, "", Target(scopes, ScopeState.OPEN)),
+    ]
+    return RestartPlan(id, 1, now, incident, scopes, tuple(stages), fast=fast)
+
+
+def next_version(plan: RestartPlan, now: datetime, **changes: Any) -> RestartPlan:
+    """A changed plan; earlier approvals and signatures are void, because its hash is another (RO-04)."""
+    return replace(plan, version=plan.version + 1, created_at=now, **changes)
+
+
+def parse_plan(data: bytes) -> RestartPlan:
+    """From JSON. Raises BadPlanError, PlanRefusedError."""
+    try:
+        return plan_from(json.loads(data))
+    except (ValueError, RecursionError) as cause:
+        raise BadPlanError(f"a plan is JSON in UTF-8: {cause}") from cause
+
+
+_KEYS = frozenset({"type", "schema", "id", "version", "created_at", "incident", "scopes", "stages", "needs", "fast"})
+
+
+def plan_from(table: Mapping[str, Any]) -> RestartPlan:
+    """From the JSON value of `RestartPlan.encode`. Raises BadPlanError, PlanRefusedError."""
+    try:
+        if set(table) != _KEYS or table["type"] != "schleuse-restart-plan" or table["schema"] != 1:
+            raise BadPlanError(f"a plan has the keys {', '.join(sorted(_KEYS))}, and schema 1")
+        return RestartPlan(
+            id=str(table["id"]),
+            version=int(table["version"]),
+            created_at=parse_time(table["created_at"]),
+            incident=str(table["incident"]),
+            scopes=tuple(parse_scope(one) for one in table["scopes"]),
+            stages=tuple(_stage_from(one) for one in table["stages"]),
+            needs=tuple((str(one[0]), StageName(one[1])) for one in table["needs"]),
+            fast=table["fast"] == 1,
+        )
+    except (BadPlanError, PlanRefusedError):
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, Error) as cause:
+        raise BadPlanError(f"not a plan: {type(cause).__name__}: {cause}") from cause
+
+
+def _stage_from(table: Mapping[str, Any]) -> Stage:
+    return Stage(
+        StageName(table["name"]),
+        str(table["label"]),
+        tuple(_target_from(one) for one in table["targets"]),
+        tuple(GateKind(one) for one in table["gates"]),
+        timedelta(seconds=int(table["soak_seconds"])),
+        table["drains"] == 1,
+    )
+
+
+def _target_from(table: Mapping[str, Any]) -> Target:
+    limit = table.get("limit")
+    return Target(
+        tuple(parse_scope(one) for one in table["scopes"]),
+        ScopeState(table["state"]),
+        None if limit is None else Limit(limit.get("permille"), limit.get("per_hour")),
+        table["with_backlog"] == 1,
+    )
+
+
+def _as_json(plan: RestartPlan) -> dict[str, Json]:
+    return {
+        "type": "schleuse-restart-plan",
+        "schema": 1,
+        "id": plan.id,
+        "version": plan.version,
+        "created_at": time_text(plan.created_at),
+        "incident": plan.incident,
+        "scopes": [str(one) for one in plan.scopes],
+        "stages": [_stage_json(one) for one in plan.stages],
+        "needs": [[name, stage.value] for name, stage in plan.needs],
+        "fast": int(plan.fast),
+    }
+
+
+def _stage_json(stage: Stage) -> dict[str, Json]:
+    return {
+        "name": stage.name.value,
+        "label": stage.label,
+        "targets": [_target_json(one) for one in stage.targets],
+        "gates": [one.value for one in stage.gates],
+        "soak_seconds": int(stage.soak.total_seconds()),
+        "drains": int(stage.drains),
+    }
+
+
+def _target_json(target: Target) -> dict[str, Json]:
+    table: dict[str, Json] = {
+        "scopes": [str(one) for one in target.scopes],
+        "state": target.state.value,
+        "with_backlog": int(target.with_backlog),
+    }
+    if target.limit is not None:
+        limits = {"permille": target.limit.permille, "per_hour": target.limit.per_hour}
+        table["limit"] = {name: value for name, value in limits.items() if value is not None}
+    return table
