@@ -26,6 +26,7 @@ class MemoryMailboxes:
         self.mails: dict[str, dict[int, bytes]] = {}
         self.locked: set[str] = set()
         self.faults = Faults()
+        self.asked = threading.Event()  # content() was called
         self.hold = threading.Event()  # content() waits for it
         self.hold.set()
         self._last_id = 0
@@ -58,6 +59,7 @@ class MemoryMaildrop:
 
     def content(self, id: int) -> bytes:
         with self._boxes.faults.around("content"):
+            self._boxes.asked.set()
             self._boxes.hold.wait(10)
             try:
                 return self._boxes.mails[self._account][id]

@@ -88,6 +88,12 @@ class MemoryQueue:
             row.state, row.reply = State.RETURNED, reply
             self._record(row, Action.FAILED, status)
 
+    def put_back(self, ids: Sequence[int]) -> None:
+        with self._mutex, self.faults.around("put_back"):
+            for id in ids:
+                if self.rows[id].state is State.RELEASING:
+                    self.rows[id].state = State.HELD
+
     def _ours(self, id: int) -> Row:
         row = self.rows[id]
         if row.state is not State.RELEASING:

@@ -64,6 +64,18 @@ class QueueContract:
         queue.retry(due.id, NOW, NOW, "451 later", report_delay=False)
         assert [mail.id for mail in queue.due(NOW, 10)] == [due.id]
 
+    def test_what_was_put_back_is_due_as_before(self, queue: Queue) -> None:
+        due = self.one(queue)
+        queue.put_back([due.id])
+        (again,) = queue.due(NOW, 10)
+        assert (again.id, again.attempts, self.reports(queue)) == (due.id, 0, [])
+
+    def test_a_mail_that_has_left_is_not_put_back(self, queue: Queue) -> None:
+        due = self.one(queue)
+        queue.delivered(due.id, NOW, "250 ok", relayed_dsn=True)
+        queue.put_back([due.id])
+        assert [*queue.due(NOW, 10)] == []
+
     def test_delivered_is_not_due_again(self, queue: Queue) -> None:
         queue.delivered(self.one(queue).id, NOW, "250 ok", relayed_dsn=True)
         assert [*queue.due(NOW + timedelta(days=9), 10)] == []

@@ -21,7 +21,7 @@ from tests.mail.queue_contract import A_MAIL, NO_SENDER, NOW
 
 from schleuse.errors import ConflictError
 from schleuse.holding.states import State
-from schleuse.mail.contracts import Action, Mail, Recipient
+from schleuse.mail.contracts import Action, Gate, Mail, Recipient
 from schleuse.mail.outbound import Outbound, run_queue
 from schleuse.mail.outbound_routes import Credentials, OutboundConfig, Route, Routes, TLSMode
 
@@ -53,6 +53,7 @@ async def bench(
     *mails: Mail,
     change: Callable[[Route], Route] = lambda route: route,
     config: Callable[[OutboundConfig], OutboundConfig] = lambda config: config,
+    gate: Gate | None = None,
 ) -> AsyncIterator[Bench]:
     """A running server, a queue with these mails (one if none is given) and a runner that is driven by hand."""
     async with (server or FakeSMTPServer()).running() as running:
@@ -68,6 +69,7 @@ async def bench(
             now=lambda: it.now,
             jitter=lambda: 0.5,
             count=lambda name: counted.update([name]),
+            gate=gate,
         )
         it = Bench(running, queue, outbound, counted, NOW)
         try:
@@ -227,8 +229,13 @@ def test_a_kept_connection_that_has_gone_costs_the_mail_no_attempt() -> None:
 def test_a_long_queue_is_sent_over_several_connections() -> None:
     async def test() -> None:
         mails = [A_MAIL] * 120
-        settings = {"change": lambda route: replace(route, connections=1)}
-        async with bench(None, *mails, config=lambda c: replace(c, max_in_flight=200), **settings) as it:
+        long = bench(
+            None,
+            *mails,
+            change=lambda route: replace(route, connections=1),
+            config=lambda c: replace(c, max_in_flight=200),
+        )
+        async with long as it:
             await it.attempt()
             assert len(it.server.taken) == 120
             assert it.server.connections == 2

@@ -58,6 +58,7 @@ class _StoreQueue:
         self.delivered = store.queue.delivered
         self.retry = store.queue.retry
         self.failed = store.queue.failed
+        self.put_back = store.queue.put_back
 
 
 class _StoreMailboxes:

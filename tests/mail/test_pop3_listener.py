@@ -25,7 +25,7 @@ from tests.mail.fake_tls import TestCA, server_context
 
 from schleuse.errors import MalformedError, UnavailableError
 from schleuse.mail.passwords import TooManyGuessesError
-from schleuse.mail.pop3 import MAX_FAILED_LOGINS
+from schleuse.mail.pop3 import MAX_FAILED_LOGINS, MailboxClosedError
 from schleuse.mail.pop3_listener import Config, Listener, Signal, listen_pop3
 
 MAIL = b"From: a@kim.example\r\nTo: b@kim.example\r\nSubject: one\r\nMessage-ID: <1@kim.example>\r\n\r\n.dot\r\nend\r\n"
@@ -408,3 +408,106 @@ def test_mpop_fetches_by_uidl_pipelines_and_keeps(ca: Place, tmp_path: Path, imp
             assert done.returncode == 0, done
         assert len([*(maildir / "new").iterdir()]) == 3
         assert len(server.boxes.mails["kasse"]) == 3
+
+
+def everybody(_account: str) -> bool:
+    return True
+
+
+def in_the_loop(running: Running, step: Callable[[], object]) -> None:
+    done = threading.Event()
+
+    def stepped() -> None:
+        step()
+        done.set()
+
+    running.loop.call_soon_threadsafe(stepped)
+    assert done.wait(10)
+
+
+def test_a_session_that_waits_for_nothing_ends_at_once_when_its_mailbox_closes(ca: Place) -> None:
+    """SW-10: what it had marked is not deleted."""
+    with serving(ca) as running:
+        running.boxes.put("kasse", MAIL)
+        client = running.logged_in()
+        client.dele(1)
+        in_the_loop(running, lambda: running.listener.end(everybody))
+        with contextlib.closing(client), pytest.raises((poplib.error_proto, OSError)):
+            client.quit()
+        running.until_gone()
+        assert list(running.boxes.mails["kasse"].values()) == [MAIL]
+        assert running.counted[Signal.COMMITTED] == running.counted[Signal.CUT] == 0
+
+
+def test_a_message_that_is_being_sent_arrives_whole_before_its_session_ends(ca: Place) -> None:
+    with serving(ca) as running:
+        running.boxes.put("kasse", MAIL)
+        client = running.logged_in()
+        running.boxes.hold.clear()
+        got: list[bytes] = []
+        fetching = threading.Thread(target=lambda: got.extend(client.retr(1)[1]))
+        fetching.start()
+        while not running.boxes.asked.wait(0.01):
+            pass
+        in_the_loop(running, lambda: running.listener.end(everybody))
+        running.boxes.hold.set()
+        fetching.join(10)
+        assert got[-1] == b"end"
+        client.close()
+        running.until_gone()
+
+
+def test_a_session_that_does_not_end_is_cut_and_counted(ca: Place) -> None:
+    with serving(ca) as running:
+        running.boxes.put("kasse", MAIL)
+        client = running.logged_in()
+        running.boxes.hold.clear()
+        fetching = threading.Thread(target=lambda: _try_retr(client))
+        fetching.start()
+        while not running.boxes.asked.wait(0.01):
+            pass
+        in_the_loop(running, lambda: running.listener.cut(everybody))
+        running.boxes.hold.set()
+        fetching.join(10)
+        client.close()
+        running.until_gone()
+        assert running.counted[Signal.CUT] == 1
+
+
+def _try_retr(client: poplib.POP3) -> None:
+    with contextlib.suppress(poplib.error_proto, OSError):
+        client.retr(1)
+
+
+def test_sessions_of_other_mailboxes_go_on(ca: Place) -> None:
+    with serving(ca) as running:
+        client = running.logged_in()
+        in_the_loop(running, lambda: running.listener.end(lambda account: account != "kasse"))
+        in_the_loop(running, lambda: running.listener.cut(lambda account: account != "kasse"))
+        assert client.noop().startswith(b"+OK")
+        client.quit()
+
+
+def test_a_closed_mailbox_says_so_in_words_that_a_mail_program_understands(ca: Place) -> None:
+    """RFC 3206: SYS/TEMP, so nobody is asked for another password."""
+    with serving(ca) as running:
+        running.boxes.faults.before("open", MailboxClosedError("closed"))
+        client = running.tls_client()
+        client.user("kasse")
+        with contextlib.closing(client), pytest.raises(poplib.error_proto, match=r"\[SYS/TEMP\] temporarily closed"):
+            client.pass_("geheim")
+        running.until_gone()
+        assert running.counted[Signal.CLOSED] == 1
+        assert running.counted[Signal.STORE_FAILED] == running.counted[Signal.LOGIN_FAILED] == 0
+
+
+def test_a_session_whose_mailbox_closes_before_its_end_deletes_nothing(ca: Place) -> None:
+    with serving(ca) as running:
+        running.boxes.put("kasse", MAIL)
+        client = running.logged_in()
+        client.dele(1)
+        running.boxes.faults.before("delete", MailboxClosedError("closed"))
+        with contextlib.closing(client), pytest.raises(poplib.error_proto, match="SYS/TEMP"):
+            client.quit()
+        running.until_gone()
+        assert list(running.boxes.mails["kasse"].values()) == [MAIL]

@@ -6,8 +6,9 @@ The store of the platform is `schleuse.kim.store.MailStore`; tests use the fakes
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Literal, Protocol
 
@@ -139,6 +140,39 @@ class Queue(Protocol):
     def failed(self, id: int, now: datetime, reply: str, status: str) -> None:
         """Given up for good. status: enhanced status code (RFC 3463)."""
         ...
+
+    def put_back(self, ids: Sequence[int]) -> None:
+        """Due again as before, because their attempts were cut; no attempt is counted."""
+        ...
+
+
+class Gate(Protocol):
+    """What the switch says to the outbound queue."""
+
+    def may_begin(self) -> bool:
+        """Whether a mail may be sent now."""
+        ...
+
+    def unit(self) -> AbstractContextManager[object]:
+        """Entered while a mail is being sent."""
+        ...
+
+    def held_between(self, since: datetime, until: datetime) -> timedelta:
+        """For how long nothing might be sent: as long the clocks of retries stand still (HD-24)."""
+        ...
+
+
+class OpenGate:
+    """Where no switch rules."""
+
+    def may_begin(self) -> bool:
+        return True
+
+    def unit(self) -> AbstractContextManager[object]:
+        return nullcontext()
+
+    def held_between(self, since: datetime, until: datetime) -> timedelta:
+        return timedelta(0)
 
 
 class Action(StrEnum):

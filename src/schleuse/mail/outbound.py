@@ -4,6 +4,9 @@ Sending comes before recording, because an SMTP delivery cannot be taken back an
 between the two the mail is sent again and linked by its Message-ID at the other side. Every change of state is one
 call of `contracts.Queue`. A mail is given up only for a reason that is true for the mail, or when its time is over;
 our own trouble, TLS that cannot be verified included, always waits (HD-01).
+
+While the switch lets nothing begin, nothing is taken from the queue; what is under way ends within its budget or is
+cut, and the time of the hold does not count against a mail (HD-12, HD-24).
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TypeVar, assert_never
@@ -21,7 +24,7 @@ import structlog
 from schleuse.clock import Now
 from schleuse.errors import ConflictError, Error
 from schleuse.mail import dsn
-from schleuse.mail.contracts import Action, Outgoing, Queue
+from schleuse.mail.contracts import Action, Gate, OpenGate, Outgoing, Queue
 from schleuse.mail.outbound_plan import Delivered, Later, Never, Outcome, Trouble, runs_in_a_circle
 from schleuse.mail.outbound_routes import OutboundConfig, Route
 from schleuse.mail.outbound_smtp import CannotConnect, Peer
@@ -32,8 +35,8 @@ _T = TypeVar("_T")
 
 STORE_THREADS = 4
 
-#: Counted: "outbound.delivered", ".retry", ".failed", ".delay_reported", ".store_failed", ".conflict" and the values
-#: of outbound_plan.Trouble. Closed set, no personal data.
+#: Counted: "outbound.delivered", ".retry", ".failed", ".delay_reported", ".store_failed", ".conflict", ".stale", ".cut"
+#: and the values of outbound_plan.Trouble. Closed set, no personal data.
 Count = Callable[[str], None]
 
 
@@ -59,7 +62,9 @@ class Outbound:
         now: Now,
         jitter: Callable[[], float],
         count: Count = lambda name: None,
+        gate: Gate | None = None,
     ) -> None:
+        self._gate = gate or OpenGate()
         self._queue = queue
         self._config = config
         self._now = now
@@ -67,6 +72,8 @@ class Outbound:
         self._count = count
         self._pool = ThreadPoolExecutor(STORE_THREADS, "outbound-store")
         self._in_flight: dict[int, asyncio.Task[None]] = {}
+        self._speaking: set[int] = set()  # with the next host, and may already be there
+        self._recording: set[int] = set()  # the outcome is known
         self._destinations: dict[Route, _Destination] = {}
         self._loop = asyncio.get_running_loop()
         self._woken = asyncio.Event()
@@ -91,6 +98,23 @@ class Outbound:
             await asyncio.wait(self._in_flight.values())
         return taken
 
+    async def cut(self) -> list[int]:
+        """End the attempts that are under way; the mails stay HELD (SW-10).
+
+        Returns those that the next host may have taken: nobody knows, and sent again they are linked there.
+        """
+        cut = [id for id in self._in_flight if id not in self._recording]
+        uncertain = sorted(id for id in cut if id in self._speaking)
+        tasks = [self._in_flight[id] for id in cut]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+            for _ in cut:
+                self._count("outbound.cut")
+            await self._keep_trying(lambda: self._queue.put_back(cut))
+        return uncertain
+
     def stop(self) -> None:
         self._stopping.set()
         self._woken.set()
@@ -113,24 +137,36 @@ class Outbound:
         """Start a task for each mail that is due and has none, as far as there is room."""
         before = frozenset(self._in_flight)
         room = self._config.max_in_flight - len(before)
-        if room <= 0:
+        if room <= 0 or not self._gate.may_begin():
             return 0
         now = self._now()
-        try:
-            due = await self._in_thread(lambda: self._queue.due(now, room))
-        except Error as error:
-            self._note_store(error)
-            return 0
-        # The queue gives out each mail once, for a time: what comes again while we have it must not be sent twice.
-        fresh = [mail for mail in due if mail.id not in before]
-        for mail in fresh:
-            task = asyncio.create_task(self._one(mail))
-            self._in_flight[mail.id] = task
-            task.add_done_callback(lambda _, id=mail.id: self._settled(id))  # type: ignore[misc]
+        with self._gate.unit():  # until each mail has a unit of its own
+            try:
+                due = await self._in_thread(lambda: self._queue.due(now, room))
+            except ConflictError:
+                self._count("outbound.stale")  # switched since we asked
+                return 0
+            except Error as error:
+                self._note_store(error)
+                return 0
+            # The queue gives out each mail once, for a time: what comes again while we have it must not be sent twice.
+            fresh = [mail for mail in due if mail.id not in before]
+            for mail in fresh:
+                self._begin(mail)
         return len(fresh)
 
-    def _settled(self, id: int) -> None:
+    def _begin(self, mail: Outgoing) -> None:
+        unit = ExitStack()
+        unit.enter_context(self._gate.unit())
+        task = asyncio.create_task(self._one(mail))
+        self._in_flight[mail.id] = task
+        task.add_done_callback(lambda _: self._settled(mail.id, unit))
+
+    def _settled(self, id: int, unit: ExitStack) -> None:
         del self._in_flight[id]
+        self._speaking.discard(id)
+        self._recording.discard(id)
+        unit.close()
         # One look, one transaction: look when half of it is done, not after each.
         if len(self._in_flight) <= self._config.max_in_flight // 2:
             self._woken.set()
@@ -160,6 +196,7 @@ class Outbound:
                 return destination.last
             peer = destination.idle.pop()[1] if destination.idle else Peer(destination.route, self._config)
             try:
+                self._speaking.add(mail.id)
                 outcome = await peer.deliver(mail)
             except CannotConnect as cannot:
                 outcome = cannot.later
@@ -191,7 +228,10 @@ class Outbound:
 
     async def _record(self, mail: Outgoing, outcome: Outcome) -> None:
         """Write it down, as often as it takes: what was sent must not be sent again because our store was away."""
-        settle = self._settlement(mail, outcome)
+        self._recording.add(mail.id)
+        await self._keep_trying(self._settlement(mail, outcome))
+
+    async def _keep_trying(self, settle: Callable[[], None]) -> None:
         while True:
             try:
                 await self._in_thread(settle)
@@ -224,9 +264,8 @@ class Outbound:
 
     def _postponed(self, mail: Outgoing, reply: str) -> Callable[[], None]:
         now, schedule = self._now(), self._config.schedule
-        next_at = next_attempt(
-            schedule, attempts=mail.attempts, accepted_at=mail.accepted_at, now=now, jitter=self._jitter()
-        )
+        began = mail.accepted_at + self._gate.held_between(mail.accepted_at, now)  # its clock stood still meanwhile
+        next_at = next_attempt(schedule, attempts=mail.attempts, accepted_at=began, now=now, jitter=self._jitter())
         if next_at is None:
             self._count("outbound.failed")
             return lambda: self._queue.failed(mail.id, now, reply, "4.4.7")  # RFC 3463 § 3.5: delivery time expired
@@ -262,10 +301,11 @@ async def run_queue(
     now: Now,
     jitter: Callable[[], float],
     count: Count = lambda name: None,
+    gate: Gate | None = None,
     grace: timedelta = timedelta(seconds=5),
 ) -> AsyncIterator[Outbound]:
-    """Send while the block lasts. jitter: 0 to 1, such as random.random."""
-    outbound = Outbound(queue, config, now=now, jitter=jitter, count=count)
+    """Send while the block lasts. jitter: 0 to 1, such as random.random. gate: None where no switch rules."""
+    outbound = Outbound(queue, config, now=now, jitter=jitter, count=count, gate=gate)
     task = asyncio.create_task(outbound.run())
     try:
         yield outbound

@@ -31,11 +31,19 @@ MAX_FAILED_LOGINS = 3  #: ours: a further guess costs a new connection
 MAX_BAD_COMMANDS = 50  #: ours: nobody who speaks POP3 comes near
 LIST_PIECE = 1_000  #: entries of LIST and UIDL made at a time
 
+
+class MailboxClosedError(UnavailableError):
+    """The switch lets nobody read this mailbox now; two persons open it again, its owner tries again later."""
+
+    code = "pop3.closed"
+
+
 #: The response code tells a mail program whether asking the user again helps (RFC 2449 § 8, RFC 3206).
 ERROR_REPLY: Mapping[type[Error], str] = {
     MalformedError: "[AUTH] the user name is not a KIM address",
     RefusedError: "[AUTH] user name or password is wrong",
     ConflictError: "[IN-USE] another session has this mailbox open, try again when it has ended",
+    MailboxClosedError: "[SYS/TEMP] temporarily closed for security reasons, nothing is lost, try again later",
     UnavailableError: "[SYS/TEMP] the mailbox cannot be reached now, nothing is lost, try again later",
     CorruptError: "[SYS/PERM] the stored message cannot be read, the operator of the mail server must look",
 }
@@ -427,7 +435,9 @@ class Session:
 
     def _failed(self, action: Action | None, error: Error) -> list[Action]:
         actions: list[Action] = [_err(error_text(error))]
-        if isinstance(action, Login) and isinstance(error, CLIENTS_DOING):
+        if isinstance(error, MailboxClosedError):  # the session has nothing more to do, and deletes nothing (SW-10)
+            actions.append(Close())
+        elif isinstance(action, Login) and isinstance(error, CLIENTS_DOING):
             self._failed_logins += 1
             if self._failed_logins >= MAX_FAILED_LOGINS:
                 actions.append(Close())

@@ -57,6 +57,8 @@ class Signal(StrEnum):
     COMMITTED = "pop3.committed"
     STORE_FAILED = "pop3.store_failed"
     TIMED_OUT = "pop3.timed_out"
+    CLOSED = "pop3.closed"  # by the switch
+    CUT = "pop3.cut"  # by the switch, in the middle of something
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,20 @@ class Listener:
             await asyncio.wait(self._tasks)
         await asyncio.to_thread(self._pool.shutdown)
 
+    def end(self, closed: Callable[[str], bool]) -> None:
+        """End the sessions of these accounts: at once, or when what runs for them has been answered (SW-10)."""
+        for connection in [*self._connections]:
+            if connection.account is not None and closed(connection.account):
+                connection.end_when_answered()
+
+    def cut(self, closed: Callable[[str], bool]) -> int:
+        """End what is left of them in the middle; nothing is deleted. Returns how many."""
+        left = [one for one in self._connections if one.account is not None and closed(one.account)]
+        for connection in left:
+            self.count(Signal.CUT)
+            connection.abort()
+        return len(left)
+
     def admit(self, connection: _Connection, peer: str) -> bool:
         full = len(self._connections) >= self.config.max_sessions
         if full or self._peers[peer] >= self.config.max_sessions_per_peer:
@@ -194,6 +210,8 @@ class _Connection(asyncio.Protocol):
         self._pipe: TLSPipe | None = None
         self._peer = ""
         self._actions: deque[pop3.Action] = deque()
+        self.account: str | None = None  # that has logged in
+        self._ending = False
         self._maildrop: Maildrop | None = None
         self._working = False  # a task runs for this session
         self._blocked = False  # the client does not read
@@ -252,6 +270,10 @@ class _Connection(asyncio.Protocol):
     def close_unless_logged_in(self) -> None:
         if not self._session.logged_in and not self._working:
             self._close()
+
+    def end_when_answered(self) -> None:
+        self._ending = True
+        self._end_if_answered()
 
     def abort(self) -> None:
         if self._transport is not None:
@@ -319,7 +341,12 @@ class _Connection(asyncio.Protocol):
             self._carry_out(self._actions[0])
         else:
             self._loop.call_soon(self._advance)
+        self._end_if_answered()
         self._gate()
+
+    def _end_if_answered(self) -> None:
+        if self._ending and not (self._lost or self._working or self._blocked or self._actions):
+            self._close()
 
     def _carry_out(self, action: pop3.Action) -> None:
         match action:
@@ -380,6 +407,9 @@ class _Connection(asyncio.Protocol):
         except pop3.CLIENTS_DOING as error:  # no line each, or a guesser would fill the log
             self._listener.count(Signal.LOGIN_FAILED)
             return pop3.Failed(error)
+        except pop3.MailboxClosedError as error:  # no line each: every mailbox of a closed scope asks again and again
+            self._listener.count(Signal.CLOSED)
+            return pop3.Failed(error)
         except Error as error:
             self._listener.count(Signal.STORE_FAILED)
             _log.warning("pop3.store_failed", code=error.code)
@@ -394,6 +424,7 @@ class _Connection(asyncio.Protocol):
         account = await self._listener.authenticate(user, password, self._peer)
         if account is None:
             raise pop3.BadCredentialsError("user name or password is wrong")
+        self.account = account
         self._maildrop, entries = await self._listener.in_thread(lambda: self._open(account))
         self._listener.count(Signal.LOGGED_IN)
         return pop3.Opened(entries)

@@ -163,13 +163,13 @@ class EpochFollower:
 
     def _closed(self) -> list[Scope]:
         """The atoms of this process in which no unit may begin now."""
-        return [
-            atom
-            for atom in self._atoms
-            if not self._switch.standing(
-                Service(atom.service), atom.tenant, Direction(atom.direction), atom.path
-            ).state.begins
-        ]
+        return [atom for atom in self._atoms if self._is_closed(atom)]
+
+    def _is_closed(self, atom: Scope) -> bool:
+        direction = Direction(atom.direction)
+        state = self._switch.standing(Service(atom.service), atom.tenant, direction, atom.path).state
+        # Taking in goes on while it is held (HD-02): waiting until nothing arrives would never end.
+        return not (state.accepts if direction is Direction.ACCEPT else state.begins)
 
     def _note(self, effect: SwitchEffect) -> None:
         effect = replace(effect, safe=self._switch.safe)

@@ -29,7 +29,6 @@ from schleuse.kim.door import Door, GuardedIntake
 from schleuse.kim.policy import RelayPolicy, SubmissionPolicy
 from schleuse.kim.store import MailStore, Settings, open_mail_store
 from schleuse.mail import passwords
-from schleuse.mail.contracts import Maildrop
 from schleuse.mail.listener import Limits, listen_smtp
 from schleuse.mail.outbound import run_queue
 from schleuse.mail.outbound_routes import BadRouteError, Credentials, OutboundConfig, Route, Routes, TLSMode
@@ -40,21 +39,27 @@ from schleuse.mail.smtp import Policy
 from schleuse.mail.smtp import Settings as SmtpSettings
 from schleuse.mail.spool import OsDisk
 from schleuse.mail.tls_pipe import tls_context
+from schleuse.processes.following import Running
 from schleuse.processes.injection import injected_disk, injected_steps
 from schleuse.processes.kim_deferrals import DeferralDesk
+from schleuse.processes.kim_following import KIM, Edges, atoms_of, follower, held_by
+from schleuse.processes.kim_held import LettersWatch, told_by
+from schleuse.processes.kim_mailboxes import Mailboxes
 from schleuse.processes.kim_room import Room
+from schleuse.processes.kim_sending import GatedQueue, SendingGate
 from schleuse.processes.kim_trail import ToldLogins, acceptances
 from schleuse.processes.life import until_stopped
 from schleuse.processes.observe import observed
 from schleuse.processes.reports import send_reports
+from schleuse.processes.switch_figures import SwitchFigures
 from schleuse.processes.switching import open_switch
 from schleuse.processes.trail import OUTSIDE, PLATFORM, Act, open_trail
+from schleuse.scopes import NONE, Direction, ScopeState, Service
+from schleuse.switch.copy import Switch
 from schleuse.vault.denials import Denials
 
 log = structlog.get_logger()
 
-#: Name of this process in the switch's copies and effects.
-KIM = "kim"
 IDLE_SECONDS = 0.2
 TROUBLE_SECONDS = 2.0
 QUEUE_POLL = timedelta(seconds=1)
@@ -101,7 +106,9 @@ async def run(config: Config) -> None:
         door = Door(accounts, switch, room.level)
         desk = DeferralDesk(store.deferrals, accounts.account_of, utc_now)
         registry.register(desk)
-        intake = GuardedIntake(store, door, deferred=desk.deferred, kept=desk.accepted)
+        running = Running(utc_now)
+        intake = GuardedIntake(store, door, unit=running.unit, deferred=desk.deferred, kept=desk.accepted)
+        registry.register(SwitchFigures(switch, atoms_of(config)))
         submission = SubmissionPolicy(accounts, suffix, lambda domain: routes.find(f"@{domain}") is not None, door)
         listeners: list[tuple[str | None, bool, Policy, bool]] = [
             (kim.smtp_tls, True, submission, True),
@@ -130,7 +137,8 @@ async def run(config: Config) -> None:
                     )
                 )
         host, port = host_and_port(kim.pop3_tls)
-        await stack.enter_async_context(
+        mailboxes = Mailboxes(store, accounts, switch, running.unit)
+        pop3 = await stack.enter_async_context(
             listen_pop3(
                 Pop3Config(
                     config.hostname,
@@ -141,25 +149,31 @@ async def run(config: Config) -> None:
                 ),
                 tls=tls,
                 authenticate=logins.authenticate,
-                mailboxes=_Mailboxes(store),
+                mailboxes=mailboxes,
                 count=count,
                 grace=timedelta(seconds=DRAIN_SECONDS),
             )
         )
-        await stack.enter_async_context(
+        outbound = await stack.enter_async_context(
             run_queue(
-                store.queue,
+                GatedQueue(store.queue, switch),
                 OutboundConfig(config.hostname, routes, poll=QUEUE_POLL),
                 now=utc_now,
                 jitter=random.random,
                 count=count,
+                gate=SendingGate(switch, running.unit, held_by(switch)),
                 grace=timedelta(seconds=DRAIN_SECONDS / 2),
             )
         )
+        edges = Edges(pop3, mailboxes, outbound, running)
+        follows = follower(config, switch, store, trail, running, edges, utc_now)
+        letters = LettersWatch(store.held_letters, switch, told_by(trail), count, utc_now)
         await stack.enter_async_context(observed("kim", kim.metrics, registry, lambda: readiness(config, store)))
         async with asyncio.TaskGroup() as group:
             tasks = [
-                group.create_task(_reports(store)),
+                group.create_task(follows.run()),
+                group.create_task(letters.run()),
+                group.create_task(_reports(store, switch)),
                 group.create_task(_purge(store, desk)),
                 group.create_task(desk.keep_writing()),
                 group.create_task(trail.run()),
@@ -249,16 +263,6 @@ def _find(accounts: Accounts) -> Callable[[str], passwords.Account | None]:
     return find
 
 
-class _Mailboxes:
-    """What the POP3 listener opens."""
-
-    def __init__(self, store: MailStore) -> None:
-        self._store = store
-
-    def open(self, account: str) -> Maildrop:
-        return self._store.maildrop(account)
-
-
 class Deliveries(Collector):
     """Deliveries by owner and state, counted when somebody looks. No address is a label: it may name a person."""
 
@@ -289,8 +293,11 @@ class Deliveries(Collector):
         return f"insurer {account.insurer}" if account.insurer else "practices"
 
 
-async def _reports(store: MailStore) -> None:
+async def _reports(store: MailStore, switch: Switch) -> None:
     while True:
+        if switch.standing(Service.KIM_MAIL, NONE, Direction.ACCEPT).state is ScopeState.CLOSED:
+            await asyncio.sleep(IDLE_SECONDS)  # no answer path exists (incident.md § 1.4); they stay owed
+            continue
         try:
             sent = await asyncio.to_thread(send_reports, store)
         except Error as error:

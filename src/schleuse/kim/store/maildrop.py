@@ -19,9 +19,10 @@ from schleuse.database import translate
 from schleuse.errors import Error, UnavailableError
 from schleuse.holding.states import State
 from schleuse.kim.store.backing import Backing
-from schleuse.kim.store.delivery import MaildropLockedError, position_of
+from schleuse.kim.store.delivery import MaildropLockedError, Under, position_of
 from schleuse.kim.store.marks import Mark
 from schleuse.mail.spool import DamagedRecordError
+from schleuse.switch import fence
 
 _ENTRIES = sa.text("SELECT id, length, size FROM kim_delivery WHERE account = :account AND state = 'HELD' ORDER BY id")
 #: The retention clock ends at once: its owner has deleted it.
@@ -103,13 +104,16 @@ class Mailbox:
             raise content
         return content[1]
 
-    def delete(self, ids: Sequence[int]) -> None:
-        """HELD -> DELIVERED. Raises MessageTakenError when a worker has one of them under a lease."""
+    def delete(self, ids: Sequence[int], under: Under | None = None) -> None:
+        """HELD -> DELIVERED. Raises MessageTakenError when a worker has one of them under a lease, StaleEpochError when
+        the scope was switched since `under` (SW-06)."""
         if not ids:
             return
         self._lock.check()
         now_us = to_us(self._now())
         with self._backing.writing() as connection:
+            if under is not None:
+                fence.require(connection, under.scope, under.epoch)
             self._delete_in(connection, sorted(set(ids)), now_us)
         # The mark after: what was not committed is not deleted, and must come back in a rebuild.
         self._backing.marks.write_later([Mark(id, now_us, State.DELIVERED) for id in ids])

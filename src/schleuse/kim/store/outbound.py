@@ -13,7 +13,7 @@ from schleuse.errors import UnavailableError
 from schleuse.holding.states import State
 from schleuse.kim.store.backing import Backing
 from schleuse.kim.store.bodies import as_many_as_fit
-from schleuse.kim.store.delivery import LeaseLostError, position_of, recipient_index
+from schleuse.kim.store.delivery import LeaseLostError, Under, position_of, recipient_index
 from schleuse.kim.store.marks import Mark
 from schleuse.kim.store.placement import OwedReport
 from schleuse.kim.store.reports import owe
@@ -21,6 +21,7 @@ from schleuse.mail.contracts import Action, Outgoing
 from schleuse.mail.dsn import wanted
 from schleuse.mail.spool import DamagedRecordError, Envelope
 from schleuse.mail.spool.envelope import opened
+from schleuse.switch import fence
 
 #: Longer than any SMTP transaction may take (RFC 5321 § 4.5.3.2); a host that died gives its mail up after it.
 LEASE = timedelta(hours=1)
@@ -77,9 +78,14 @@ class Outbound:
         self._owner = owner
         self._due = sa.text(_DUE + (" FOR UPDATE SKIP LOCKED" if backing.is_shared else ""))
 
-    def due(self, now: datetime, limit: int) -> Sequence[Outgoing]:
-        """HELD -> RELEASING, oldest first; each stays ours until its attempt has ended."""
+    def due(self, now: datetime, limit: int, under: Under | None = None) -> Sequence[Outgoing]:
+        """HELD -> RELEASING, oldest first; each stays ours until its attempt has ended.
+
+        Raises StaleEpochError when the scope was switched since `under` (SW-06).
+        """
         with self._backing.writing() as connection:
+            if under is not None:
+                fence.require(connection, under.scope, under.epoch)
             connection.execute(_EXPIRED, {"now": to_us(now)})
             rows = as_many_as_fit(connection.execute(self._due, {"now": to_us(now), "limit": limit}).all())
             if not rows:
@@ -117,6 +123,13 @@ class Outbound:
             self._mark(id, now, State.HELD, None, report)
         values = {"id": id, "reason": reply, "next": to_us(next_at), "delayed": report_delay, "owner": self._owner}
         self._change(_RETRY, values, report)
+
+    def put_back(self, ids: Sequence[int]) -> None:
+        """RELEASING -> HELD, due as before."""
+        if not ids:
+            return
+        with self._backing.writing() as connection:
+            connection.execute(_PUT_BACK, {"ids": list(ids), "owner": self._owner})
 
     def reset(self) -> int:
         """Mail that this process had when it died is due again. Returns how many."""

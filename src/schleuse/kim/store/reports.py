@@ -19,6 +19,11 @@ from schleuse.mail.contracts import Action, Report
 from schleuse.mail.spool import DamagedRecordError, Envelope
 from schleuse.mail.spool.envelope import header_block
 
+#: Enhanced status of a letter that the switch holds: "system not accepting network messages" (RFC 3463 § 3.4).
+HELD_STATUS = "4.3.2"
+#: Diagnostic of such a "delayed" DSN; the sender decides on phone or fax (HD-10).
+HELD_TEXT = "held for security reasons, still being tried, nothing is lost; if it is urgent use phone or fax"
+
 #: accepted_us of a DSN that can never be built, because the record of its mail is damaged.
 NEVER = 0
 
@@ -73,6 +78,7 @@ class Reports:
     def _build(self, owed: OwedReport, envelope: Envelope, content: bytes) -> Report:
         """Only from what is stored, so that a DSN made again is the same octet for octet."""
         failed, delayed = owed.action is Action.FAILED, owed.action is Action.DELAYED
+        is_held = owed.diagnostic == HELD_TEXT
         return Report(
             message_id=f"{owed.delivery:x}.{owed.action.value}@{self._host}",
             reporting_host=self._host,
@@ -87,7 +93,8 @@ class Reports:
             original_message_id=envelope.message_id.strip("<>"),
             headers=header_block(content),
             content=content if failed and envelope.ret == "FULL" else None,
-            will_retry_until=envelope.accepted_at + self._give_up_after if delayed else None,
+            # The clock of a letter that is held stands still: nobody knows until when it will be tried (HD-24).
+            will_retry_until=envelope.accepted_at + self._give_up_after if delayed and not is_held else None,
         )
 
 

@@ -17,6 +17,7 @@ from schleuse.kim.store.audit import audit, count_states
 from schleuse.kim.store.bodies import read_cursor
 from schleuse.kim.store.deferrals import Deferrals
 from schleuse.kim.store.delivery import MAX_RECIPIENTS, Acceptance, PendingReport, TooManyRecipientsError
+from schleuse.kim.store.held_letters import HeldLetters
 from schleuse.kim.store.leases import Leases
 from schleuse.kim.store.maildrop import Mailbox
 from schleuse.kim.store.outbound import Outbound
@@ -44,6 +45,7 @@ class MailStore:
     """Durable mail of the platform. Thread-safe. Satisfies `contracts.Intake`.
 
     queue: the outbound queue (`contracts.Queue`). leases: the worker's side. deferrals: who was told to come again.
+    held_letters: what waits for other hosts because the switch holds it.
     Methods raise UnavailableError when the store cannot serve now.
     """
 
@@ -64,6 +66,7 @@ class MailStore:
         self.queue = Outbound(backing, settings.owner)
         self.leases = Leases(backing, settings.retention)
         self.deferrals = Deferrals(backing)
+        self.held_letters = HeldLetters(backing)
         self._reports = Reports(backing, settings.host, settings.give_up_after)
         self._router = Router(backing, parts.bodies, account_of, now, retention=settings.retention, step=step)
         self._routing = threading.Lock()

@@ -1,0 +1,130 @@
+"""POP3 behind the switch, over the real mail store (SW-04, SW-06, SW-10)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from tests.kim.mails import KASSE, PRAXIS, a_mail, account_of, put
+from tests.switch_double import FakeSwitch
+
+from schleuse.database import sqlite_url
+from schleuse.holding.states import State
+from schleuse.identifiers import IK
+from schleuse.kim.accounts import Account, Accounts
+from schleuse.kim.store import MaildropLockedError, MailStore, Settings, open_mail_store
+from schleuse.kim.switched import reading
+from schleuse.mail.pop3 import MailboxClosedError
+from schleuse.processes.kim_mailboxes import Mailboxes
+from schleuse.scopes import Scope, ScopeState
+
+ACCOUNTS = Accounts([Account(PRAXIS, None, "h"), Account(KASSE, IK("109900011"), "h")])
+CLOSED = [ScopeState.DRAIN, ScopeState.HOLD, ScopeState.DEFER, ScopeState.CLOSED]
+
+
+@dataclass
+class Place:
+    store: MailStore
+    switch: FakeSwitch = field(default_factory=FakeSwitch)
+    running: list[Scope] = field(default_factory=list)
+    begun: int = 0
+
+    @contextmanager
+    def unit(self, scope: Scope) -> Iterator[None]:
+        self.begun += 1
+        self.running.append(scope)
+        try:
+            yield
+        finally:
+            self.running.remove(scope)
+
+    @property
+    def mailboxes(self) -> Mailboxes:
+        return Mailboxes(self.store, ACCOUNTS, self.switch, self.unit)
+
+    def fence(self, account: str, epoch: int) -> None:
+        """As the follower does when it sees an epoch."""
+        scope = reading(None if account == PRAXIS else IK("109900011"))
+        self.store.leases.holds.follow({scope: epoch}, epoch, (), lambda *_: (), a_mail().accepted_at)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    settings = Settings(sqlite_url(tmp_path / "kim.sqlite"), tmp_path / "spool", "kim.example", reserve_bytes=0)
+    with open_mail_store(settings, account_of, background=False) as store:
+        put(store, a_mail(1, KASSE, PRAXIS))
+        yield Place(store)
+
+
+@pytest.mark.parametrize("state", CLOSED)
+def test_a_practice_reads_nothing_while_reading_is_closed_and_insurers_do(place: Place, state: ScopeState) -> None:
+    place.switch.set("kim_mail/-/read", state)
+    with pytest.raises(MailboxClosedError):
+        place.mailboxes.open(PRAXIS)
+    place.mailboxes.open(KASSE).close()
+    assert place.mailboxes.is_closed(PRAXIS)
+    assert not place.mailboxes.is_closed(KASSE)
+
+
+@pytest.mark.parametrize("state", CLOSED)
+def test_an_insurers_own_system_reads_nothing_while_deliveries_to_it_are_closed(
+    place: Place, state: ScopeState
+) -> None:
+    place.switch.set("eau_intake/109900011/deliver", state)
+    with pytest.raises(MailboxClosedError):
+        place.mailboxes.open(KASSE)
+    place.mailboxes.open(PRAXIS).close()
+
+
+def test_whoever_knocks_at_a_closed_mailbox_is_no_unit_of_work(place: Place) -> None:
+    place.switch.set("kim_mail", ScopeState.HOLD)
+    with pytest.raises(MailboxClosedError):
+        place.mailboxes.open(PRAXIS)
+    assert place.begun == 0
+
+
+def test_a_session_is_one_unit_of_work(place: Place) -> None:
+    opened = place.mailboxes.open(PRAXIS)
+    assert place.running == [reading(None)]
+    with pytest.raises(MaildropLockedError):
+        place.mailboxes.open(PRAXIS)
+    assert place.running == [reading(None)]
+    opened.close()
+    assert place.running == []
+
+
+def test_a_session_from_before_a_closing_gets_no_further_message_and_deletes_none(place: Place) -> None:
+    opened = place.mailboxes.open(PRAXIS)
+    (entry,) = opened.entries()
+    assert opened.content(entry.id)
+    place.switch.set("kim_mail", ScopeState.HOLD)
+    with pytest.raises(MailboxClosedError):
+        opened.content(entry.id)
+    with pytest.raises(MailboxClosedError):
+        opened.delete([entry.id])
+    opened.close()
+    assert place.store.counts()[PRAXIS] == {State.HELD: 1}
+
+
+def test_a_deletion_that_slept_through_a_closing_is_refused_by_the_database(place: Place) -> None:
+    """SW-06, T-05: whatever this process believes."""
+    opened = place.mailboxes.open(PRAXIS)
+    (entry,) = opened.entries()
+    place.fence(PRAXIS, 7)
+    with pytest.raises(MailboxClosedError):
+        opened.delete([entry.id])
+    opened.close()
+    assert place.store.counts()[PRAXIS] == {State.HELD: 1}
+
+
+def test_after_an_opening_the_same_session_goes_on_under_the_new_epoch(place: Place) -> None:
+    opened = place.mailboxes.open(PRAXIS)
+    (entry,) = opened.entries()
+    place.switch.set("kim_mail", ScopeState.HOLD)
+    place.fence(PRAXIS, place.switch.set("kim_mail", ScopeState.OPEN))
+    opened.delete([entry.id])
+    opened.close()
+    assert place.store.counts()[PRAXIS] == {State.DELIVERED: 1}
