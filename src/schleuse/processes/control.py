@@ -30,11 +30,15 @@ from schleuse.processes.control_watch import Places, Watch
 from schleuse.processes.control_workers import workers_of
 from schleuse.processes.life import until_stopped
 from schleuse.processes.observe import observed
+from schleuse.processes.restart_control import PlanMandates, RestartController
+from schleuse.processes.restart_evidence import Looks, backlog_of
+from schleuse.processes.restarting import Restarts
 from schleuse.processes.switch_figures import SwitchFigures
 from schleuse.processes.switching import enforced_atoms, open_switch, rights_of, switch_log
 from schleuse.processes.trail import PLATFORM, Act, Trail, open_trail
+from schleuse.restart.book import Book
 from schleuse.scopes import BadScopeError, Scope, parse_scopes
-from schleuse.shutdown.automat import Agreed, Automat
+from schleuse.shutdown.automat import Agreed, Automat, Policies
 from schleuse.shutdown.closure import provable
 from schleuse.shutdown.exceptions import SignedExemption, exempt, exemptions
 from schleuse.shutdown.external import ExternalKeeper, ExternalSystem
@@ -80,7 +84,7 @@ async def run(config: Config) -> None:
             enforced_atoms(config),
             Places(config.switch_folder, config.home / "run" / "retention.frozen"),
             evidence_sources(config),
-            automat_of(config),
+            automat_of(config, NoPolicies()),
             tell,
             utc_now,
         )
@@ -88,6 +92,23 @@ async def run(config: Config) -> None:
             closings,
             lambda facts: tell(facts, True),
             lambda scope: is_exempt(scope, known_exemptions(config), utc_now()),
+            utc_now,
+        )
+        looks = Looks(config, closings, utc_now)
+        restarts = Restarts(
+            Book(config.switch_folder / "restart"),
+            switch_log(config),
+            rights_of(config),
+            backlog_of(config),
+            tell,
+            utc_now,
+        )
+        back = RestartController(
+            restarts,
+            switch.entries,
+            looks.measures(),
+            looks.trouble,
+            automat_of(config, PlanMandates(restarts)),
             utc_now,
         )
         registry.register(SwitchFigures(switch, closings.atoms))
@@ -113,6 +134,7 @@ async def run(config: Config) -> None:
                     prover.run(),
                     _external(external),
                     drills.run(),
+                    back.run(),
                     _exceptions(config),
                     trail.run(),
                 )
@@ -185,7 +207,7 @@ class NoPolicies:
         return None
 
 
-def automat_of(config: Config) -> Automat | None:
+def automat_of(config: Config, policies: Policies) -> Automat | None:
     """The platform's own credential; None, and told, if the configuration names none whose key is ours."""
     try:
         key = read_token_key(config.control.automat_key)
@@ -201,7 +223,7 @@ def automat_of(config: Config) -> Automat | None:
         except Error:
             continue
         if public == mine:
-            return Automat(switch_log(config), one.name, lambda: key, NoPolicies(), utc_now)
+            return Automat(switch_log(config), one.name, lambda: key, policies, utc_now)
     log.error(
         "control.no-automat", reason="no operator with the role automat has the public key of control.automat_key"
     )

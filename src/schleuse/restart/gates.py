@@ -52,7 +52,8 @@ class Evidence:
     """What a gate rests on. plan: id of the plan. at: when it was found. source: what looked, or who answers for it.
 
     custodian: name of the operator who signed a document; "" for what the platform measured. digest: SHA-256 of the
-    document or of all that was observed. text: one sentence, without personal data.
+    document or of all that was observed. text: one sentence, without personal data. until: when it ends, if that is
+    earlier than its kind's validity.
     """
 
     kind: GateKind
@@ -63,7 +64,7 @@ class Evidence:
     text: str
     digest: str = ""
     custodian: str = ""
-    stage: int = -1
+    until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,8 @@ def judge(kind: GateKind, evidence: Iterable[Evidence], waivers: Iterable[Waiver
     if newest.result is not Result.PASS:
         return Judged(kind, newest.result, newest.text)
     validity = VALIDITY[kind]
-    until = None if validity is None else newest.at + validity
+    ends = [one for one in (newest.until, None if validity is None else newest.at + validity) if one is not None]
+    until = min(ends, default=None)
     if until is not None and now >= until:
         return Judged(kind, Result.EXPIRED, f"the last pass is of {newest.at:%Y-%m-%d %H:%M:%S}", until)
     rests_on = f"{newest.text} (document of {newest.custodian})" if newest.custodian else newest.text

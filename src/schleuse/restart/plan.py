@@ -110,9 +110,12 @@ class RestartPlan:
         order = [list(StageName).index(stage.name) for stage in self.stages]
         if order != sorted(order) or StageName.S0 in {stage.name for stage in self.stages}:
             raise BadPlanError("stages go from S1 to S9; S0 is where a plan begins")
+        if any(scope.service == ANY for scope in self.scopes):
+            raise BadPlanError("a plan names each service; * would take the status channel with it (RS-10)")
         for stage in self.stages:
             for target in stage.targets:
                 _require_part_of(self.scopes, target)
+                _require_ways_out(target)
         if any(GateKind.HUMAN not in stage.gates for stage in self.stages if stage.targets):
             raise PlanRefusedError("whatever opens needs two persons: each such stage has the gate HUMAN (SW-01)")
 
@@ -132,6 +135,43 @@ def _require_part_of(scopes: Sequence[Scope], target: Target) -> None:
     foreign = [one for one in target.scopes if not any(scope.covers(one) for scope in scopes)]
     if foreign:
         raise PlanRefusedError(f"{foreign[0]} is not part of what this plan brings back")
+
+
+#: One channel for status and one for contact are open whatever else is closed (RS-10).
+ALWAYS_OPEN = frozenset({Service.STATUS.value, Service.CONTACT.value})
+
+
+def _require_ways_out(target: Target) -> None:
+    if target.state is not ScopeState.OPEN and any(one.service in ALWAYS_OPEN for one in target.scopes):
+        raise PlanRefusedError("status and contact are open or about to be, never less (RS-10)")
+
+
+def closes_on_abort(plan: RestartPlan) -> tuple[Scope, ...]:
+    """What goes back to S0 (RS-06): all that the plan brings back, but the ways to reach us (RS-10)."""
+    return tuple(scope for scope in plan.scopes if scope.service not in ALWAYS_OPEN)
+
+
+def refuse_change(before: RestartPlan, after: RestartPlan, place: int) -> None:
+    """Raises PlanRefusedError if a new version is none, or changes a stage that was entered already.
+
+    place: of the stage that was entered last, -1 for none.
+    """
+    if after.version != before.version + 1:
+        raise PlanRefusedError(f"the next version is {before.version + 1}, found {after.version}")
+    if after.stages[: place + 1] != before.stages[: place + 1]:
+        raise PlanRefusedError("stages that were entered stay as they were approved; change what comes after them")
+    opened = [scope for stage in before.stages[: place + 1] for target in stage.targets for scope in target.scopes]
+    lost = [one for one in opened if not any(scope.covers(one) for scope in after.scopes)]
+    if lost:
+        raise PlanRefusedError(f"{lost[0]} was opened by this plan, so an abort must go on closing it")
+
+
+def refuse_overlap(plan: RestartPlan, others: Iterable[RestartPlan]) -> None:
+    """Raises PlanRefusedError if another plan that goes on brings back the same scopes."""
+    for other in others:
+        shared = [one for one in plan.scopes if any(one.meets(its) for its in other.scopes)]
+        if other.id != plan.id and shared:
+            raise PlanRefusedError(f"{shared[0]} is brought back by the plan {other.id}")
 
 
 def refuse_cycles(plan: RestartPlan, others: Iterable[RestartPlan]) -> None:

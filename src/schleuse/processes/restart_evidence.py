@@ -1,0 +1,233 @@
+"""What the platform looks at itself before a stage: heartbeats, stores, a synthetic eAU, a rehearsed closing.
+
+Each look gives evidence with what was observed; what cannot be looked at is inconclusive, never a pass (RS-04).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from schleuse.clock import Now
+from schleuse.config import Config
+from schleuse.database import open_database, reading, transaction
+from schleuse.journal import audit
+from schleuse.kim.store import open_leases
+from schleuse.processes.conservation import check_conservation
+from schleuse.processes.control_closing import Closings
+from schleuse.restart.gates import Evidence, Result
+from schleuse.restart.plan import GateKind, RestartPlan
+from schleuse.restart.progress import Progress
+from schleuse.scopes import ANY, Direction, Service
+from schleuse.shutdown.closure import Verdict
+from schleuse.switch.documents import Kind, parse_time
+
+#: From sending a synthetic eAU to its decision.
+SYNTHETIC_SECONDS = 30.0
+SEND_SECONDS = 30.0
+READY_SECONDS = 3.0
+#: Errors among the decisions of a stage, in permille, above which it aborts, once there are enough to say so (RS-07).
+MAX_ERRORS_PERMILLE = 50
+ENOUGH = 20
+MIGRATIONS = "schleuse.eau.migrations"
+
+
+class Looks:
+    """The measured gates of one home. closings: what is proven closed."""
+
+    def __init__(self, config: Config, closings: Closings, now: Now) -> None:
+        self._config = config
+        self._closings = closings
+        self._now = now
+
+    def measures(self) -> Mapping[GateKind, Callable[[RestartPlan, Progress], Evidence]]:
+        """By kind of gate."""
+        return {
+            GateKind.WATCH: self.watch,
+            GateKind.DATA: self.data,
+            GateKind.TECH: self.tech,
+            GateKind.OFF: self.off,
+        }
+
+    def watch(self, plan: RestartPlan, _at: Progress) -> Evidence:
+        """Heartbeats: every role is ready, and every log is read by witnesses up to its published end."""
+        silent = [name for name, listen in self._roles().items() if not _is_ready(listen)]
+        if silent:
+            return self._found(GateKind.WATCH, plan, Result.FAIL, f"not ready: {', '.join(silent)}", silent)
+        behind = [origin for origin, log in self._logs().items() if log["published"] - log["witnessed"] > 0]
+        if behind:
+            text = f"{len(behind)} logs are published further than witnessed"
+            return self._found(GateKind.WATCH, plan, Result.INCONCLUSIVE, text, behind)
+        return self._found(GateKind.WATCH, plan, Result.PASS, "all roles are ready, all logs are witnessed", [])
+
+    def data(self, plan: RestartPlan, _at: Progress) -> Evidence:
+        """The stores agree with each other, and the journal is whole up to its witnessed end (G-DATA)."""
+        health = json.loads(audit.from_url(f"http://{self._config.journal.http}")("health"))
+        if health["state"] != "RUNNING" or health["findings"]:
+            text = f"the journal is in state {health['state']}"
+            return self._found(GateKind.DATA, plan, Result.FAIL, text, health["findings"])
+        found = check_conservation(self._config)
+        facts = {"accepted": found.accepted, "accounted": found.accounted, "logs": self._logs()}
+        if not found.holds:
+            return self._found(GateKind.DATA, plan, Result.FAIL, f"conservation: {found.findings[0]}", facts)
+        text = f"{found.accepted} accepted mails are accounted for; the journal runs and is witnessed"
+        return self._found(GateKind.DATA, plan, Result.PASS, text, facts)
+
+    def tech(self, plan: RestartPlan, at: Progress) -> Evidence:
+        """A synthetic practice sends a real eAU to an insurer that is open; it must be decided as delivered."""
+        ik = self._opened(plan, at)
+        if ik is None:
+            return self._found(GateKind.TECH, plan, Result.INCONCLUSIVE, "nothing is open yet that could be tried", [])
+        before = self._delivered(ik)
+        command = [sys.executable, "-m", "schleuse", "practice", "send", "--to", ik, "--home", str(self._config.home)]
+        try:
+            subprocess.run(command, check=True, capture_output=True, timeout=SEND_SECONDS)
+        except (OSError, subprocess.SubprocessError) as cause:
+            text = f"the synthetic eAU was not accepted ({type(cause).__name__})"
+            return self._found(GateKind.TECH, plan, Result.FAIL, text, [ik])
+        deadline = time.monotonic() + SYNTHETIC_SECONDS
+        while time.monotonic() < deadline:
+            if self._delivered(ik) > before:
+                return self._found(GateKind.TECH, plan, Result.PASS, f"a synthetic eAU reached {ik}", [ik, before])
+            time.sleep(0.2)
+        text = f"a synthetic eAU to {ik} was accepted and not decided within {SYNTHETIC_SECONDS:.0f} s"
+        return self._found(GateKind.TECH, plan, Result.INCONCLUSIVE, text, [ik, before])
+
+    def off(self, plan: RestartPlan, at: Progress) -> Evidence:
+        """It can be closed: before anything is open by the proof of S0, afterwards by a rehearsal in this stage."""
+        if at.place < 0 or not at.epochs:
+            open_claims = [
+                one for one in self._closings.claims(self._now())
+                if any(scope.meets(one.need.scope) for scope in plan.scopes)
+            ]  # fmt: skip
+            missing = [one.need.text for one in open_claims if one.verdict is not Verdict.PROVEN]
+            if missing or not open_claims:
+                text = f"{len(missing)} closed scopes are not proven" if missing else "nothing of this plan is closed"
+                return self._found(GateKind.OFF, plan, Result.INCONCLUSIVE, text, missing)
+            text = f"{len(open_claims)} closings are proven"
+            return self._found(GateKind.OFF, plan, Result.PASS, text, [one.need.text for one in open_claims])
+        for entry in reversed(self._closings.switch.entries()):
+            command = entry.signed.command if entry.signed is not None and not entry.fault else None
+            if command is None or command.opening or command.kind is not Kind.DRILL:
+                continue
+            if at.entered_at is None or entry.accepted_at < at.entered_at:
+                break
+            if any(scope.meets(mine) for scope in command.scopes for mine in plan.scopes):
+                progress = self._closings.progress(command.scopes, entry.epoch)
+                if progress.proven_at is not None:
+                    took = progress.proven_at - entry.accepted_at
+                    text = f"a rehearsed closing was proven after {took.total_seconds():.1f} s"
+                    return self._found(GateKind.OFF, plan, Result.PASS, text, [entry.epoch])
+        text = "no closing was rehearsed and proven in this stage yet"
+        return self._found(GateKind.OFF, plan, Result.INCONCLUSIVE, text, [])
+
+    def trouble(self, plan: RestartPlan, at: Progress) -> str:
+        """Why the stage must end now, or "" (RS-07)."""
+        warning = touched(self._config.switch_folder / "warnings", plan, at.entered_at)
+        if warning:
+            return warning
+        newest = max((one for one in at.evidence if one.kind is GateKind.DATA), key=lambda one: one.at, default=None)
+        if newest is not None and newest.result is Result.FAIL and at.entered_at and newest.at >= at.entered_at:
+            return f"integrity: {newest.text}"
+        if at.epochs:
+            bad, all_ = self._decided_since(min(at.epochs))
+            if all_ >= ENOUGH and bad * 1000 > all_ * MAX_ERRORS_PERMILLE:
+                return f"{bad} of {all_} decisions of this stage were errors"
+        return ""
+
+    def _found(self, kind: GateKind, plan: RestartPlan, result: Result, text: str, observed: object) -> Evidence:
+        digest = hashlib.sha256(json.dumps(observed, sort_keys=True, default=str).encode()).hexdigest()
+        return Evidence(kind, plan.id, result, self._now(), "control", text, digest)
+
+    def _roles(self) -> dict[str, str]:
+        config = self._config
+        return {
+            "journal": config.journal.metrics,
+            "vault": config.vault.metrics,
+            "kim": config.kim.metrics,
+            "eau": config.eau.metrics,
+        }
+
+    def _logs(self) -> Mapping[str, Mapping[str, int]]:
+        logs: Mapping[str, Mapping[str, int]] = json.loads(
+            audit.from_url(f"http://{self._config.journal.http}")("health")
+        )["logs"]
+        return logs
+
+    @staticmethod
+    def _opened(plan: RestartPlan, at: Progress) -> str | None:
+        """An insurer whose eAU are processed by now."""
+        for stage in plan.stages[: at.place + 1]:
+            for target in stage.targets:
+                for scope in target.scopes:
+                    mine = scope.service == Service.EAU_INTAKE and scope.direction in (ANY, Direction.PROCESS)
+                    if mine and scope.tenant not in (ANY, ""):
+                        return scope.tenant
+        return None
+
+    def _delivered(self, ik: str) -> int:
+        return self._number(_DELIVERED, {"ik": ik})
+
+    def _decided_since(self, epoch: int) -> tuple[int, int]:
+        return self._number(_ERRORS, {"epoch": epoch}), self._number(_DECIDED, {"epoch": epoch})
+
+    def _number(self, query: sa.TextClause, values: Mapping[str, object]) -> int:
+        engine = open_database(self._config.eau_database, MIGRATIONS)
+        try:
+            with transaction(reading(engine)) as connection:
+                return int(connection.execute(query, dict(values)).scalar_one() or 0)
+        finally:
+            engine.dispose()
+
+
+_DELIVERED = sa.text("SELECT count(*) FROM eau_received WHERE ik = :ik AND state = 'DELIVERED'")
+_DECIDED = sa.text("SELECT count(*) FROM eau_received WHERE epoch >= :epoch")
+_ERRORS = sa.text("SELECT count(*) FROM eau_received WHERE epoch >= :epoch AND state IN ('RETURNED', 'QUARANTINED')")
+
+
+def backlog_of(config: Config) -> Callable[[RestartPlan], int | None]:
+    """How many mails of ended holds wait for their release."""
+
+    def backlog(_plan: RestartPlan) -> int | None:
+        accounts = [one.address.lower() for one in config.insurers]
+        days = timedelta(days=config.kim.retention_days)
+        with open_leases(config.kim_database, config.kim.spool, days) as leases:
+            return sum(len(leases.holds.backlog(account)) for account in accounts)
+
+    return backlog
+
+
+def touched(folder: Path, plan: RestartPlan, since: datetime | None) -> str:
+    """A warning that asks for a hold and is newer than the stage (T-14), or "".
+
+    Whatever warns puts a file `ID.json` there: {"at": time, "rule": name, "action": "auto_hold", "text": sentence};
+    early warning will. A file that cannot be read is a warning, too: nobody knows what it said.
+    """
+    for path in sorted(folder.glob("*.json")):
+        try:
+            warning = json.loads(path.read_bytes())
+            at, action = parse_time(warning["at"]), warning["action"]
+            text = f"warning {path.stem}: rule {warning['rule']}"
+        except (OSError, ValueError, KeyError, TypeError):
+            return f"warning {path.stem} cannot be read"
+        if action == "auto_hold" and (since is None or at >= since):
+            return text
+    return ""
+
+
+def _is_ready(listen: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://{listen}/readyz", timeout=READY_SECONDS) as answer:
+            return bool(answer.status == 200)
+    except (OSError, urllib.error.URLError, ValueError):
+        return False
