@@ -14,7 +14,7 @@ from schleuse.eau.switched import processing
 from schleuse.kim.store import Began, Change, Ended, Released
 from schleuse.scopes import ScopeState, parse_scopes
 from schleuse.switch.documents import Command, Kind, Limit, Reason
-from schleuse.switch.standing import Rule, standing
+from schleuse.switch.standing import AFTER_DRILL, Rule, standing
 
 SCOPE = processing(AN_INSURER)
 ALL_EAU = f"eau_intake/{AN_INSURER}"
@@ -72,6 +72,15 @@ def test_backlog_goes_on_with_the_opening_that_says_so_and_with_no_closing() -> 
     assert changes(CLOSE, opened, tighter)[2:] == []
     both = changes(CLOSE, rule(2, ScopeState.OPEN, with_backlog=True))
     assert both == [BEGAN, Ended(2, BEGAN, at(2)), Released(2)]
+
+
+def test_the_opening_after_a_drill_lets_only_what_the_drill_held_go_on() -> None:
+    """SW-15: a rehearsal in a stage of a restart releases no backlog of the incident."""
+    drill = rule(3, ScopeState.HOLD, opening=False)
+    assert drill.command is not None
+    back = rule(4, ScopeState.OPEN, with_backlog=True, stage=AFTER_DRILL, plan=drill.command.hash)
+    found = changes(CLOSE, rule(2, ScopeState.OPEN), drill, back)
+    assert found[-1] == Released(4, own=True)
 
 
 def test_an_opening_that_a_newer_closing_overtook_changes_nothing() -> None:

@@ -252,6 +252,18 @@ def test_an_opening_with_backlog_releases_all_that_was_held_before(store: MailSt
     assert numbers(take(store)) == [1]
 
 
+def test_the_opening_after_a_drill_releases_only_what_the_drill_held(store: MailStore) -> None:
+    """SW-15: the backlog of an incident goes on waiting for its own release."""
+    put(store, a_mail(1))
+    follow(store, 1, BEGAN)
+    follow(store, 2, Ended(2, BEGAN, LATER))
+    put(store, replace(a_mail(2), accepted_at=LATER + timedelta(seconds=30)))
+    drill = Began(3, "drill", "drill", LATER)
+    follow(store, 3, drill)
+    follow(store, 4, Ended(4, drill, LATER + timedelta(minutes=1)), Released(4, own=True))
+    assert numbers(take(store)) == [2]
+
+
 @pytest.mark.parametrize("lost", [False, True])
 def test_an_index_that_was_rebuilt_releases_nothing(embedded: Site, lost: bool) -> None:
     """HD-25: with the windows, or, where they are lost too, by telling the changes of the switch again."""

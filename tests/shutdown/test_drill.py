@@ -24,7 +24,7 @@ from schleuse.shutdown.drill import (
 )
 from schleuse.shutdown.drill_book import DrillBook
 from schleuse.shutdown.drill_run import Desk, Progress, run_drill
-from schleuse.switch.documents import NotAuthorisedError, Role, sign
+from schleuse.switch.documents import Kind, Limit, NotAuthorisedError, Role, sign
 from schleuse.switch.standing import Standing, standing
 
 EAU = parse_scopes("eau_intake/109900011")
@@ -128,9 +128,24 @@ def test_an_incident_during_the_drill_stays_closed(site: Site) -> None:
 
 def test_it_does_not_begin_where_something_is_held(site: Site) -> None:
     close(site.log, "eau_intake/109900011/deliver", "incident")
-    with pytest.raises(DrillRefusedError, match="begins where all is open"):
+    with pytest.raises(DrillRefusedError, match="begins where all is OPEN"):
         site.run()
     assert len(site.log.read_all()) == 1
+
+
+def test_in_a_stage_of_a_restart_it_gives_back_the_limit(site: Site) -> None:
+    """G-OFF: what is rehearsed in a canary is a canary again, with its limit."""
+    close(site.log, "eau_intake/109900011")
+    limited = replace(plan().opening.command, id="stage", state=ScopeState.LIMITED, limit=Limit(per_hour=100))
+    stage = replace(limited, kind=Kind.RECOVERY, basis=1, plan="", stage="S3", with_backlog=False)
+    site.log.append(signed(stage, OPENERS), site.clock())
+    before = site.standings(EAU)[ATOMS[0]]
+    assert (before.state, before.limit) == (ScopeState.LIMITED, Limit(per_hour=100))
+    closing, opening = plan_drill("d9", EAU, ScopeState.HOLD, "officer", NOW, 30 * DAY, before)
+    made = DrillPlan(signed(closing, CLOSER), signed(opening, OPENERS))
+    assert asyncio.run(run_drill(made, site.desk())).outcome is Outcome.PASSED
+    after = site.standings(EAU)[ATOMS[0]]
+    assert (after.state, after.limit) == (before.state, before.limit)
 
 
 def test_others_may_switch_between_signing_and_running(site: Site) -> None:

@@ -26,6 +26,7 @@ from schleuse.shutdown.drill import DrillPlan, DrillResult, Outcome, check_plan,
 from schleuse.shutdown.drill_book import DrillBook
 from schleuse.shutdown.drill_run import run_drill
 from schleuse.switch.documents import Role, SignedCommand, sign
+from schleuse.switch.standing import Standing
 from schleuse.vault.tokens import read_token_key
 
 app = App(name="drill", help="Closings that are rehearsed for real.")
@@ -67,9 +68,12 @@ def plan(
     config = read_config(home or default_home())
     key = read_token_key(operator_key or _key(config, operator))
     id = f"{utc_now():%Y%m%d}-{secrets.token_hex(3)}"
-    closing, opening = plan_drill(
-        id, parse_scopes(scopes), ScopeState(state), operator, utc_now(), timedelta(days=days)
-    )
+    wanted = parse_scopes(scopes)
+    with offline(config) as tools:
+        found = set(tools.closings.standings(wanted).values())
+    # All alike, or nothing could give back where each stands; `run` looks again.
+    before = min(found, key=lambda at: at.state.openness, default=Standing())
+    closing, opening = plan_drill(id, wanted, ScopeState(state), operator, utc_now(), timedelta(days=days), before)
     made = DrillPlan(
         SignedCommand(closing, (sign(closing, operator, Role.SWITCH_OFFICER, key),)),
         SignedCommand(opening, (sign(opening, operator, Role.SWITCH_OFFICER, key),)),
@@ -167,8 +171,9 @@ def _print_rest(book: DrillBook, waiting: Sequence[str], stale: Sequence[str], d
 
 def _show(made: DrillPlan) -> None:
     closing, opening = made.closing, made.opening
+    before = opening.command.state
     for scope in closing.command.scopes:
-        print(f"{scope}  OPEN -> {closing.command.state} -> OPEN")
+        print(f"{scope}  {before} -> {closing.command.state} -> {before}")
     signed = ", ".join(f"{one.operator} ({one.role})" for one in (*closing.signatures, *opening.signatures))
     print(f"{'unterschrieben' if german() else 'signed'}: {signed}")
 

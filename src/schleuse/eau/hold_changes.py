@@ -13,7 +13,7 @@ from itertools import pairwise
 from schleuse.kim.store import Began, Change, Ended, Released
 from schleuse.scopes import Scope
 from schleuse.switch.documents import Reason
-from schleuse.switch.standing import Rule, Standing, standing
+from schleuse.switch.standing import AFTER_DRILL, Rule, Standing, standing
 
 
 def hold_changes(rules: Sequence[Rule], scope: Scope, after: int, is_open: bool, now: datetime) -> list[Change]:
@@ -38,7 +38,7 @@ def hold_changes(rules: Sequence[Rule], scope: Scope, after: int, is_open: bool,
             found.append(Ended(rule.epoch, _began(before, rule.accepted_at), rule.accepted_at))
             is_open = False
         if _goes_on(rule, at):
-            found.append(Released(rule.epoch))
+            found.append(Released(rule.epoch, own=rule.command is not None and rule.command.stage == AFTER_DRILL))
     lapsed = at.at(now)
     if not lapsed.state.begins and not is_open:
         found.append(_began(lapsed, now))

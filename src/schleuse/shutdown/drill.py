@@ -23,7 +23,7 @@ from schleuse.switch.documents import (
     Rights,
     SignedCommand,
 )
-from schleuse.switch.standing import AFTER_DRILL
+from schleuse.switch.standing import AFTER_DRILL, Standing
 
 #: A plan is signed for so long at most: the persons who signed it know what they meant for about a month.
 LONGEST_PLAN = timedelta(days=40)
@@ -84,9 +84,20 @@ class DrillResult:
 
 
 def plan_drill(
-    id: str, scopes: Sequence[Scope], state: ScopeState, actor: str, now: datetime, valid: timedelta
+    id: str,
+    scopes: Sequence[Scope],
+    state: ScopeState,
+    actor: str,
+    now: datetime,
+    valid: timedelta,
+    before: Standing = Standing(),  # noqa: B008  frozen
 ) -> tuple[Command, Command]:
-    """Closing and opening, to be signed: the closing by its actor, the opening by two persons. Raises BadDrillError."""
+    """Closing and opening, to be signed: the closing by its actor, the opening by two persons. Raises BadDrillError.
+
+    before: where the scopes stand, which the opening gives back: OPEN, or LIMITED in a stage of a restart (G-OFF).
+    """
+    if not before.state.begins:
+        raise BadDrillError(f"a drill begins where units of work begin; it is {before.state}")
     if state.begins:
         raise BadDrillError(f"a drill closes; {state} closes nothing")
     if not timedelta(0) < valid <= LONGEST_PLAN:
@@ -105,7 +116,8 @@ def plan_drill(
     opening = replace(
         closing,
         id=f"{id}-open",
-        state=ScopeState.OPEN,
+        state=before.state,
+        limit=before.limit,
         opening=True,
         expires_at=now + valid,
         with_backlog=True,
@@ -121,7 +133,8 @@ def check_plan(plan: DrillPlan, rights: Rights, now: datetime) -> None:
     expected = replace(
         closing,
         id=f"{plan.id}-open",
-        state=ScopeState.OPEN,
+        state=opening.state,
+        limit=opening.limit,
         opening=True,
         expires_at=opening.expires_at,
         with_backlog=True,
@@ -132,6 +145,8 @@ def check_plan(plan: DrillPlan, rights: Rights, now: datetime) -> None:
         raise BadDrillError("the first document of a drill is its closing")
     if replace(opening, actor=closing.actor, requested_at=closing.requested_at) != expected:
         raise BadDrillError("the opening does not give back this drill's closing and nothing else")
+    if not opening.state.begins:
+        raise BadDrillError(f"a drill gives back what was open, not {opening.state}")
     if opening.expires_at is None or opening.expires_at <= now:
         raise DrillRefusedError("the signatures of the opening have expired; it is signed anew")
     if opening.expires_at - closing.requested_at > LONGEST_PLAN:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from schleuse.clock import Now
 from schleuse.errors import Error
-from schleuse.scopes import Scope, ScopeState
+from schleuse.scopes import Scope
 from schleuse.shutdown.drill import DrillPlan, DrillRefusedError, DrillResult, Outcome, check_plan
 from schleuse.shutdown.drill_book import DrillBook
 from schleuse.switch.documents import Rights, SignedCommand
@@ -83,9 +83,12 @@ def _refuse_unless_open(plan: DrillPlan, desk: Desk) -> None:
     found = desk.standings(plan.scopes)
     if not found:
         raise DrillRefusedError("nothing on this home enforces these scopes; a drill of them would prove nothing")
-    closed = [str(scope) for scope, at in found.items() if at.state is not ScopeState.OPEN]
-    if closed:
-        raise DrillRefusedError(f"a drill begins where all is open; {closed[0]} and {len(closed) - 1} others are not")
+    opening = plan.opening.command
+    other = [str(scope) for scope, at in found.items() if (at.state, at.limit) != (opening.state, opening.limit)]
+    if other:
+        raise DrillRefusedError(
+            f"this drill begins where all is {opening.state}; {other[0]} and {len(other) - 1} others are not"
+        )
 
 
 async def _proven(plan: DrillPlan, closed: Accepted, desk: Desk) -> Progress:
@@ -112,7 +115,9 @@ async def _open_again(plan: DrillPlan, closed: Accepted, progress: Progress, des
     except Error as error:
         return replace(result, outcome=Outcome.LEFT_CLOSED, why=f"{error.code}: {error}")
     result = replace(result, closed_for=opened.accepted_at - closed.accepted_at)
-    still = [str(scope) for scope, at in desk.standings(plan.scopes).items() if at.state is not ScopeState.OPEN]
+    still = [
+        str(scope) for scope, at in desk.standings(plan.scopes).items() if at.state is not plan.opening.command.state
+    ]
     if still:  # an incident closed it meanwhile, which is as it should be
         return replace(result, outcome=Outcome.LEFT_CLOSED, why=f"{len(still)} scopes stay closed: {still[0]}")
     if not await _seen(plan, opened, desk):

@@ -53,9 +53,13 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """An opening with backlog: everything that was held before it goes on."""
+    """An opening with backlog: everything that was held before it goes on.
+
+    own: only what the window held that this opening has ended, as after a drill: a drill releases no other backlog.
+    """
 
     epoch: int
+    own: bool = False
 
 
 Change = Began | Ended | Released
@@ -259,8 +263,9 @@ def _apply(connection: Connection, account: str, change: Change, now: datetime) 
         case Ended(epoch, before, at):
             _apply(connection, account, before, now)
             connection.execute(_END, {"account": account, "epoch": epoch, "at": to_us(min(at, now))})
-        case Released():
-            connection.execute(_RELEASE, {"account": account, "id": ALL})
+        case Released(epoch, own):
+            values = {"account": account, "id": ALL}
+            connection.execute(*((_RELEASE_OWN, {**values, "epoch": epoch}) if own else (_RELEASE, values)))
 
 
 def _ended(connection: Connection, account: str) -> list[HoldWindow]:
@@ -328,6 +333,11 @@ _BEGIN = sa.text(
 _END = sa.text(
     f"UPDATE kim_hold SET to_id = {_HIGHEST}, ended_us = :at, ended_epoch = :epoch"  # noqa: S608
     " WHERE account = :account AND ended_us IS NULL"
+)
+#: What was held by the window that this epoch has ended, and nothing before it.
+_RELEASE_OWN = sa.text(
+    "UPDATE kim_hold SET released_to = :id"
+    " WHERE account = :account AND ended_epoch = :epoch AND drained_us IS NULL AND released_to < :id"
 )
 _RELEASE = sa.text(
     "UPDATE kim_hold SET released_to = :id"
