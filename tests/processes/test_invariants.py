@@ -1,0 +1,147 @@
+"""Appendix B asked of a home: what holds, what is unknown while nothing runs, and each violation by name."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from tests.scenarios import switching
+from tests.scenarios.platform import build_home
+
+from schleuse.clock import to_us, utc_now
+from schleuse.config import Config, read_config
+from schleuse.database import create_engine
+from schleuse.eau.store import open_store
+from schleuse.kim.store import open_leases
+from schleuse.processes.control_offline import Offline, offline
+from schleuse.processes.invariants import Answer, Invariant, check_invariants
+from schleuse.processes.switching import effect_book, open_switch
+from schleuse.scopes import ScopeState
+from schleuse.switch.effects import SwitchEffect
+
+EINS = "109900011"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    folder = build_home(tmp_path / "home")
+    config = read_config(folder)
+    open_leases(config.kim_database, config.kim.spool).close()
+    open_store(config.eau_database).close()
+    return folder
+
+
+@pytest.fixture
+def config(home: Path) -> Config:
+    return read_config(home)
+
+
+@pytest.fixture
+def tools(config: Config) -> Iterator[Offline]:
+    with offline(config) as tools:
+        yield tools
+
+
+def asked(config: Config, tools: Offline, now: timedelta = timedelta(0)) -> dict[int, Invariant]:
+    return {one.number: one for one in check_invariants(config, tools.closings, lambda: utc_now() + now)}
+
+
+def execute(url: str, statement: str, **values: object) -> None:
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(sa.text(statement), values)
+    engine.dispose()
+
+
+def test_while_nothing_runs_what_cannot_be_asked_is_unknown_and_nothing_is_violated(
+    config: Config, tools: Offline
+) -> None:
+    """RS-04."""
+    found = asked(config, tools)
+    assert {number for number, one in found.items() if one.answer is Answer.HOLDS} == {1, 2, 3, 4, 5, 6}
+    assert {number for number, one in found.items() if one.answer is Answer.UNKNOWN} == {7, 8, 14}
+
+
+def test_a_closing_without_proof_is_no_violation_for_a_minute_and_then_one(config: Config, home: Path) -> None:
+    switching.close(home, "eau/*", ScopeState.HOLD)
+    with offline(config) as tools:
+        assert asked(config, tools)[4].answer is Answer.HOLDS
+        late = asked(config, tools, timedelta(seconds=61))[4]
+    assert late.answer is Answer.VIOLATED
+    assert any("commanded, not proven" in one for one in late.findings)
+
+
+def test_a_fehlernachricht_of_a_held_insurer_is_named(config: Config, home: Path, tools: Offline) -> None:
+    """HD-01: whoever made it, it was not because anybody had looked at the mail."""
+    began = datetime.now(UTC) - timedelta(hours=2)
+    with open_leases(config.kim_database, config.kim.spool) as leases:
+        leases.holds.begin(config.insurers[0].address.lower(), 1, "c1", "security_hold", began)
+    store = open_store(config.eau_database)
+    store.close()
+    execute(
+        config.eau_database,
+        "INSERT INTO eau_letter (delivery, ik, code, message_id, sender, recipient, draft, created_at, attempts,"
+        " next_at) VALUES (1, :ik, 313, '<1@x>', 'a', 'b', x'00', :at, 0, :at)",
+        ik=EINS,
+        at=(began + timedelta(minutes=30)).replace(tzinfo=None).isoformat(sep=" ", timespec="microseconds"),
+    )
+    found = asked(config, tools)[6]
+    assert found.answer is Answer.VIOLATED
+    assert found.findings == (f"{EINS}: 1 Fehlernachrichten were made while it was held",)
+
+
+def test_an_effect_under_an_older_epoch_is_named(config: Config, home: Path) -> None:
+    """SW-06: after every worker said that it is quiet."""
+    epoch = switching.close(home, "eau/*", ScopeState.HOLD)
+    now = utc_now()
+    with offline(config) as tools:
+        scopes = [one for one in tools.closings.atoms if one.tenant == EINS and one.direction == "process"]
+        for worker in tools.closings.sources.workers(scopes[0]):
+            effect_book(config).write(SwitchEffect(worker, epoch, now, now))
+        assert asked(config, tools)[2].answer is Answer.HOLDS
+        execute(
+            config.kim_database,
+            "INSERT INTO kim_delivery (id, account, state, length, size, accepted_us, changed_us, not_before_us,"
+            " attempts, delay_reported, epoch) VALUES (16, :account, 'DELIVERED', 1, 1, 1, :at, 0, 1, 0, 0)",
+            account=config.insurers[0].address.lower(),
+            at=to_us(now + timedelta(seconds=5)),
+        )
+        found = asked(config, tools)[2]
+    assert found.answer is Answer.VIOLATED
+    assert f"under an epoch before {epoch}" in found.findings[0]
+
+
+def test_a_copy_that_says_something_else_than_the_log_is_named(config: Config, home: Path, tools: Offline) -> None:
+    """SW-04: the log was rewritten after a role had seen it."""
+    switching.close(home, "eau/*", ScopeState.HOLD)
+    open_switch(config, "eau-worker-0")
+    first = home / "switch" / "log" / "0000000001.json"
+    first.unlink()
+    switching.close(home, "keys/*", ScopeState.HOLD)
+    found = asked(config, tools)[3]
+    assert found.answer is Answer.VIOLATED
+    assert "the copy eau-worker-0 has other commands than the log" in found.findings
+
+
+def test_openings_of_two_persons_are_counted(config: Config, home: Path, tools: Offline) -> None:
+    switching.close(home, "eau/*", ScopeState.HOLD)
+    switching.open(home, "eau/*")
+    found = asked(config, tools)
+    assert (found[3].answer, found[5].answer) == (Answer.HOLDS, Answer.HOLDS)
+    assert found[3].text.startswith("1 openings")
+
+
+def test_a_home_that_is_older_than_its_drills_is_a_violation(config: Config, tools: Offline) -> None:
+    """SW-15: an unexercised switch counts as not present."""
+    found = asked(config, tools, timedelta(days=40))[14]
+    assert found.answer is Answer.VIOLATED
+    assert len(found.findings) > 3
+
+
+def test_a_scope_that_was_proven_closed_is_fresh(config: Config, tools: Offline) -> None:
+    assert asyncio.run(tools.closings.prove([])) == []
+    assert asked(config, tools)[14].answer is Answer.UNKNOWN
