@@ -6,13 +6,13 @@ import asyncio
 from typing import Any
 
 import httpx
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 
 class Http:
     """One call is one request; an application that crashes answers like a server would."""
 
-    def __init__(self, app: FastAPI, headers: dict[str, str] | None = None) -> None:
+    def __init__(self, app: ASGIApp, headers: dict[str, str] | None = None) -> None:
         self._transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         self._headers = headers or {}
 

@@ -40,7 +40,15 @@ def test_a_store_from_before_the_switch_gets_the_tables_and_keeps_its_mail(site:
         put(store, a_mail(1))
     engine = create_engine(site.settings.url)
     with engine.begin() as connection:
-        for table in ("switch_fence", "kim_hold", "kim_followed", "kim_taken", "kim_deferral"):
+        for table in (
+            "switch_fence",
+            "kim_hold",
+            "kim_followed",
+            "kim_taken",
+            "kim_deferral",
+            "kim_origin",
+            "kim_receipt",
+        ):
             connection.execute(sa.text(f"DROP TABLE {table}"))
         connection.execute(sa.text("ALTER TABLE kim_delivery DROP COLUMN epoch"))
         connection.execute(sa.text("UPDATE schleuse_kim_migrations_version SET version_num = '0002'"))

@@ -12,10 +12,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import structlog
+import uvicorn
 import uvloop
 from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
+from starlette.types import ASGIApp
 
 from schleuse.clock import utc_now
 from schleuse.config import Config, host_and_port
@@ -40,6 +42,7 @@ from schleuse.mail.smtp import Settings as SmtpSettings
 from schleuse.mail.spool import OsDisk
 from schleuse.mail.tls_pipe import tls_context
 from schleuse.processes.following import Running
+from schleuse.processes.http_protocol import BoundedProtocol
 from schleuse.processes.injection import injected_disk, injected_steps
 from schleuse.processes.kim_deferrals import DeferralDesk
 from schleuse.processes.kim_following import KIM, Edges, atoms_of, follower, held_by
@@ -49,7 +52,10 @@ from schleuse.processes.kim_room import Room
 from schleuse.processes.kim_sending import GatedQueue, SendingGate
 from schleuse.processes.kim_trail import ToldLogins, acceptances
 from schleuse.processes.life import until_stopped
-from schleuse.processes.observe import observed
+from schleuse.processes.observe import observed, serving
+from schleuse.processes.receipt_mails import ReceiptMailer
+from schleuse.processes.receipts import Issuer, receipt_key
+from schleuse.processes.receipts_http import receipts_app
 from schleuse.processes.reports import send_reports
 from schleuse.processes.switch_figures import SwitchFigures
 from schleuse.processes.switching import open_switch
@@ -64,6 +70,8 @@ IDLE_SECONDS = 0.2
 TROUBLE_SECONDS = 2.0
 QUEUE_POLL = timedelta(seconds=1)
 PURGE_EVERY = timedelta(hours=1)
+#: Nothing is purged sooner (kim.md § 17).
+SHORTEST_RETENTION = timedelta(days=10)
 #: A stopping role ends its sessions within this time; the supervisor gives it 8 s in all.
 DRAIN_SECONDS = 2.0
 
@@ -168,6 +176,10 @@ async def run(config: Config) -> None:
         edges = Edges(pop3, mailboxes, outbound, running)
         follows = follower(config, switch, store, trail, running, edges, utc_now)
         letters = LettersWatch(store.held_letters, switch, told_by(trail), count, utc_now)
+        issuer = Issuer(config, receipt_key(config.home), store, accounts, switch, utc_now)
+        receipts = receipts_app(store.origins, issuer, logins.authenticate, utc_now)
+        await stack.enter_async_context(serving(_receipts_server(config, receipts)))
+        mailer = ReceiptMailer(config, store, accounts, issuer, utc_now, store.accept)
         await stack.enter_async_context(observed("kim", kim.metrics, registry, lambda: readiness(config, store)))
         async with asyncio.TaskGroup() as group:
             tasks = [
@@ -180,9 +192,28 @@ async def run(config: Config) -> None:
                 group.create_task(outside.run()),
                 group.create_task(logins.refusals.keep_telling()),
             ]
+            if kim.receipt_mails:
+                tasks.append(group.create_task(mailer.run()))
             await until_stopped()
             for task in tasks:
                 task.cancel()
+
+
+def _receipts_server(config: Config, app: ASGIApp) -> uvicorn.Config:
+    host, port = host_and_port(config.kim.receipts)
+    return uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        ssl_certfile=config.kim.tls.certificate,
+        ssl_keyfile=config.kim.tls.key,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        http=BoundedProtocol,
+        ws="none",
+        server_header=False,
+    )
 
 
 def store_settings(config: Config) -> Settings:
@@ -325,6 +356,7 @@ async def _purge(store: MailStore, desk: DeferralDesk) -> None:
         try:
             erased = await asyncio.to_thread(store.purge, utc_now())
             await asyncio.to_thread(desk.forget)
+            await asyncio.to_thread(store.origins.forget, utc_now() - SHORTEST_RETENTION)
             if erased:
                 log.info("mail.purged", bodies=erased)
         except Error as error:

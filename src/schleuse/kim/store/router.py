@@ -20,6 +20,7 @@ from schleuse.kim.store.bodies import Bodies
 from schleuse.kim.store.deferrals import note_came_back
 from schleuse.kim.store.holds import reach_late_ones
 from schleuse.kim.store.marks import Mark
+from schleuse.kim.store.origins import note_origins
 from schleuse.kim.store.placement import (
     AccountOf,
     Arrived,
@@ -81,6 +82,7 @@ class Router:
             # A rebuild must link the same mails again, whatever became of their firsts meanwhile.
             self._backing.marks.write([_link_mark(one) for one in placed if one.linked_to is not None])
         self._insert(connection, placed)
+        note_origins(connection, arrived)
         note_came_back(connection, arrived, self._account_of)
         self._bodies.advance(connection, arrived)
         return len(arrived)

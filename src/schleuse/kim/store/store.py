@@ -20,10 +20,12 @@ from schleuse.kim.store.delivery import MAX_RECIPIENTS, Acceptance, PendingRepor
 from schleuse.kim.store.held_letters import HeldLetters
 from schleuse.kim.store.leases import Leases
 from schleuse.kim.store.maildrop import Mailbox
+from schleuse.kim.store.origins import Origins
 from schleuse.kim.store.outbound import Outbound
 from schleuse.kim.store.parts import Parts, Settings, open_parts, require_index
 from schleuse.kim.store.placement import AccountOf
 from schleuse.kim.store.rebuild import rebuild
+from schleuse.kim.store.receipt_mails import ReceiptMails
 from schleuse.kim.store.reports import Reports
 from schleuse.kim.store.retention import expired, purge_bodies, remove_segments
 from schleuse.kim.store.router import BATCH, Router
@@ -45,7 +47,7 @@ class MailStore:
     """Durable mail of the platform. Thread-safe. Satisfies `contracts.Intake`.
 
     queue: the outbound queue (`contracts.Queue`). leases: the worker's side. deferrals: who was told to come again.
-    held_letters: what waits for other hosts because the switch holds it.
+    held_letters: what waits for other hosts because the switch holds it. origins, receipt_mails: for hold receipts.
     Methods raise UnavailableError when the store cannot serve now.
     """
 
@@ -67,6 +69,8 @@ class MailStore:
         self.leases = Leases(backing, settings.retention)
         self.deferrals = Deferrals(backing)
         self.held_letters = HeldLetters(backing)
+        self.origins = Origins(backing)
+        self.receipt_mails = ReceiptMails(backing)
         self._reports = Reports(backing, settings.host, settings.give_up_after)
         self._router = Router(backing, parts.bodies, account_of, now, retention=settings.retention, step=step)
         self._routing = threading.Lock()
