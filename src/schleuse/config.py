@@ -257,7 +257,6 @@ class External(_Section):
 class ControlSection(_Section):
     """The role that carries orders out and proves them: closures, drills, the way back (incident.md § 5, § 9)."""
 
-    database: str | None = None
     metrics: Listen = "127.0.0.1:9105"
     automat_key: File = Field(Path("operators/automat.key"), validate_default=True)  # signs closings by rule (EW-06)
     policies: File = Field(Path("switch/policies"), validate_default=True)  # signed "if X then close Y"
@@ -332,11 +331,6 @@ class Config(_Section):
     def vault_database(self) -> str:
         """URL of the vault's store."""
         return self.vault.database or _embedded(self.home / "vault.sqlite")
-
-    @property
-    def control_database(self) -> str:
-        """URL of the plans, stages and proofs of the control role."""
-        return self.control.database or _embedded(self.home / "control.sqlite")
 
     @property
     def switch_folder(self) -> Path:
