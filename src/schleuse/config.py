@@ -176,7 +176,7 @@ class JournalSection(_Section):
     vaults: tuple[str, ...] = ()  # of the vault, the only one that gets key shares; none: our own
     publish_seconds: float = Field(1.0, gt=0, le=60)
     shares_per_hour: int = Field(2_000_000, gt=0)  # of each insurer (journal.md § 14.4)
-    spare_segments: int = Field(3, gt=0, le=64)  # of 64 MiB
+    spare_segments: int = Field(4, gt=2, le=64)  # of 64 MiB; below 3 is an alarm (journal.md § 12.3)
     retention_years: int = Field(3, ge=3, le=30)  # § 309 SGB V; journal.md § 17
 
 

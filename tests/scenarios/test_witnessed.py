@@ -54,7 +54,7 @@ class Parties:
         first = free_ports(17)
         new = NewHome(Environment.TEST, "kim.test.kim.telematik-test", INSURERS, [], first_port=first)
         create_home(home, new, datetime.now(UTC))
-        change(home / "schleuse.toml", "[journal]", "[journal]\nspare_segments = 1\npublish_seconds = 0.1")
+        change(home / "schleuse.toml", "[journal]", "[journal]\nspare_segments = 3\npublish_seconds = 0.1")
         for folder in read_config(home).witnesses:
             change(folder / "witness.toml", "pull_seconds = 60", "pull_seconds = 0.3")
             change(folder / "witness.toml", "every_seconds = 30", "every_seconds = 0.3")

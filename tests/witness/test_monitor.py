@@ -21,7 +21,7 @@ from schleuse.witness.alarm import Alarm, Finding
 from schleuse.witness.monitor import STALE, Monitor
 from schleuse.witness.monitor_store import MonitorStore
 from schleuse.witness.remote import NotThereError, RemoteError, RemoteLog
-from schleuse.witness.rules import Between, Known, Memory, Settings, Watcher, reconcile, releases
+from schleuse.witness.rules import ROTATED, Between, Known, Memory, Settings, Watcher, reconcile, releases
 
 CANARY = b"\xca" * 16
 SETTINGS = Settings(frozenset({CANARY}), subjects_per_hour=3, denials_in_series=3)
@@ -128,6 +128,9 @@ def test_the_three_counts_of_releases() -> None:
     assert releases(counts) == 7
     assert reconcile(ORIGIN, counts, vault=7, hsm=2) == []
     assert [one.finding for one in reconcile(ORIGIN, counts, vault=8, hsm=9)] == [Finding.COUNTS_DIFFER] * 2
+    rotated = {**counts, ROTATED: 40}  # each key that was brought under a new one was unwrapped for it
+    assert reconcile(ORIGIN, rotated, vault=7, hsm=47) == []
+    assert [one.finding for one in reconcile(ORIGIN, rotated, vault=7, hsm=48)] == [Finding.COUNTS_DIFFER]
 
 
 class Watch:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from schleuse.errors import Error
 from schleuse.journal.checkpoint import Checkpoint, check_signable, parse_checkpoint
 from schleuse.journal.contracts import BeyondSizeError, Level, LevelTimeoutError
+from schleuse.journal.cosignature import time_of
 from schleuse.journal.frame import Control, CosignatureLines, SignedCheckpoint
 from schleuse.journal.log import Log, LogConfig, Signed
 from schleuse.journal.note import Note, NoteRefusedError, SignatureLine, parse_lines, parse_note
@@ -118,7 +119,7 @@ class Publisher:
         ours = log.notes.get(record.size)
         if ours is None:
             return
-        merged = Signed(ours.checkpoint, ours.note.with_lines(parse_lines(record.lines.decode())))
+        merged = Signed(ours.checkpoint, thinned(ours.note.with_lines(parse_lines(record.lines.decode()))))
         log.notes[record.size] = merged
         if log.signed is ours:
             log.signed = merged
@@ -172,6 +173,25 @@ def reached(log: Log, level: Level) -> int:
             return log.signed.checkpoint.size if log.signed else 0
         case Level.WITNESSED:
             return log.served.checkpoint.size if log.served else 0
+
+
+def thinned(note: Note) -> Note:
+    """The same note with the first and the last line of each cosigner: who came when, and who still watches.
+
+    A log that rests is cosigned again and again, every few minutes by each witness, and a note that grew for ever
+    could not be read by anybody after some hours (`note.MAX_LINES`).
+    """
+    of_key: dict[tuple[str, bytes], list[SignatureLine]] = {}
+    for line in note.lines:
+        of_key.setdefault((line.name, line.key_id), []).append(line)
+    kept: set[SignatureLine] = set()
+    for lines in of_key.values():
+        if len(lines) <= 2:
+            kept.update(lines)
+        else:
+            by_time = sorted(lines, key=lambda line: time_of(line.signature))
+            kept.update((by_time[0], by_time[-1]))
+    return Note(note.text, tuple(line for line in note.lines if line in kept))
 
 
 def _witness_lines(policy: Policy, note: Note) -> tuple[SignatureLine, ...]:

@@ -21,7 +21,8 @@ log = structlog.get_logger()
 WATCH_SECONDS = 60.0
 #: Without a new quorum for so long, somebody must look (journal.md § 9.4).
 QUORUM_LATE = timedelta(minutes=15)
-FEW_SPARES = 1
+#: journal.md § 12.3: below this an alarm; one more is kept ready (`journal.spare_segments`).
+FEW_SPARES = 3
 PRUNE_EVERY = timedelta(days=1)
 
 
@@ -88,7 +89,7 @@ class Care:
             elif now - since > QUORUM_LATE:
                 log.error("journal.no-quorum", origin=origin, witnessed=size, published=figures["published"])
                 alarms.append(f"no-quorum {origin}")
-        if health["spare_segments"] <= FEW_SPARES or health["full"] is not None:
+        if health["spare_segments"] < FEW_SPARES or health["full"] is not None:
             log.error("journal.few-spares", spare=health["spare_segments"], full=health["full"])
             alarms.append("few-spares")
         return alarms

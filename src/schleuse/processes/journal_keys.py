@@ -58,7 +58,7 @@ class JournalRole:
     insurers: tuple[IK, ...]
     http: str = "127.0.0.1:9480"
     metrics: str | None = None
-    spares: int = 2
+    spares: int = 4
     retention_years: int = 3
     vaults: frozenset[int] = frozenset()
     writers: frozenset[int] = frozenset()
