@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from tools import tables_of_code, tables_of_edges, tables_of_states
+from tools import tables_of_code, tables_of_edges, tables_of_rules, tables_of_states
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -35,6 +35,7 @@ PAGES: Mapping[str, Mapping[str, Callable[[], str]]] = {
         "moves": tables_of_states.moves,
         "quarantine": tables_of_states.quarantine,
     },
+    "rules.md": {"rules": tables_of_rules.rules, "scenarios": tables_of_rules.scenarios},
     "metrics.md": {"metrics": tables_of_code.metrics, "events": tables_of_code.events},
     "operating.md": {
         "commands": tables_of_edges.commands,

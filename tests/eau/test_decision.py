@@ -315,6 +315,7 @@ OLD: dict[str, Any] = {"profile": Profile(EAU_PROFILE.url, "1.1.0")}
 
 
 def test_1_1_0_ends_with_march_2026_in_german_time_whenever_it_is_processed() -> None:
+    """T-25: a version that ends during a hold is judged by the date of sending."""
     last = datetime(2026, 3, 31, 21, 59, tzinfo=UTC)  # 23:59 in Germany
     assert decide(replace(AN_EAU, sent_at=last, **OLD), NOTHING, POLICY) == Filed(EAU_FACTS)
     assert code(replace(AN_EAU, sent_at=last + timedelta(minutes=1), **OLD)) == 101

@@ -124,6 +124,24 @@ def test_a_duplicate_is_linked_to_the_first_in_the_same_batch_and_later(store: E
     assert feed(store) == [(1, "eau", 1)]
 
 
+def test_the_memory_for_duplicates_has_no_end(store: EauStore) -> None:
+    """HD-26: held for weeks and sent again by a machine that repeats for days, it is the same document a year later."""
+    file(store, eau(1))
+    late = eau(2, id=1)
+    late.arrival = replace(late.arrival, accepted_at=late.arrival.accepted_at + timedelta(days=400))
+    assert file(store, late) == [Recorded(2, State.DUPLICATE_LINKED, "same_document", first=1)]
+
+
+def test_one_case_that_comes_held_repeated_and_made_anew_is_one_and_a_proposal(store: EauStore) -> None:
+    """T-06, HD-05: the same id is linked; the same content under another id is filed and proposed, never dropped."""
+    key = b"c" * 32
+    file(store, eau(1, content_key=key), eau(2, id=1, content_key=key), eau(3, content_key=key))
+    store.feed.publish(AN_INSURER, None)
+    events = store.feed.events(AN_INSURER, 0, 10)
+    assert [(event.similar_to) for event in events] == [None, an_id(1)]
+    assert store.outcomes(AN_INSURER) == {"DELIVERED": 2, "DUPLICATE_LINKED": 1}
+
+
 def test_an_accepted_id_with_other_content_is_quarantined_and_overwrites_nothing(store: EauStore) -> None:
     _, second = file(store, eau(1), eau(2, id=1, content=b"other"))
     assert second == Recorded(2, State.QUARANTINED, "id_reused")

@@ -128,6 +128,7 @@ def test_an_accepted_mail_is_the_same_event_when_it_is_told_again() -> None:
 
 
 def test_the_store_is_the_opening_of_an_accepted_mail() -> None:
+    """HD-22: the seal of what was accepted is in the journal."""
     entry = parse_entry(acceptance_entry(accepted(7), NOON))
     digest = bytes([7]) * 32
     assert entry.object == object_commitment(digest[:16], object_name(7, digest), 0)

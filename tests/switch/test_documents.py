@@ -120,7 +120,7 @@ def test_a_command_that_contradicts_itself_cannot_be_made() -> None:
 
 @pytest.mark.parametrize("role", Role)
 def test_one_person_closes_in_a_role_that_may_and_in_no_other(role: Role) -> None:
-    """SW-01; § 10."""
+    """RO-03: SW-01; § 10."""
     who, key = person("p", role)
     command = replace(closing("eau_intake"), actor="p")
     order = SignedCommand(command, (sign(command, "p", role, key),))

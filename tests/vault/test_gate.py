@@ -1,4 +1,4 @@
-"""The switch at the vault's door: a closed scope's keys are not released, whoever asks (SW-04, SW-06)."""
+"""The switch at the vault's door: a closed scope's keys are not released, whoever asks (SW-04, SW-06, SW-13)."""
 
 from __future__ import annotations
 

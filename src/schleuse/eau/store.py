@@ -60,7 +60,10 @@ class PendingStorno:
 
 
 class EauStore:
-    """All SQL of the package. Thread-safe. Every method raises UnavailableError when the database cannot serve."""
+    """All SQL of the package. Thread-safe. Every method raises UnavailableError when the database cannot serve.
+
+    No decision is ever deleted: the memory for duplicates is longer than any hold and its repeated sendings (HD-26).
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

@@ -222,7 +222,10 @@ def _signed(command: Command, role: Role) -> bytes:
 
 
 class Rights:
-    """Who may order what: the operators that a role's own configuration names."""
+    """Who may order what: the operators that a role's own configuration names.
+
+    Whoever is missing blocks an opening and never a closing (RO-03).
+    """
 
     def __init__(self, people: Sequence[Person]) -> None:
         self._people = {one.name: one for one in people}

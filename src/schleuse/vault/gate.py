@@ -1,6 +1,7 @@
 """The first of the four locks of the one door: does the switch let this insurer's content be opened (design.md § 2)?
 
-A closed scope's keys are not released, whoever asks and whatever he was told (SW-04). The state is asked before the
+A closed scope's keys are not released, whoever asks and whatever he was told (SW-04); making, importing, rotating and
+destroying keys is a scope, too (SW-13). The state is asked before the
 entry is written and again before the key is used: a closing in between wins, and the entry then says more than
 happened, never less.
 """
