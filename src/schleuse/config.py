@@ -474,7 +474,7 @@ def missing_files(config: Config) -> list[str]:
     ]
 
 
-_MADE_BY_ROLES = {"home", "spool", "packages", "directory", "folder", "unlock_file", "policies"}
+_MADE_BY_ROLES = {"home", "spool", "packages", "directory", "folder", "unlock_file", "policies", "automat_key"}
 #: Private keys that the vault may have taken over already; whether it has, it says itself.
 _VAULTS_OWN = re.compile(r"insurers\[\d+\]\.(?:encryption\[\d+\]|signature)\[1\]")
 

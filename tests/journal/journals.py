@@ -69,7 +69,7 @@ def settings(folder: Path, **changes: Any) -> Settings:
         now_us=lambda: NOW_US,
         segment_size=SEGMENT,
         segment_entries=512,
-        spares=2,
+        spares=4,
         inline=True,
     )
     return replace(base, **changes)
