@@ -37,7 +37,12 @@ app.command("schleuse.cli.journal:app", name="journal")
 app.command("schleuse.cli.vault:app", name="vault")
 app.command("schleuse.cli.witness:app", name="witness")
 app.command("schleuse.cli.closure:app", name="closure")
+app.command("schleuse.cli.invariants:app", name="invariants")
 app.command("schleuse.cli.drill:app", name="drill")
+app.command("schleuse.cli.restart:app", name="restart")
+app.command("schleuse.cli.switch:app", name="switch")
+app.command("schleuse.cli.operator:app", name="operator")
+app.command("schleuse.cli.maintenance:app", name="maintenance")
 
 
 def exit_code(error: Error) -> int:

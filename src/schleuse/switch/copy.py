@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -134,6 +134,11 @@ class LocalSwitch:
         """All epochs seen, for showing and checking."""
         self.refresh()
         return self._view.entries
+
+    def rules(self) -> Sequence[Rule]:
+        """What the state of an atom is folded from, with the mark of the safe state."""
+        self.refresh()
+        return self._view.rules
 
     def standing(self, service: Service, tenant: str, direction: Direction, path: str = NONE) -> Standing:
         """See `Switch.standing`; some microseconds."""
@@ -309,8 +314,21 @@ def _parsed_copy(data: bytes) -> tuple[list[bytes], _Safe | None]:
 
 def read_copy(path: Path) -> list[bytes]:
     """The files of all epochs that this copy has, for putting a lost log back. Raises CopyDamagedError."""
+    return _copy_at(path)[0]
+
+
+def copy_mark(path: Path) -> tuple[int, str] | None:
+    """Since which epoch and why this role keeps to the safe state where nobody has opened; None if it does not.
+
+    Raises CopyDamagedError.
+    """
+    safe = _copy_at(path)[1]
+    return None if safe is None else (safe.epoch, safe.why)
+
+
+def _copy_at(path: Path) -> tuple[list[bytes], _Safe | None]:
     try:
-        return _parsed_copy(path.read_bytes())[0]
+        return _parsed_copy(path.read_bytes())
     except (OSError, Error, KeyError, TypeError, ValueError) as cause:
         raise CopyDamagedError(f"the copy {path.name} cannot be read") from cause
 
@@ -329,3 +347,25 @@ class ClosedSwitch:
     def epoch(self) -> int:
         """None seen."""
         return 0
+
+
+def put_back(switch_log: SwitchLog, copies: Iterable[Path]) -> list[int]:
+    """Give a log that was cut what the copies of roles still have; returns the epochs. For who appends next: its
+    command must not get a number that others have seen already.
+
+    A copy that contradicts the log, or that cannot be read, gives nothing. Raises SwitchLogError.
+    """
+    restored: list[int] = []
+    for path in copies:
+        try:
+            raws = read_copy(path)
+        except CopyDamagedError as error:
+            log.error("switch.copy-not-read", copy=path.name, reason=str(error))
+            continue
+        there = switch_log.inodes()
+        if any(epoch in there and switch_log.raw(epoch) != raw for epoch, raw in enumerate(raws, 1)):
+            continue
+        restored += [
+            epoch for epoch, raw in enumerate(raws, 1) if epoch not in there and switch_log.restore(epoch, raw)
+        ]
+    return restored

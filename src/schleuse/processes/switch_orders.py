@@ -1,0 +1,274 @@
+"""What an operator's command does with the switch of this home: order, tell, and look what came of it (SW-05, SW-14).
+
+Needs nothing that runs: the log is a folder, the journal's entries wait in the trail of commands for the `kim` role.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import getpass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import structlog
+
+from schleuse.clock import utc_now
+from schleuse.config import Config
+from schleuse.errors import ConflictError, Error, RefusedError, UnavailableError
+from schleuse.journal.client import JournalClient
+from schleuse.journal.entry import Kind, Purpose, Result
+from schleuse.journal.opening import Json
+from schleuse.processes.control_workers import workers_of
+from schleuse.processes.switching import effect_book, enforced_atoms, switch_log
+from schleuse.processes.trail import OUTSIDE, PLATFORM, Act, open_trail
+from schleuse.scopes import ANY, Scope
+from schleuse.shutdown.closure import Need, Verdict, needs, newest, provable
+from schleuse.shutdown.proofs import Claim, claims
+from schleuse.switch.copy import put_back
+from schleuse.switch.documents import CLOSERS, MAX_DOCUMENT, NotAuthorisedError, Role, SignedCommand, time_text
+from schleuse.switch.effects import SwitchEffect
+from schleuse.switch.log import Accepted, SwitchLog
+from schleuse.switch.standing import Rule, Standing, standing
+
+log = structlog.get_logger()
+
+#: Roles of a closing, the first that an operator has; the automat signs for itself only.
+_SIGNS_AS = (Role.SWITCH_OFFICER, Role.LEAD, Role.ANALYST)
+#: Whose locks tell that something of this home runs.
+_ROLES = ("kim", "eau", "vault", "journal", "control")
+
+
+class NoOperatorError(RefusedError):
+    """Nobody can sign here: no operator of the configuration has its key on this machine, or more than one has."""
+
+    code = "switch.no-operator"
+
+
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """operator: name of the credential. key: the file."""
+
+    operator: str
+    role: Role
+    key: Path
+
+
+def signer_of(config: Config, operator: str | None, key: Path | None) -> Signer:
+    """Who signs a closing; without a name the only one who may and whose key lies in this home. Raises RefusedError."""
+    roles = {one.name: _closing_role(one.roles) for one in config.operators}
+    keys = config.home / "operators"
+    if operator is None:
+        found = [name for name, role in roles.items() if role is not None and (keys / f"{name}.key").exists()]
+        if len(found) != 1:
+            who = ", ".join(found) or "nobody"
+            raise NoOperatorError(f"{who} could sign here; name one with --operator and --operator-key")
+        operator = found[0]
+    elif operator not in roles:
+        raise NotAuthorisedError(f"no operator {operator!r} is configured; `schleuse operator list` shows all")
+    role = roles[operator]
+    if role is None:
+        raise NotAuthorisedError(f"{operator} has no role that closes: {', '.join(sorted(CLOSERS - {Role.AUTOMAT}))}")
+    return Signer(operator, role, key or keys / f"{operator}.key")
+
+
+def _closing_role(roles: Sequence[str]) -> Role | None:
+    return next((one for one in _SIGNS_AS if one.value in roles), None)
+
+
+def accept(config: Config, signed: SignedCommand, now: datetime) -> Accepted:
+    """Append the command, then tell the journal: a closing waits for nothing, and a refused attempt is told as well.
+
+    Raises what `SwitchLog.append` raises.
+    """
+    target = switch_log(config)
+    mend(config, target)
+    try:
+        accepted = target.append(signed, now)
+    except (RefusedError, ConflictError) as error:
+        tell_order(config, signed, Result.DENIED, {"code": error.code})
+        raise
+    tell_order(config, signed, Result.GRANTED, {"epoch": accepted.epoch, "sha256": accepted.digest})
+    return accepted
+
+
+def mend(config: Config, target: SwitchLog) -> None:
+    """Put back what the log lost and roles still have. Never in the way of a closing."""
+    try:
+        for epoch in put_back(target, sorted((config.switch_folder / "copies").glob("*.json"))):
+            log.error("switch.epoch-restored", epoch=epoch)
+    except Error as error:
+        log.error("switch.log-not-mended", code=error.code, reason=str(error))
+
+
+def tell_order(config: Config, signed: SignedCommand, result: Result, more: Mapping[str, Json]) -> None:
+    """An entry in the log of each insurer that the command concerns, and in the platform's (SW-14)."""
+    command = signed.command
+    detail: dict[str, Json] = {
+        "act": "switch.order",
+        "command": command.id,
+        "hash": command.hash,
+        "opening": int(command.opening),
+        "state": command.state.value,
+        "scopes": [str(one) for one in command.scopes[:50]],
+        "scope_count": len(command.scopes),
+        "reason": command.reason.value,
+        "incident": command.incident,
+        "policy": command.policy,
+        "signed_by": [f"{one.operator} as {one.role}" for one in signed.signatures],
+        "transport": "console",
+        "user": getpass.getuser(),
+        **more,
+    }
+    tell(config, tenants_of(config, command.scopes), Kind.POLICY_CHANGED, result, command.actor, detail)
+
+
+def tell(
+    config: Config, tenants: Sequence[str], kind: Kind, result: Result, who: str, detail: Mapping[str, Json]
+) -> bool:
+    """One entry each. Returns whether all were recorded; what was not is in our log, with a loud word."""
+    try:
+        trail = open_trail(config, OUTSIDE, JournalClient(config.journal_socket))
+        for tenant in tenants:
+            trail.tell(Act(tenant, kind, result, Purpose.OPERATION, who, detail))
+    except (Error, OSError, ValueError) as cause:
+        log.error("switch.not-told", act=str(detail.get("act")), reason=str(cause))
+        return False
+    return True
+
+
+def tenants_of(config: Config, scopes: Sequence[Scope]) -> list[str]:
+    """The insurers whom these scopes concern, and the platform."""
+    known = [one.ik for one in config.insurers]
+    named = {one.tenant for one in scopes}
+    return [*(ik for ik in known if ANY in named or ik in named), PLATFORM]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a command is. effects: by worker, None of one that has not seen it. claims: what is proven (SW-17)."""
+
+    effects: Mapping[str, SwitchEffect | None]
+    claims: Sequence[Claim]
+
+    @property
+    def quiet(self) -> bool:
+        """Whether every worker of these scopes has seen the epoch and nothing of them runs any more."""
+        return all(one is not None and one.quiet_at is not None for one in self.effects.values())
+
+    @property
+    def proven(self) -> bool:
+        """Whether it may be shown as off (SW-07)."""
+        return all(one.verdict is Verdict.PROVEN for one in self.claims)
+
+
+def progress_of(config: Config, accepted: Accepted) -> Progress:
+    """Read from files: works with and without anything that runs."""
+    if accepted.signed is None:
+        return Progress({}, ())
+    command = accepted.signed.command
+    mine = [one for one in provable(enforced_atoms(config)) if any(scope.covers(one) for scope in command.scopes)]
+    workers = workers_of(config)
+    names = sorted({name for one in mine for name in workers(one)})
+    book, log_of = effect_book(config), switch_log(config)
+    head = accepted.epoch
+    while log_of.has(head + 1):
+        head += 1
+    found = newest((one for epoch in range(accepted.epoch, head + 1) for one in book.read(epoch)), accepted.epoch)
+    needed = [Need(one, command.state, accepted.epoch, command.id, accepted.accepted_at) for one in mine]
+    made = claims(config.switch_folder / "proofs", needed, utc_now())
+    return Progress({name: found.get(name) for name in names}, made)
+
+
+def runs(config: Config) -> bool:
+    """Whether any role of this home runs on this machine; their locks are the kernel's."""
+    return any(_is_locked(config.home / "run" / f"{role}.lock") for role in _ROLES)
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:  # BlockingIOError: somebody has it; anything else: we cannot know, and wait for effects
+        return True
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of `switch show`. scope: an atom of this home, or what else a command ever named. entry: the command
+    that it stands by. claim: None where nothing has to be proven, or no role of today enforces it."""
+
+    scope: Scope
+    at: Standing
+    entry: Accepted | None
+    claim: Claim | None
+
+
+def rows_of(
+    config: Config, rules: Sequence[Rule], entries: Sequence[Accepted], wanted: Sequence[Scope], now: datetime
+) -> list[Row]:
+    """Where the scopes of this home stand. rules: of the copy, with the mark of a safe state. wanted: none for all."""
+    atoms = provable(enforced_atoms(config))
+    at = {scope: standing(rules, scope).at(now) for scope in _shown(atoms, rules, wanted)}
+    needed = [one for one in needs(at) if one.scope in atoms]
+    made = {one.need.scope: one for one in claims(config.switch_folder / "proofs", needed, now)}
+    entry_of = {one.id: one for one in entries if one.id is not None}
+    return [Row(scope, one, entry_of.get(one.command), made.get(scope)) for scope, one in at.items()]
+
+
+def _shown(atoms: Sequence[Scope], rules: Sequence[Rule], wanted: Sequence[Scope]) -> Iterator[Scope]:
+    named = {scope for rule in rules if rule.command for scope in rule.command.scopes}
+    others = sorted(one for one in named if not any(one.covers(atom) for atom in atoms))
+    for one in (*atoms, *others):
+        if not wanted or any(scope.meets(one) for scope in wanted):
+            yield one
+
+
+class NotFreshError(ConflictError):
+    """This home has or had a switch; an empty log in its place would open what is closed."""
+
+    code = "switch.not-fresh"
+
+
+class NoDocumentError(UnavailableError):
+    """The file of a signed command cannot be read; whoever brought it looks."""
+
+    code = "switch.no-document"
+
+
+def read_document(path: Path) -> bytes:
+    """A signed command that was brought here, or as much of it as shows that it is too long. Raises NoDocumentError."""
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_DOCUMENT + 1)
+    except OSError as cause:
+        raise NoDocumentError(f"{path} cannot be read ({cause.strerror})") from cause
+
+
+def describe(accepted: Accepted) -> dict[str, Json]:
+    """One epoch, for machines."""
+    found: dict[str, Json] = {
+        "epoch": accepted.epoch,
+        "accepted_at": time_text(accepted.accepted_at),
+        "sha256": accepted.digest,
+        "fault": accepted.fault,
+        "remark": accepted.remark,
+    }
+    if accepted.signed is not None:
+        command = accepted.signed.command
+        found |= {
+            "command": command.id,
+            "state": command.state.value,
+            "scopes": [str(one) for one in command.scopes],
+            "opening": int(command.opening),
+            "reason": command.reason.value,
+            "text": command.text,
+            "incident": command.incident,
+            "policy": command.policy,
+            "signed_by": [one.operator for one in accepted.signed.signatures],
+        }
+    return found
