@@ -73,7 +73,6 @@ def plan(
         found = set(tools.closings.standings(wanted).values())
     # All alike, or nothing could give back where each stands; `run` looks again.
     before = min(found, key=lambda at: at.state.openness, default=Standing())
-    before = replace(before, with_backlog=all(at.with_backlog for at in found))
     closing, opening = plan_drill(id, wanted, ScopeState(state), operator, utc_now(), timedelta(days=days), before)
     made = DrillPlan(
         SignedCommand(closing, (sign(closing, operator, Role.SWITCH_OFFICER, key),)),

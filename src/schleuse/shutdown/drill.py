@@ -95,7 +95,6 @@ def plan_drill(
     """Closing and opening, to be signed: the closing by its actor, the opening by two persons. Raises BadDrillError.
 
     before: where the scopes stand, which the opening gives back: OPEN, or LIMITED in a stage of a restart (G-OFF).
-    While a backlog waits for its release plan, what arrives in the drill waits with it: a drill releases nothing (HD-40).
     """
     if not before.state.begins:
         raise BadDrillError(f"a drill begins where units of work begin; it is {before.state}")
@@ -121,7 +120,7 @@ def plan_drill(
         limit=before.limit,
         opening=True,
         expires_at=now + valid,
-        with_backlog=before.with_backlog,
+        with_backlog=True,
         plan=closing.hash,
         stage=AFTER_DRILL,
     )
@@ -138,7 +137,7 @@ def check_plan(plan: DrillPlan, rights: Rights, now: datetime) -> None:
         limit=opening.limit,
         opening=True,
         expires_at=opening.expires_at,
-        with_backlog=opening.with_backlog,
+        with_backlog=True,
         plan=closing.hash,
         stage=AFTER_DRILL,
     )

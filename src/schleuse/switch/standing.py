@@ -123,13 +123,11 @@ def _concerns(command: Command, atom: Scope) -> bool:
 def _gives_back(opening: Command, last: tuple[Command, Standing] | None) -> bool:
     """Whether an opening that was signed before its drill takes back this drill's closing and nothing else (SW-15).
 
-    What an incident closed, before the drill or during it, stays as it is; so does a backlog that waits (HD-40).
+    What an incident closed, before the drill or during it, stays as it is.
     """
     if last is None or last[0].hash != opening.plan:
         return False
     before = last[1]
-    if opening.with_backlog and not before.with_backlog:
-        return False
     return (opening.state, opening.limit, opening.closes_at) == (before.state, before.limit, before.closes_at)
 
 
