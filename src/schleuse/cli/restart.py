@@ -17,7 +17,7 @@ from rich.table import Table
 from schleuse.cli.up import german
 from schleuse.clock import utc_now
 from schleuse.config import Config, default_home, read_config
-from schleuse.errors import MalformedError
+from schleuse.errors import MalformedError, UnavailableError
 from schleuse.journal.client import JournalClient
 from schleuse.journal.entry import Kind, Purpose, Result
 from schleuse.journal.opening import Json
@@ -26,10 +26,13 @@ from schleuse.processes.restarting import Restarts, Signer, who_must_act
 from schleuse.processes.switching import rights_of, switch_log
 from schleuse.processes.trail import OUTSIDE, PLATFORM, Act, open_trail
 from schleuse.restart.book import Book
-from schleuse.restart.gates import Evidence, Judged
+from schleuse.restart.documents import Basis, Document, EvidenceStatus, sign_document
+from schleuse.restart.entering import soak_left
+from schleuse.restart.gates import Judged
 from schleuse.restart.gates import Result as GateResult
-from schleuse.restart.plan import GateKind, RestartPlan, default_plan, parse_plan
-from schleuse.restart.progress import Progress, plan_is_approved, soak_left, waivers
+from schleuse.restart.ladder import default_plan
+from schleuse.restart.plan import GateKind, RestartPlan, parse_plan
+from schleuse.restart.progress import Progress
 from schleuse.scopes import ANY, NONE, Service, parse_scopes
 from schleuse.switch.documents import Role, parse_time
 from schleuse.vault.tokens import read_token_key
@@ -48,6 +51,18 @@ class BadUntilError(MalformedError):
     """An end of a waiver or measure is a time such as 2026-12-01T08:00:00Z; who typed it writes it again."""
 
     code = "cli.bad-until"
+
+
+class NoFileError(UnavailableError):
+    """A file that was named cannot be read; who named it looks."""
+
+    code = "cli.restart-file"
+
+
+class BadHostError(MalformedError):
+    """A host is given as NAME=STATUS of its evidence; who typed it writes it again."""
+
+    code = "cli.bad-host"
 
 
 @app.command
@@ -102,12 +117,12 @@ def status(name: str | None = None, *, home: Home = None, json_output: AsJson = 
     names = [name] if name else list(restarts.all())
     found = {one: restarts.judged(one) for one in names}
     if json_output:
-        print(json.dumps({one: _as_json(*at) for one, at in found.items()}, ensure_ascii=False, default=str))
+        print(json.dumps({one: _as_json(restarts, *at) for one, at in found.items()}, ensure_ascii=False, default=str))
         return
     if not found:
         print("kein Wiederanlauf geplant" if german() else "no restart is planned")
     for one, (at, judged, missing) in found.items():
-        _print_status(one, at, judged, missing)
+        _print_status(restarts, one, at, judged, missing)
 
 
 @app.command
@@ -121,7 +136,7 @@ def approve(
     config = read_config(home or default_home())
     restarts, signer = _restarts(config), Signer(operator, read_token_key(operator_key))
     at = restarts.judged(name)[0]
-    if not plan_is_approved(at):
+    if not restarts.is_approved(at):
         if at.plan is not None:
             _print_plan(at.plan)
         if yes:
@@ -149,7 +164,7 @@ def advance(name: str, *, operator: Operator, yes: Yes = False, home: Home = Non
     """
     restarts = _restarts(read_config(home or default_home()))
     at, judged, _ = restarts.judged(name)
-    _print_status(name, at, judged, [])
+    _print_status(restarts, name, at, judged, [])
     if yes:
         for command in restarts.offer(name, operator).commands:
             print(f"{', '.join(map(str, command.scopes))} -> {command.state}   {command.hash[:16]}")
@@ -182,17 +197,34 @@ def evidence(
     operator: Operator,
     operator_key: KeyFile,
     role: AsRole,
-    source: Annotated[str, Parameter(help="Where it comes from, such as findings, rotation-list, acceptance")],
-    document: Annotated[Path | None, Parameter(help="The document; its digest is kept")] = None,
+    file: Annotated[list[Path] | None, Parameter(negative=(), help="What was looked at; its digest is signed")] = None,
+    method: Annotated[list[str] | None, Parameter(negative=(), help="How it was found; EVID needs two")] = None,
+    host: Annotated[
+        list[str] | None, Parameter(negative=(), help="NAME=STATUS of its evidence, such as web-3=acquired_verified")
+    ] = None,
+    basis: Basis = Basis.INVESTIGATION,
     failed: Annotated[bool, Parameter(negative=(), help="It shows that the gate does not pass")] = False,
+    until: Annotated[str | None, Parameter(help="When the statement ends, such as 2026-12-01T08:00:00Z")] = None,
     home: Home = None,
 ) -> None:
-    """Give a signed document for a gate that nothing measures yet."""
-    digest = hashlib.sha256(document.read_bytes()).hexdigest() if document else ""
+    """Sign what was found for a gate that nothing here can look at: EVID, CRED, BASE, LEGAL, PART."""
     restarts = _restarts(read_config(home or default_home()))
-    result = GateResult.FAIL if failed else GateResult.PASS
-    found = Evidence(kind, name, result, utc_now(), source, text, digest, operator)
-    restarts.document(name, found, Signer(operator, read_token_key(operator_key)), role)
+    now = utc_now()
+    document = Document(
+        f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}",
+        name,
+        kind,
+        GateResult.FAIL if failed else GateResult.PASS,
+        now,
+        text,
+        _until(until) if until else None,
+        basis,
+        tuple((path.name, _digest(path)) for path in file or []),
+        tuple(method or []),
+        tuple(_host(one) for one in host or []),
+    )
+    result = restarts.document(name, sign_document(document, operator, role, read_token_key(operator_key)))
+    print(f"{kind}: {result.value}  {document.hash[:16]}")
 
 
 @app.command
@@ -260,6 +292,22 @@ def _default(
     return default_plan(name, services, insurers, first, now, incident=incident, fast=fast, whole=whole)
 
 
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as cause:
+        raise NoFileError(f"{path} cannot be read ({cause.strerror})") from cause
+
+
+def _host(text: str) -> tuple[str, EvidenceStatus]:
+    host, _, status = text.partition("=")
+    try:
+        return host, EvidenceStatus(status)
+    except ValueError as cause:
+        raise BadHostError(f"{text!r}: expected NAME= and one of {', '.join(EvidenceStatus)}") from cause
+
+
 def _until(text: str) -> datetime:
     try:
         return parse_time(text)
@@ -314,7 +362,7 @@ _MARK = {
 }
 
 
-def _print_status(name: str, at: Progress, judged: list[Judged], missing: list[str]) -> None:
+def _print_status(restarts: Restarts, name: str, at: Progress, judged: list[Judged], missing: list[str]) -> None:
     de = german()
     console = Console()
     now = utc_now()
@@ -327,12 +375,12 @@ def _print_status(name: str, at: Progress, judged: list[Judged], missing: list[s
     if at.aborted is not None:
         word = "abgebrochen" if de else "aborted"
         console.print(f"[red]{word}[/] {at.aborted.at:%H:%M:%S} {at.aborted.by}: {at.aborted.reason}")
-    if not plan_is_approved(at):
+    if not restarts.is_approved(at):
         console.print("[yellow]?[/] " + ("Plan noch nicht von zwei Personen freigegeben" if de else
                                           "the plan is not approved by two persons yet"))  # fmt: skip
     for one in judged:
         console.print(f"{_MARK[one.result]} {one.kind:6} {one.result:12} {one.reason}", highlight=False)
-    for waiver in waivers(at, now):
+    for waiver in restarts.waivers(at):
         word = "Verzicht" if de else "waived"
         console.print(f"  {word}: {waiver.kind} {' + '.join(waiver.by)} -> {waiver.until:%Y-%m-%d}: {waiver.reason}")
     for entry in at.notes[-5:]:
@@ -344,7 +392,7 @@ def _print_status(name: str, at: Progress, judged: list[Judged], missing: list[s
         console.print("[green]✓[/] " + ("bereit" if de else "ready"))
 
 
-def _as_json(at: Progress, judged: list[Judged], missing: list[str]) -> dict[str, object]:
+def _as_json(restarts: Restarts, at: Progress, judged: list[Judged], missing: list[str]) -> dict[str, object]:
     now = utc_now()
     return {
         "stage": f"{at.stage.name} {at.stage.label}".strip() if at.stage else "S0",
@@ -352,7 +400,7 @@ def _as_json(at: Progress, judged: list[Judged], missing: list[str]) -> dict[str
         "done": at.is_done,
         "entered_at": at.entered_at,
         "epochs": list(at.epochs),
-        "plan_approved": plan_is_approved(at),
+        "plan_approved": restarts.is_approved(at),
         "plan_hash": at.plan.hash if at.plan else None,
         "fast": at.plan.fast if at.plan else False,
         "soak_left_seconds": soak_left(at, now).total_seconds(),

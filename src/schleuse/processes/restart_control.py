@@ -1,7 +1,8 @@
 """The control role's part of a restart: measure gates, enter what may be entered, abort what must be (RS-06, RS-07).
 
-    look      has anything that the plan opened been closed again? then it is in S0, whoever closed it (P-02)
-    decide    does a rule say abort? is a measurement missing or growing old? may the next stage be entered?
+    look      has all that the plan opened been closed again? then it is in S0, whoever closed it (P-02)
+    decide    does a rule say abort? was something changed? is a measurement missing or growing old? may the next stage
+              be entered?
     do        one thing, recorded; then look again
 
 It opens nothing by itself: what it appends was signed by two persons, and it can sign closings only.
@@ -17,20 +18,21 @@ from datetime import datetime, timedelta
 import structlog
 
 from schleuse.clock import Now
-from schleuse.errors import ConflictError, Error
+from schleuse.errors import Error
 from schleuse.processes.restarting import Restarts
+from schleuse.restart.book import OvertakenError
+from schleuse.restart.entering import closes_part_of
 from schleuse.restart.gates import MEASURED, VALIDITY, Evidence, Result
-from schleuse.restart.plan import GateKind, RestartPlan
+from schleuse.restart.plan import GateKind, RestartPlan, closes_on_abort
 from schleuse.restart.progress import Progress
 from schleuse.scopes import Scope, ScopeState
 from schleuse.shutdown.automat import Agreed, Automat, Order
-from schleuse.switch.documents import Kind
 from schleuse.switch.log import Accepted
+from schleuse.switch.standing import Rule, standing
 
 log = structlog.get_logger()
 
 LOOK_SECONDS = 1.0
-TROUBLE_SECONDS = 5.0
 #: A failed or inconclusive measurement is repeated after this time; a pass when a third of its validity is left.
 AGAIN = timedelta(seconds=10)
 
@@ -38,6 +40,13 @@ AGAIN = timedelta(seconds=10)
 Measure = Callable[[RestartPlan, Progress], Evidence]
 #: Why a stage must be aborted now, or "" (RS-07): a decoy touched, an error rate, a foreign target.
 Trouble = Callable[[RestartPlan, Progress], str]
+#: Holds what a release had let go and nobody has taken yet; returns how many mails. May raise Error (RS-06).
+TakeBack = Callable[[RestartPlan], int]
+
+
+def nothing_released(_plan: RestartPlan) -> int:
+    """For a home without a mail store."""
+    return 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +67,20 @@ class PlanMandates:
 
     def valid(self, name: str, now: datetime) -> Agreed | None:
         """See `Policies.valid`. name: of the plan."""
-        at = self._restarts.all().get(name)
-        if at is None or at.plan is None or at.place < 0:
+        try:
+            at = self._restarts.read(name)
+        except Error:
             return None
-        return Mandate(f"restart {at.plan.id}@{at.plan.version}", at.plan.scopes)
+        if at.plan is None or at.place < 0:
+            return None
+        return Mandate(f"restart {at.plan.id}@{at.plan.version}", closes_on_abort(at.plan))
 
 
 class RestartController:
-    """One in the control role. measures: by kind of gate, of MEASURED. automat: None where the platform has no key."""
+    """One in the control role. measures: by kind of gate, of MEASURED. automat: None where the platform has no key.
+
+    take_back: after an abort.
+    """
 
     def __init__(
         self,
@@ -75,8 +90,11 @@ class RestartController:
         trouble: Trouble,
         automat: Automat | None,
         now: Now,
+        take_back: TakeBack = nothing_released,
     ) -> None:
         self._restarts = restarts
+        self._take_back = take_back
+        self._told: dict[str, str] = {}  # by plan, so that lasting trouble is one line
         self._epochs = epochs
         self._measures = measures
         self._trouble = trouble
@@ -86,52 +104,79 @@ class RestartController:
     async def run(self) -> None:
         """For ever."""
         while True:
-            try:
-                worked = await asyncio.to_thread(self.step)
-            except ConflictError:
-                worked = True  # somebody was faster: look again
-            except Error as error:
-                log.error("restart.waits", code=error.code, reason=str(error))
-                await asyncio.sleep(TROUBLE_SECONDS)
-                continue
-            if not worked:
+            if not await asyncio.to_thread(self.step):
                 await asyncio.sleep(LOOK_SECONDS)
 
     def step(self) -> bool:
-        """One thing for the first restart that needs one. Returns whether anything was done."""
-        return any(self._step(name, at) for name, at in self._restarts.all().items() if at.plan is not None)
-
-    def _step(self, name: str, at: Progress) -> bool:
-        plan = at.plan
-        if plan is None:
-            return False
-        if at.place >= 0:
-            closed = closed_since(plan, at, self._epochs())
-            if closed is not None:
-                self._restarts.aborted(name, closed.actor, f"closed by {closed.id}", closed.epoch)
-                log.error("restart.aborted", plan=name, epoch=closed.epoch, by=closed.actor)
-                return True
-            reason = self._trouble(plan, at)
-            if reason and self._automat is not None:
-                order = Order(f"{name}.rule.{at.place}.{max(at.epochs, default=0)}", self._now(), name, plan.scopes,
-                              ScopeState.HOLD, reason, plan.incident)  # fmt: skip
-                epoch = self._automat.close(order).epoch
-                self._restarts.aborted(name, "automat", reason, epoch)
-                log.error("restart.aborted", plan=name, epoch=epoch, by="automat", reason=reason)
-                return True
-        if at.aborted is not None or at.next_stage is None:
-            return False
-        if self._measure(name, plan, at):
+        """One thing for each restart that needs one. Returns whether anything was done; trouble with one of them, or
+        with all, is told and waits for no other. What closes comes first."""
+        names = self._restarts.names()
+        if any([self._tried(name, self._guard) for name in names]):  # noqa: C419  each of them, not up to the first
             return True
-        _, _, missing = self._restarts.judged(name)
-        if missing:
+        return any([self._tried(name, self._go_on) for name in names])  # noqa: C419
+
+    def _tried(self, name: str, work: Callable[[str], bool]) -> bool:
+        try:
+            return work(name)
+        except OvertakenError:
+            return True  # somebody was faster: look again
+        except Error as error:
+            if self._told.get(name) != str(error):
+                log.error("restart.waits", plan=name, code=error.code, reason=str(error))
+            self._told[name] = str(error)
+            return False
+
+    def _guard(self, name: str) -> bool:
+        """What leads to S0, or completes it."""
+        at = self._restarts.read(name)
+        if at.plan is None:
+            return False
+        if at.place >= 0 and (self._is_in_s0(name, at) or self._abort(name, at.plan, at)):
+            return True
+        if not at.backlog_returned:
+            self._restarts.returned(name, self._take_back(at.plan))
+            return True
+        return False
+
+    def _go_on(self, name: str) -> bool:
+        """What leads up."""
+        at = self._restarts.read(name)
+        if at.plan is None or at.aborted is not None:
+            return False
+        if self._restarts.see_change(name) or self._measure(name, at.plan, at):
+            return True
+        if at.next_stage is None or self._restarts.judged(name)[2]:
             return False
         entered = self._restarts.enter(name)
-        log.warning("restart.entered", plan=name, stage=plan.stages[entered.place].name.value, epochs=entered.epochs)
+        stage = at.plan.stages[entered.place].name.value
+        log.warning("restart.entered", plan=name, stage=stage, epochs=entered.epochs)
+        return True
+
+    def _is_in_s0(self, name: str, at: Progress) -> bool:
+        closed = closed_since(at, self._epochs(), self._now())
+        if closed is None:
+            return False
+        self._restarts.aborted(name, closed.actor, f"closed by {closed.id}", closed.epoch)
+        log.error("restart.aborted", plan=name, epoch=closed.epoch, by=closed.actor)
+        return True
+
+    def _abort(self, name: str, plan: RestartPlan, at: Progress) -> bool:
+        """By rule (RS-07). Closed first, recorded afterwards; a crash in between is seen by `closed_since`."""
+        reason = self._trouble(plan, at)
+        if not reason:
+            return False
+        if self._automat is None:
+            log.error("restart.cannot-abort", plan=name, reason=reason)  # people must, at once
+            return False
+        id = f"{name}.rule.{plan.version}.{at.place}.{max(at.epochs, default=0)}"
+        order = Order(id, self._now(), name, closes_on_abort(plan), ScopeState.HOLD, reason, plan.incident)
+        epoch = self._automat.close(order).epoch
+        self._restarts.aborted(name, "automat", reason, epoch)
+        log.error("restart.aborted", plan=name, epoch=epoch, by="automat", reason=reason)
         return True
 
     def _measure(self, name: str, plan: RestartPlan, at: Progress) -> bool:
-        stage = at.next_stage
+        stage = at.next_stage or at.stage
         wanted = [kind for kind in (stage.gates if stage else ()) if kind in MEASURED and kind in self._measures]
         for kind in wanted:
             last = max((one.at for one in at.evidence if one.kind is kind), default=None)
@@ -156,21 +201,23 @@ class Closing:
     epoch: int
 
 
-def closed_since(plan: RestartPlan, at: Progress, epochs: Sequence[Accepted]) -> Closing | None:
-    """The first closing of a plan's scopes after its stage was entered; a drill gives back what it took (G-OFF)."""
-    after = max(at.epochs, default=0)
-    opened = [scope for stage in plan.stages[: at.place + 1] for target in stage.targets for scope in target.scopes]
-    for one in epochs:
-        if one.epoch <= after or one.signed is None or one.fault:
-            continue
-        command = one.signed.command
-        if command.opening or command.kind is Kind.DRILL:
-            continue
-        if at.entered_at is not None and one.accepted_at < at.entered_at:
-            continue
-        if any(scope.meets(mine) for scope in command.scopes for mine in opened):
-            return Closing(command.id, command.actor, one.epoch)
-    return None
+def closed_since(at: Progress, epochs: Sequence[Accepted], now: datetime) -> Closing | None:
+    """The closing that took this restart back to S0: nothing that it opened is open any more.
+
+    Where only a part was closed, the rest stays as it is and the restart goes no further (P-02, `stop_condition`); a
+    drill gives back what it took (G-OFF). An abort of this plan always counts, also when it had opened nothing yet.
+    """
+    if at.plan is None:
+        return None
+    rules: list[Rule] = [rule for one in epochs if (rule := one.rule) is not None]
+    last = next((one for one in reversed(rules) if one.epoch > at.basis and closes_part_of(at, one)), None)
+    if last is None or last.epoch < max(at.epochs, default=0):
+        return None
+    mine = last.command is not None and last.command.id.startswith((f"{at.plan.id}.abort.", f"{at.plan.id}.rule."))
+    still = any(standing(rules, scope).at(now).state.begins for scope in at.opened)
+    if still or not (at.opened or mine):
+        return None
+    return Closing(last.command.id, last.command.actor, last.epoch) if last.command else Closing("?", "?", last.epoch)
 
 
 def _is_due(kind: GateKind, at: Progress, last: datetime, now: datetime) -> bool:

@@ -36,9 +36,6 @@ from schleuse.switch.documents import Kind, parse_time
 SYNTHETIC_SECONDS = 30.0
 SEND_SECONDS = 30.0
 READY_SECONDS = 3.0
-#: Errors among the decisions of a stage, in permille, above which it aborts, once there are enough to say so (RS-07).
-MAX_ERRORS_PERMILLE = 50
-ENOUGH = 20
 MIGRATIONS = "schleuse.eau.migrations"
 
 
@@ -141,7 +138,7 @@ class Looks:
             return f"integrity: {newest.text}"
         if at.epochs:
             bad, all_ = self._decided_since(min(at.epochs))
-            if all_ >= ENOUGH and bad * 1000 > all_ * MAX_ERRORS_PERMILLE:
+            if plan.abort.exceeded(bad, all_):
                 return f"{bad} of {all_} decisions of this stage were errors"
         return ""
 

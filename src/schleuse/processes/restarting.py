@@ -12,32 +12,55 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from schleuse.clock import Now
-from schleuse.errors import ConflictError, RefusedError
+from schleuse.errors import ConflictError, Error, MalformedError, RefusedError
 from schleuse.journal.opening import Json
-from schleuse.restart.book import Book
-from schleuse.restart.gates import Evidence, Judged, Result
-from schleuse.restart.plan import GateKind, RestartPlan, commands_of, refuse_cycles
+from schleuse.restart.approvals import PLAN, WAIVER, approver, waiver_hash
+from schleuse.restart.book import Book, OvertakenError
+from schleuse.restart.documents import DocumentRefusedError, SignedDocument, check_document, verdict
+from schleuse.restart.entering import (
+    UNWAIVABLE,
+    WAIVERS,
+    Look,
+    closes_part_of,
+    gates,
+    goes_on,
+    may_enter,
+    plan_is_approved,
+    ready,
+    waivers,
+)
+from schleuse.restart.gates import Evidence, Judged, Result, Waiver
+from schleuse.restart.plan import (
+    GateKind,
+    PlanRefusedError,
+    RestartPlan,
+    closes_on_abort,
+    commands_of,
+    refuse_change,
+    refuse_cycles,
+    shares,
+)
 from schleuse.restart.progress import (
     Aborted,
     Approved,
     Changed,
+    Documented,
     Entered,
     Event,
     Made,
     Noted,
     Offered,
     Progress,
+    Returned,
     Signed,
     Waived,
-    gates,
-    may_enter,
-    ready,
 )
 from schleuse.scopes import ScopeState
-from schleuse.switch.approval import LIFETIME, approve, valid
+from schleuse.switch.approval import LIFETIME, Approval, approve
 from schleuse.switch.documents import (
     OPENERS,
     Command,
@@ -51,17 +74,21 @@ from schleuse.switch.documents import (
     sign,
 )
 from schleuse.switch.log import SwitchLog
+from schleuse.switch.standing import Rule
 
-PLAN_PURPOSE = "restart-plan"
-#: Who may let a gate be, who may sign a document, who may note (§ 10).
-_WAIVE = (Role.LEAD, Role.SECURITY_OFFICER)
-_DOCUMENT = (Role.CUSTODIAN, Role.FORENSIC_LEAD, Role.SECURITY_OFFICER, Role.TENANT_DELEGATE, Role.SERVICE_OWNER)
+log = structlog.get_logger()
 
 
 class RoleMissingError(RefusedError):
     """This operator does not have a role that may do this; somebody else does it, or the configuration changes."""
 
     code = "restart.role-missing"
+
+
+class BadWaiverError(MalformedError):
+    """A waiver without a reason or with an end that is over; who gives it says both."""
+
+    code = "restart.bad-waiver"
 
 
 class NotReadyError(ConflictError):
@@ -88,13 +115,30 @@ class Signer:
 Tell = Callable[[Mapping[str, Json], bool], None]
 #: How many mails of these scopes wait for a release; None if nobody knows.
 Backlog = Callable[[RestartPlan], int | None]
+#: What must not change in a soak (RS-11), as one text; "" if nobody looks.
+Fingerprint = Callable[[], str]
+
+
+def no_fingerprint() -> str:
+    """Nobody looks."""
+    return ""
 
 
 class Restarts:
     """All restarts of a home. Thread-safe as far as the files are: whoever comes second is told to look again."""
 
-    def __init__(self, book: Book, log: SwitchLog, rights: Rights, backlog: Backlog, tell: Tell, now: Now) -> None:
+    def __init__(
+        self,
+        book: Book,
+        log: SwitchLog,
+        rights: Rights,
+        backlog: Backlog,
+        tell: Tell,
+        now: Now,
+        fingerprint: Fingerprint = no_fingerprint,
+    ) -> None:
         self._book = book
+        self._fingerprint = fingerprint
         self._log = log
         self._rights = rights
         self._backlog = backlog
@@ -105,34 +149,55 @@ class Restarts:
         """Where each stands. Raises BookDamagedError."""
         return {name: self._book.read(name)[0] for name in self._book.plans()}
 
+    def names(self) -> list[str]:
+        """Of all plans."""
+        return self._book.plans()
+
+    def read(self, plan: str) -> Progress:
+        """Where one stands. Raises NoSuchPlanError, BookDamagedError."""
+        return self._book.read(plan)[0]
+
     def judged(self, plan: str) -> tuple[Progress, list[Judged], list[str]]:
         """Where it stands, every gate before the next stage, and what is missing to enter it."""
-        at, now = self._book.read(plan)[0], self._now()
-        backlog = self._backlog(at.plan) if at.plan is not None else None
-        return (
-            at,
-            gates(at, self._rights, backlog, now),
-            may_enter(at, self._rights, backlog, self._others(at), now),
-        )
+        at = self._book.read(plan)[0]
+        look = self._look(at)
+        return at, gates(at, look), may_enter(at, look)
+
+    def is_approved(self, at: Progress) -> bool:
+        """Whether two persons stand for this version of its plan."""
+        return plan_is_approved(at, self._rights)
+
+    def waivers(self, at: Progress) -> list[Waiver]:
+        """Those in force (RS-03)."""
+        return waivers(at, self._rights, self._now())
 
     # What people do
 
     def make(self, plan: RestartPlan, by: str) -> None:
-        """A new plan, or a new version of one. Raises PlanRefusedError (a cycle), OvertakenError."""
-        known = [one.plan for one in self.all().values() if one.plan is not None]
-        refuse_cycles(plan, [one for one in known if one.id != plan.id])
-        count = len(self._book.events(plan.id)) if plan.id in self._book.plans() else 0
-        self._append(plan.id, Made(self._now(), plan, by), count, hash=plan.hash)
+        """A new plan, or a new version of one, under all that is ordered now.
+
+        Raises PlanRefusedError (a cycle, an overlap, a changed past), OvertakenError.
+        """
+        known = self.all()
+        others = [one for name, one in known.items() if name != plan.id]
+        refuse_cycles(plan, [one.plan for one in others if one.plan is not None])
+        busy = [one.plan.id for one in others if one.plan is not None and goes_on(one) and shares(plan, one.plan)]
+        if busy:
+            raise PlanRefusedError(f"{busy[0]} brings back the same and goes on; abort it, or make a new version of it")
+        count = 0
+        if plan.id in known:
+            before, count = self._book.read(plan.id)
+            refuse_change(_plan_of(before), plan, before.place)
+        made = Made(self._now(), plan, by, len(self._log.read_all()))
+        self._append(plan.id, made, count, hash=plan.hash, basis=made.basis)
 
     def approve_plan(self, plan: str, signer: Signer, role: Role) -> None:
         """Stand for this version of the plan. Raises RoleMissingError."""
         at, count = self._book.read(plan)
-        person = self._person(signer, role)
-        hash = _plan_of(at).hash
-        given = approve(PLAN_PURPOSE, hash, signer.name, role, signer.key, self._now())
-        if valid(given, PLAN_PURPOSE, hash, self._rights, self._now()) is None:
-            raise RoleMissingError(f"the key is not that of {signer.name}, or the role {role} is not his")
-        event = Approved(given.at, given.hash, signer.name, person.person, role, given.until)
+        if role not in OPENERS:
+            raise RoleMissingError(f"a plan is approved as {OPENERS[0]} and as {OPENERS[1]}")
+        given = self._approval(PLAN, _plan_of(at).hash, signer, role, self._now() + LIFETIME)
+        event = Approved(given.at, given.hash, signer.name, role, given.until, given.signature)
         self._append(plan, event, count, hash=given.hash, signature=given.signature.hex())
 
     def offer(self, plan: str, actor: str) -> Offered:
@@ -143,6 +208,11 @@ class Restarts:
             raise NotReadyError(f"{plan} has no further stage")
         if not stage.targets:
             raise NotReadyError(f"{stage.name} opens nothing; it is entered as soon as its gates pass")
+        if not self.is_approved(at):
+            raise NotReadyError(f"{plan}: two persons have to approve the plan before anything of it is signed")
+        known = self._rights.people().get(actor)
+        if known is None or not known.roles & set(OPENERS):
+            raise RoleMissingError(f"{actor!r} may not open; who signs first is a {' or '.join(OPENERS)}")
         basis, now = len(self._log.read_all()), self._now()
         made = Offered(now, at.place + 1, tuple(commands_of(at.plan, at.place + 1, actor, basis, now, LIFETIME)))
         self._append(plan, made, count, basis=basis)
@@ -163,43 +233,57 @@ class Restarts:
 
     def waive(self, plan: str, kind: GateKind, signer: Signer, role: Role, reason: str, until: datetime) -> None:
         """One half of a waiver (RS-03). Raises RoleMissingError."""
-        if role not in _WAIVE or kind in (GateKind.HUMAN, GateKind.TIME):
-            raise RoleMissingError(
-                f"a gate other than HUMAN and TIME is waived by {_WAIVE[0]} and {_WAIVE[1]} together"
-            )
-        person, (_, count) = self._person(signer, role), self._book.read(plan)
-        event = Waived(self._now(), kind, signer.name, person.person, role, reason, until)
-        self._append(plan, event, count, gate=kind.value, reason=reason)
+        if role not in WAIVERS or kind in UNWAIVABLE:
+            raise RoleMissingError(f"a gate other than HUMAN and TIME is waived by {' and '.join(WAIVERS)} together")
+        if not reason.strip() or until <= self._now():
+            raise BadWaiverError("a waiver has a reason and an end that is not over (RS-03)")
+        at, count = self._book.read(plan)
+        hash = waiver_hash(_plan_of(at).hash, kind, reason, until)
+        given = self._approval(WAIVER, hash, signer, role, until)
+        event = Waived(given.at, kind, signer.name, role, reason, until, hash, given.signature)
+        self._append(plan, event, count, gate=kind.value, reason=reason, hash=hash)
 
-    def document(self, plan: str, evidence: Evidence, signer: Signer, role: Role) -> None:
-        """A document about what was found, under somebody's name. Raises RoleMissingError."""
-        if role not in _DOCUMENT:
-            raise RoleMissingError(f"documents are given by one of {', '.join(_DOCUMENT)}")
-        self._person(signer, role)
-        self.found(plan, evidence)
+    def document(self, plan: str, given: SignedDocument) -> Result:
+        """A signed statement about what was found; returns what it is worth. Raises DocumentRefusedError."""
+        at, count = self._book.read(plan)
+        if given.document.plan != _plan_of(at).id:
+            raise DocumentRefusedError(f"the document is about the plan {given.document.plan}, not about {plan}")
+        check_document(given, self._rights, self._now())
+        result, text = verdict(given.document, given.role)
+        event = Documented(self._now(), given.custodian, given)
+        facts: dict[str, Json] = {"gate": given.document.kind.value, "result": result.value, "text": text}
+        self._append(plan, event, count, hash=given.document.hash, **facts)
+        return result
 
     def note(self, plan: str, by: str, text: str, owner: str = "", until: datetime | None = None) -> None:
         """A hand-over note, or with owner and end a temporary measure (RS-08, RS-12)."""
         self._append(plan, Noted(self._now(), by, text, owner, until), self._book.read(plan)[1])
 
-    def changed(self, plan: str, by: str, text: str) -> None:
-        """Something was changed: the soak starts anew (RS-11)."""
-        self._append(plan, Changed(self._now(), by, text), self._book.read(plan)[1])
+    def changed(self, plan: str, by: str, text: str, configuration: str = "") -> None:
+        """Something was changed: the soak starts anew (RS-11). configuration: the new fingerprint."""
+        self._append(plan, Changed(self._now(), by, text, configuration), self._book.read(plan)[1], text=text)
+
+    def see_change(self, plan: str) -> bool:
+        """Whether the configuration or the program is another than in the soak so far; then the soak starts anew."""
+        at, found = self._book.read(plan)[0], self._fingerprint()
+        if at.place < 0 or not found or not at.configuration or found == at.configuration:
+            return False
+        self.changed(plan, "control", "the configuration or the program has changed", found)
+        return True
 
     def abort(self, plan: str, signer: Signer, role: Role, reason: str) -> int:
         """Back to S0 by one person, at once (RS-06). Returns the epoch of the closing."""
-        at, count = self._book.read(plan)
-        command = self.closing(_plan_of(at), signer.name, Kind.MANUAL, reason)
+        command = self.closing(_plan_of(self._book.read(plan)[0]), signer.name, Kind.MANUAL, reason)
         signed = SignedCommand(command, (sign(command, signer.name, role, signer.key),))
         epoch = self._log.append(signed, self._now()).epoch  # first: a record may wait, a closing may not
-        self._append(plan, Aborted(self._now(), signer.name, reason, epoch), count, epoch=epoch, reason=reason)
+        self.aborted(plan, signer.name, reason, epoch)
         return epoch
 
     def closing(self, plan: RestartPlan, actor: str, kind: Kind, reason: str) -> Command:
         """The command that takes all of a plan back to S0."""
         return Command(
             id=f"{plan.id}.abort.{secrets.token_hex(6)}",
-            scopes=plan.scopes,
+            scopes=closes_on_abort(plan),
             state=ScopeState.HOLD,
             kind=kind,
             reason=Reason.SECURITY_HOLD,
@@ -217,8 +301,17 @@ class Restarts:
         self._append(plan, evidence, self._book.read(plan)[1], **facts)
 
     def aborted(self, plan: str, by: str, reason: str, epoch: int) -> None:
-        """What the plan had opened was closed, by whatever way."""
-        self._append(plan, Aborted(self._now(), by, reason, epoch), self._book.read(plan)[1], epoch=epoch)
+        """What the plan had opened was closed, by whatever way. Whoever else writes meanwhile does not keep it back."""
+        while True:
+            try:
+                event = Aborted(self._now(), by, reason, epoch)
+                return self._append(plan, event, self._book.read(plan)[1], epoch=epoch, reason=reason)
+            except OvertakenError:
+                continue
+
+    def returned(self, plan: str, count: int) -> None:
+        """What a release had let go and nobody had taken is held again (RS-06)."""
+        self._append(plan, Returned(self._now(), count), self._book.read(plan)[1], count=count)
 
     def enter(self, plan: str) -> Entered:
         """Enter the next stage if everything lets it. Raises NotReadyError, and what `SwitchLog.append` raises.
@@ -226,24 +319,38 @@ class Restarts:
         Commands of the offer that are in the log already were let in before a crash: the rest follows, and the record.
         """
         at, count = self._book.read(plan)
-        given = {one.signed.command.id for one in self._log.read_all() if one.signed is not None and not one.fault}
-        begun = at.offer is not None and any(one.id in given for one in at.offer.commands)
-        if not begun:
-            backlog = self._backlog(at.plan) if at.plan is not None else None
-            reasons = may_enter(at, self._rights, backlog, self._others(at), self._now())
+        look = self._look(at)
+        if not self._is_begun(at, look):
+            reasons = may_enter(at, look)
             if reasons:
                 raise NotReadyError(f"{plan}: " + "; ".join(reasons))
         stage = at.next_stage
         if stage is None:
             raise NotReadyError(f"{plan} has no further stage")
         epochs = tuple(self._log.append(one, self._now()).epoch for one in (ready(at) if stage.targets else ()))
-        event = Entered(self._now(), at.place + 1, epochs)
+        how = tuple(f"{one.kind} {one.result}: {one.reason}" for one in gates(at, look))
+        event = Entered(self._now(), at.place + 1, epochs, self._fingerprint(), how)
         self._append(plan, event, count, stage=f"{stage.name} {stage.label}".strip(), epochs=[*epochs])
         return event
 
+    def _is_begun(self, at: Progress, look: Look) -> bool:
+        """Whether a command of the offer was accepted already; not if something was closed since (SW-16)."""
+        if at.offer is None:
+            return False
+        ids = {one.id for one in at.offer.commands}
+        first = next((one.epoch for one in look.rules if one.command and one.command.id in ids), None)
+        if first is None:
+            return False
+        return not any(one.epoch > first and closes_part_of(at, one) for one in look.rules)
+
+    def _look(self, at: Progress) -> Look:
+        rules: list[Rule] = [rule for one in self._log.read_all() if (rule := one.rule) is not None]
+        backlog = self._backlog(at.plan) if at.plan is not None else None
+        return Look(self._rights, rules, backlog, self._now(), self._others(at))
+
     def _others(self, at: Progress) -> Mapping[str, Progress]:
-        needed = at.plan.needs if at.plan is not None else ()
-        return {name: self._book.read(name)[0] for name, _ in needed if name in self._book.plans()}
+        mine = at.plan.id if at.plan is not None else ""
+        return {name: self._book.read(name)[0] for name in self._book.plans() if name != mine}
 
     def _person(self, signer: Signer, role: Role) -> Person:
         person = self._rights.people().get(signer.name)
@@ -254,15 +361,26 @@ class Restarts:
             raise RoleMissingError(f"the key is not that of {signer.name} (RO-05)")
         return person
 
+    def _approval(self, purpose: str, hash: str, signer: Signer, role: Role, until: datetime) -> Approval:
+        self._person(signer, role)
+        now = self._now()
+        given = approve(purpose, hash, signer.name, role, signer.key, now, until - now)
+        if approver(given, purpose, hash, self._rights, None) is None:
+            raise RoleMissingError(f"{signer.name} may not approve any more; the credential was disabled")
+        return given
+
     @staticmethod
     def _signature(command: Command, signer: Signer, role: Role) -> Signature:
         return sign(command, signer.name, role, signer.key)
 
     def _append(self, plan: str, event: Event, after: int, **facts: Json) -> None:
-        self._book.append(plan, event, after)
+        digest = self._book.append(plan, event, after)
         said: dict[str, Json] = {"act": f"restart.{type(event).__name__.lower()}", "plan": plan, "event": after + 1}
         by = getattr(event, "by", "")
-        self._tell({**said, **({"by": by} if by else {}), **facts}, True)
+        try:
+            self._tell({**said, **({"by": by} if by else {}), **facts, "sha256": digest}, True)
+        except Error as error:  # it has happened and is recorded; the journal is behind, and says so itself
+            log.error("restart.not-told", plan=plan, code=error.code, reason=str(error))
 
 
 def _plan_of(at: Progress) -> RestartPlan:

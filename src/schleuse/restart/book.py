@@ -3,15 +3,18 @@
     <home>/switch/restart/PLAN/00001.json, 00002.json, …
 
 Appending is a `link` that fails if the number is taken, so operators' commands and the control role write side by side
-without a lock or a database, and whoever comes after a crash, a shift or a restore reads where things stand.
+without a lock or a database, and whoever comes after a crash, a shift or a restore reads where things stand. Each file
+names the digest of the one before, and the journal is told the digest of each.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import secrets
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import fields
@@ -21,24 +24,28 @@ from typing import Any
 
 from schleuse.errors import ConflictError, CorruptError, Error, MalformedError, UnavailableError
 from schleuse.journal.disk import OsDisk
+from schleuse.restart.documents import signed_document_from
 from schleuse.restart.gates import Evidence, Result
 from schleuse.restart.plan import GateKind, plan_from
 from schleuse.restart.progress import (
     Aborted,
     Approved,
     Changed,
+    Documented,
     Entered,
     Event,
     Made,
     Noted,
     Offered,
     Progress,
+    Returned,
     Signed,
     Waived,
     fold,
 )
 from schleuse.switch.documents import Role, Signature, SignedCommand, parse_time, signed_from, time_text
 
+GENESIS = "0" * 64  #: what the first event names as the one before
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
@@ -77,31 +84,37 @@ class Book:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._lock = threading.Lock()
+        self._known: dict[str, tuple[list[Event], str]] = {}  # events of a plan, and the digest of the last one
 
     def plans(self) -> list[str]:
         """Names of all plans."""
         return sorted(path.name for path in self._folder.glob("*") if path.is_dir())
 
     def events(self, plan: str) -> list[Event]:
-        """All of a plan. Raises NoSuchPlanError, BookDamagedError."""
+        """All of a plan; what was read before is not read again. Raises NoSuchPlanError, BookDamagedError."""
         folder = self._of(plan)
         if not folder.is_dir():
             raise NoSuchPlanError(f"there is no restart {plan}")
-        found: list[Event] = []
-        while (path := folder / f"{len(found) + 1:05d}.json").exists():
-            try:
-                found.append(decode(json.loads(path.read_bytes())))
-            except (OSError, ValueError, KeyError, TypeError, Error) as cause:
-                raise BookDamagedError(f"{plan}: {path.name} cannot be read ({type(cause).__name__})") from cause
-        return found
+        with self._lock:
+            known, before = self._known.get(plan, ([], GENESIS))
+            found = list(known)
+            names = sorted(os.path.basename(one) for one in folder.glob("[0-9]*.json"))
+            if len(names) < len(found):
+                raise BookDamagedError(f"{plan}: events are gone that were there; its operator looks")
+            for name in names[len(found) :]:
+                event, before = _read(folder / name, len(found) + 1, before)
+                found.append(event)
+            self._known[plan] = (found, before)
+            return list(found)
 
     def read(self, plan: str) -> tuple[Progress, int]:
         """Where it stands, and after how many events. Raises as `events`."""
         events = self.events(plan)
         return fold(events), len(events)
 
-    def append(self, plan: str, event: Event, after: int) -> int:
-        """Write one event, durably, if nobody has written one since. Returns how many there are now.
+    def append(self, plan: str, event: Event, after: int) -> str:
+        """Write one event, durably, if nobody has written one since. Returns the digest of its file, in hex.
 
         Raises OvertakenError, BookNotWrittenError, BadNameError.
         """
@@ -109,9 +122,13 @@ class Book:
         target = folder / f"{after + 1:05d}.json"
         draft = folder / f".{os.getpid()}.{secrets.token_hex(4)}"
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            if not folder.is_dir():
+                folder.mkdir(parents=True, exist_ok=True)
+                OsDisk().sync_directory(self._folder)
+            before = hashlib.sha256((folder / f"{after:05d}.json").read_bytes()).hexdigest() if after else GENESIS
+            data = json.dumps({"previous": before, **encode(event)}, indent=1, ensure_ascii=False).encode()
             with draft.open("xb") as file:
-                file.write(json.dumps(encode(event), indent=1, ensure_ascii=False).encode())
+                file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             os.link(draft, target)
@@ -123,7 +140,7 @@ class Book:
         finally:
             with suppress(OSError):
                 draft.unlink()
-        return after + 1
+        return hashlib.sha256(data).hexdigest()
 
     def _of(self, plan: str) -> Path:
         if not _NAME.fullmatch(plan):
@@ -131,9 +148,25 @@ class Book:
         return self._folder / plan
 
 
+def _read(path: Path, number: int, before: str) -> tuple[Event, str]:
+    """The event and the digest of its file. Raises BookDamagedError."""
+    where = f"{path.parent.name}: {path.name}"
+    try:
+        data = path.read_bytes()
+        table = json.loads(data)
+        if path.name != f"{number:05d}.json" or table["previous"] != before:
+            raise BookDamagedError(f"{where} does not follow the event before it")
+        return decode(table), hashlib.sha256(data).hexdigest()
+    except (OSError, ValueError, KeyError, TypeError, Error) as cause:
+        raise BookDamagedError(f"{where} cannot be read ({type(cause).__name__})") from cause
+
+
 _KINDS: Mapping[str, type[Any]] = {
     kind.__name__.lower(): kind
-    for kind in (Made, Approved, Offered, Signed, Entered, Changed, Aborted, Noted, Waived, Evidence)
+    for kind in (
+        *(Made, Approved, Offered, Signed, Entered, Changed),
+        *(Aborted, Returned, Noted, Waived, Documented, Evidence),
+    )
 }
 
 
@@ -147,6 +180,8 @@ def encode(event: Event) -> dict[str, Any]:
             table["plan"] = json.loads(event.plan.encode())
         case Offered():
             table["commands"] = [SignedCommand(one, ()).encode() for one in event.commands]
+        case Documented():
+            table["document"] = event.document.encode()
         case Signed():
             table["signatures"] = {hash: one.value.hex() for hash, one in event.signatures.items()}
     return table
@@ -161,6 +196,8 @@ def decode(table: Mapping[str, Any]) -> Event:
             values[name] = parse_time(values[name])
     if "role" in values:
         values["role"] = Role(values["role"])
+    if "signature" in values:
+        values["signature"] = bytes.fromhex(values["signature"])
     if kind is Made:
         values["plan"] = plan_from(values["plan"])
     elif kind is Offered:
@@ -171,7 +208,9 @@ def decode(table: Mapping[str, Any]) -> Event:
             hash: Signature(who, role, bytes.fromhex(value)) for hash, value in values["signatures"].items()
         }
     elif kind is Entered:
-        values["epochs"] = tuple(values["epochs"])
+        values["epochs"], values["gates"] = tuple(values["epochs"]), tuple(values["gates"])
+    elif kind is Documented:
+        values["document"] = signed_document_from(values["document"])
     elif kind is Waived:
         values["waiver_of"] = GateKind(values["waiver_of"])
     elif kind is Evidence:
@@ -183,4 +222,6 @@ def decode(table: Mapping[str, Any]) -> Event:
 def _plain(value: Any) -> Any:
     if isinstance(value, datetime):
         return time_text(value)
+    if isinstance(value, bytes):
+        return value.hex()
     return list(value) if isinstance(value, tuple) else value

@@ -16,7 +16,7 @@ from typing import Any
 
 from schleuse.errors import Error, MalformedError, RefusedError
 from schleuse.journal.opening import Json, canonical_json
-from schleuse.scopes import ANY, NONE, Direction, Scope, ScopeState, Service
+from schleuse.scopes import ANY, Scope, ScopeState, Service
 from schleuse.switch.documents import Command, Kind, Limit, Reason, parse_scope, parse_time, time_text
 
 
@@ -89,10 +89,31 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
+class AbortOn:
+    """When the platform aborts by itself (RS-07), besides what always ends a stage: a touched decoy, a path that is not
+    closed, a ledger with a gap, stores that contradict each other.
+
+    error_permille: of the decisions since the first stage, once there are at_least so many. Raises BadPlanError.
+    """
+
+    error_permille: int = 50
+    at_least: int = 20
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.error_permille <= 1000 or self.at_least < 1:
+            raise BadPlanError("errors are 0 to 1000 permille, of one decision or more")
+
+    def exceeded(self, errors: int, decided: int) -> bool:
+        """Whether these are too many."""
+        return decided >= self.at_least and errors * 1000 > decided * self.error_permille
+
+
+@dataclass(frozen=True, slots=True)
 class RestartPlan:
     """What two persons approve by its hash. needs: (plan, stage) that must be reached before this plan begins.
 
-    fast: a rehearsal with short soaks, which every view of it says. Raises BadPlanError, PlanRefusedError.
+    fast: a rehearsal with short soaks, which every view of it says. abort: see `AbortOn`; those who approve the plan
+    give the platform the mandate to close by it. Raises BadPlanError, PlanRefusedError.
     """
 
     id: str
@@ -103,6 +124,7 @@ class RestartPlan:
     stages: tuple[Stage, ...]
     needs: tuple[tuple[str, StageName], ...] = ()
     fast: bool = False
+    abort: AbortOn = AbortOn()
 
     def __post_init__(self) -> None:
         if not self.scopes or not self.stages:
@@ -166,12 +188,9 @@ def refuse_change(before: RestartPlan, after: RestartPlan, place: int) -> None:
         raise PlanRefusedError(f"{lost[0]} was opened by this plan, so an abort must go on closing it")
 
 
-def refuse_overlap(plan: RestartPlan, others: Iterable[RestartPlan]) -> None:
-    """Raises PlanRefusedError if another plan that goes on brings back the same scopes."""
-    for other in others:
-        shared = [one for one in plan.scopes if any(one.meets(its) for its in other.scopes)]
-        if other.id != plan.id and shared:
-            raise PlanRefusedError(f"{shared[0]} is brought back by the plan {other.id}")
+def shares(one: RestartPlan, other: RestartPlan) -> bool:
+    """Whether both bring back something in common; then only one of them may go on (RS-09)."""
+    return any(mine.meets(its) for mine in one.scopes for its in other.scopes)
 
 
 def refuse_cycles(plan: RestartPlan, others: Iterable[RestartPlan]) -> None:
@@ -222,104 +241,6 @@ def commands_of(
     ]
 
 
-#: Soak of each stage: § 9.2, "typical soak".
-_SOAK: Mapping[StageName, timedelta] = {
-    StageName.S1: timedelta(hours=24),
-    StageName.S2: timedelta(hours=24),
-    StageName.S3: timedelta(hours=4),
-    StageName.S4: timedelta(hours=2),
-    StageName.S5: timedelta(hours=24),
-    StageName.S6: timedelta(0),
-    StageName.S7: timedelta(hours=24),
-    StageName.S8: timedelta(days=7),
-    StageName.S9: timedelta(days=30),
-}
-#: Of a rehearsal.
-_FAST = timedelta(seconds=2)
-_BASE = (GateKind.EVID, GateKind.CRED, GateKind.BASE, GateKind.WATCH)
-_GATES: Mapping[StageName, tuple[GateKind, ...]] = {
-    StageName.S1: _BASE,
-    StageName.S2: (*_BASE, GateKind.DATA),
-    StageName.S3: (*_BASE, GateKind.DATA, GateKind.OFF, GateKind.PART, GateKind.HUMAN),
-    StageName.S4: (*_BASE, GateKind.DATA, GateKind.TECH, GateKind.OFF, GateKind.HUMAN),
-    StageName.S5: (*_BASE, GateKind.DATA, GateKind.TECH, GateKind.LEGAL, GateKind.HUMAN),
-    StageName.S6: (GateKind.WATCH, GateKind.DATA, GateKind.TECH),
-    StageName.S7: (*_BASE, GateKind.TECH, GateKind.HUMAN),
-    StageName.S8: (*_BASE, GateKind.HUMAN),
-    StageName.S9: (*_BASE, GateKind.DATA, GateKind.TECH, GateKind.LEGAL, GateKind.HUMAN),
-}
-#: § 9.2: "5 % -> 25 % -> 50 % -> 100 % of tenants".
-COHORTS = (5, 25, 50, 100)
-#: § 9.2: "<= 100 messages/h".
-CANARY_PER_HOUR = 100
-
-
-_OF_NOBODY = (Service.KIM_MAIL, Service.EARZTBRIEF)
-
-
-def default_plan(
-    id: str,
-    services: Sequence[Service],
-    insurers: Sequence[str],
-    canary: str,
-    now: datetime,
-    *,
-    incident: str = "",
-    fast: bool = False,
-    whole: bool = True,
-    cohorts: Sequence[int] = COHORTS,
-) -> RestartPlan:
-    """The ladder for these services of these insurers: canary, cohorts, outbound, backlog, reads, suppliers, normal.
-
-    whole: these are all insurers, so that the last stage opens the services as such. Mail of nobody (`kim_mail`) goes
-    with the outbound stage. Raises PlanRefusedError if the canary is none of the insurers.
-    """
-    if canary not in insurers:
-        raise PlanRefusedError(f"the canary {canary} is none of the insurers of this plan")
-    rest = [one for one in insurers if one != canary]
-    everybody = [canary, *rest]
-
-    def of(directions: Sequence[Direction], tenants: Sequence[str]) -> tuple[Scope, ...]:
-        return tuple(
-            Scope(service.value, ik, direction.value)
-            for service in services
-            for ik in (tenants if service not in _OF_NOBODY else [NONE] if tenants == everybody else [])
-            for direction in directions
-        )
-
-    def stage(name: StageName, label: str = "", *targets: Target, drains: bool = False) -> Stage:
-        soak = min(_FAST, _SOAK[name]) if fast else _SOAK[name]
-        return Stage(name, label, targets, _GATES[name], soak, drains)
-
-    scopes = tuple(
-        Scope(service.value, ik)
-        for service in services
-        for ik in ([ANY] if whole else [NONE] if service in _OF_NOBODY else everybody)
-    )
-    first = Target(of([Direction.PROCESS], [canary]), ScopeState.LIMITED, Limit(per_hour=CANARY_PER_HOUR))
-    stages = [stage(StageName.S1), stage(StageName.S2), stage(StageName.S3, "canary", first)]
-    reached = 0
-    for percent in cohorts:
-        count = max(1, len(everybody) * percent // 100)
-        if count > reached:
-            opened = Target(of([Direction.PROCESS], everybody[reached:count]), ScopeState.OPEN)
-            stages.append(stage(StageName.S4, f"{percent} %", opened))
-            reached = count
-    stages += [
-        stage(StageName.S5, "", Target(of([Direction.DELIVER], everybody), ScopeState.OPEN)),
-        stage(StageName.S6, "", drains=True),
-        stage(StageName.S7, "", Target(of([Direction.READ, Direction.WRITE], everybody), ScopeState.OPEN)),
-        stage(
-            StageName.S8,
-            "",
-            Target(of([Direction.ADMIN, Direction.MAINTENANCE, Direction.SUPPORT], everybody), ScopeState.OPEN),
-        ),
-        # What follows a release plan goes on following it: this opening does not let a rest of backlog go.
-        stage(StageName.S9, "", Target(scopes, ScopeState.OPEN)),
-    ]
-    return RestartPlan(id, 1, now, incident, scopes, tuple(stages), fast=fast)
-
-
 def next_version(plan: RestartPlan, now: datetime, **changes: Any) -> RestartPlan:
     """A changed plan; earlier approvals and signatures are void, because its hash is another (RO-04)."""
     return replace(plan, version=plan.version + 1, created_at=now, **changes)
@@ -333,7 +254,9 @@ def parse_plan(data: bytes) -> RestartPlan:
         raise BadPlanError(f"a plan is JSON in UTF-8: {cause}") from cause
 
 
-_KEYS = frozenset({"type", "schema", "id", "version", "created_at", "incident", "scopes", "stages", "needs", "fast"})
+_KEYS = frozenset(
+    {"type", "schema", "id", "version", "created_at", "incident", "scopes", "stages", "needs", "fast", "abort"}
+)
 
 
 def plan_from(table: Mapping[str, Any]) -> RestartPlan:
@@ -350,6 +273,7 @@ def plan_from(table: Mapping[str, Any]) -> RestartPlan:
             stages=tuple(_stage_from(one) for one in table["stages"]),
             needs=tuple((str(one[0]), StageName(one[1])) for one in table["needs"]),
             fast=table["fast"] == 1,
+            abort=AbortOn(int(table["abort"]["error_permille"]), int(table["abort"]["at_least"])),
         )
     except (BadPlanError, PlanRefusedError):
         raise
@@ -390,6 +314,7 @@ def _as_json(plan: RestartPlan) -> dict[str, Json]:
         "stages": [_stage_json(one) for one in plan.stages],
         "needs": [[name, stage.value] for name, stage in plan.needs],
         "fast": int(plan.fast),
+        "abort": {"error_permille": plan.abort.error_permille, "at_least": plan.abort.at_least},
     }
 
 

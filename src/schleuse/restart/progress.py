@@ -8,35 +8,48 @@ aborted               back to S0: by one person or by a rule (RS-06, RS-07)
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from schleuse.errors import Error
-from schleuse.restart.gates import Evidence, Judged, Result, Waiver, judge
+from schleuse.restart.approvals import PLAN, WAIVER
+from schleuse.restart.documents import SignedDocument
+from schleuse.restart.gates import Evidence
 from schleuse.restart.plan import GateKind, RestartPlan, Stage, StageName
-from schleuse.switch.documents import OPENERS, Command, Rights, Role, Signature, SignedCommand
+from schleuse.scopes import Scope, ScopeState
+from schleuse.switch.approval import Approval
+from schleuse.switch.documents import Command, Role, Signature
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A version of the plan; a new one voids what was approved and offered before."""
+    """A version of the plan; a new one voids what was approved, offered and waived before.
+
+    basis: the epoch of the switch that its author had seen. What is closed later stops the plan until a newer version
+    takes note of it.
+    """
 
     at: datetime
     plan: RestartPlan
     by: str
+    basis: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Approved:
-    """A valid approval of the plan: who, whose credential, in which role."""
+    """A signed approval of the plan (`switch.approval.Approval` of purpose `approvals.PLAN`)."""
 
     at: datetime
     hash: str
     by: str
-    person: str
     role: Role
     until: datetime
+    signature: bytes = b""
+
+    @property
+    def approval(self) -> Approval:
+        """What was signed."""
+        return Approval(PLAN, self.hash, self.by, self.role, self.at, self.until, self.signature)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +73,27 @@ class Signed:
 
 @dataclass(frozen=True, slots=True)
 class Entered:
-    """epochs: those that the switch gave the commands; none for a stage that opens nothing."""
+    """epochs: those that the switch gave the commands; none for a stage that opens nothing.
+
+    configuration: fingerprint of what must not change in the soak (RS-11), "" if nobody took it. gates: how each was
+    judged, for the stage record (§ 9.5).
+    """
 
     at: datetime
     place: int
     epochs: tuple[int, ...]
+    configuration: str = ""
+    gates: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """Something was changed during the soak; it starts anew (RS-11)."""
+    """Something was changed during the soak; it starts anew (RS-11). configuration: the new fingerprint, if known."""
 
     at: datetime
     by: str
     text: str
+    configuration: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +104,14 @@ class Aborted:
     by: str
     reason: str
     epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """After an abort: so many mails of a released backlog that nobody had taken are held again (RS-06)."""
+
+    at: datetime
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,25 +127,44 @@ class Noted:
 
 @dataclass(frozen=True, slots=True)
 class Waived:
-    """See `Waiver`. Each of the two gives theirs; with both it counts. outside: not of the executing line."""
+    """See `Waiver`. Each of the two signs the same words; with both it counts. hash: of `approvals.waiver_hash`."""
 
     at: datetime
     waiver_of: GateKind
     by: str
-    person: str
     role: Role
     reason: str
     until: datetime
+    hash: str = ""
+    signature: bytes = b""
+
+    @property
+    def approval(self) -> Approval:
+        """What was signed."""
+        return Approval(WAIVER, self.hash, self.by, self.role, self.at, self.until, self.signature)
 
 
-Event = Made | Approved | Offered | Signed | Entered | Changed | Aborted | Noted | Waived | Evidence
+@dataclass(frozen=True, slots=True)
+class Documented:
+    """A signed statement of a person about a gate."""
+
+    at: datetime
+    by: str
+    document: SignedDocument
+
+
+Event = (
+    Made | Approved | Offered | Signed | Entered | Changed | Aborted | Returned | Noted | Waived | Documented | Evidence
+)
 
 
 @dataclass(slots=True)
 class Progress:
     """place: of the stage that was entered last, -1 in S0. entered_at: of it; soak_from: the soak counts from there.
 
-    records: (stage, from, until) of every stage that was left: the RTA of the next plan (RS-15).
+    records: (stage, from, until) of every stage that was left: the RTA of the next plan (RS-15). waived: since this
+    version was made; waived_ever: all of them, which every later report shows (RS-03). backlog_returned: since the
+    last abort.
     """
 
     plan: RestartPlan | None = None
@@ -129,9 +176,14 @@ class Progress:
     offer: Offered | None = None
     signed: list[Signed] = field(default_factory=list)
     evidence: list[Evidence] = field(default_factory=list)
+    documents: list[Documented] = field(default_factory=list)
     waived: list[Waived] = field(default_factory=list)
+    waived_ever: list[Waived] = field(default_factory=list)
     notes: list[Noted] = field(default_factory=list)
     aborted: Aborted | None = None
+    backlog_returned: bool = True
+    configuration: str = ""
+    basis: int = 0
     records: list[tuple[str, datetime, datetime]] = field(default_factory=list)
 
     @property
@@ -151,6 +203,18 @@ class Progress:
         """Whether the last stage was entered."""
         return self.plan is not None and self.next_stage is None
 
+    @property
+    def opened(self) -> dict[Scope, ScopeState]:
+        """What the stages up to now have opened, and how far; the later one counts."""
+        entered = self.plan.stages[: self.place + 1] if self.plan is not None else ()
+        return {scope: target.state for stage in entered for target in stage.targets for scope in target.scopes}
+
+    @property
+    def measures(self) -> list[Noted]:
+        """Temporary measures, which are listed at every stage until they are ended (RS-12)."""
+        latest = {one.text: one for one in self.notes if one.owner}
+        return [one for one in latest.values() if one.until is not None]
+
     def has_reached(self, name: StageName) -> bool:
         """Whether a stage of this name was entered."""
         return self.plan is not None and any(one.name is name for one in self.plan.stages[: self.place + 1])
@@ -166,10 +230,11 @@ def fold(events: Iterable[Event]) -> Progress:
 
 def _step(at: Progress, event: Event) -> None:
     match event:
-        case Made(when, plan, _):
+        case Made(when, plan, _, basis):
             fresh = at.plan is None
-            at.plan, at.approvals, at.offer, at.signed = plan, [], None, []
+            at.plan, at.approvals, at.offer, at.signed, at.waived = plan, [], None, [], []
             at.soak_from = None if fresh else at.soak_from and when
+            at.basis, at.aborted = basis, None
         case Approved():
             if at.plan is not None and event.hash == at.plan.hash:
                 at.approvals.append(event)
@@ -177,144 +242,28 @@ def _step(at: Progress, event: Event) -> None:
             at.offer, at.signed = event, []
         case Signed():
             at.signed.append(event)
-        case Entered(when, place, epochs):
+        case Entered(when, place, epochs, configuration):
+            at.configuration = configuration
             if at.stage is not None and at.entered_at is not None:
                 at.records.append((f"{at.stage.name} {at.stage.label}".strip(), at.entered_at, when))
             at.place, at.entered_at, at.soak_from, at.epochs = place, when, when, epochs
             at.offer, at.signed, at.aborted = None, [], None
         case Changed(when):
-            at.soak_from = when
+            at.soak_from = when if at.place >= 0 else None
+            at.configuration = event.configuration or at.configuration
             at.notes.append(Noted(event.at, event.by, event.text))
         case Aborted():
             at.aborted, at.place, at.entered_at, at.soak_from, at.epochs = event, -1, None, None, ()
             at.offer, at.signed, at.approvals, at.evidence = None, [], [], []
+            at.documents, at.waived, at.backlog_returned = [], [], False
+        case Returned():
+            at.backlog_returned = True
+        case Documented():
+            at.documents.append(event)
         case Noted():
             at.notes.append(event)
         case Waived():
             at.waived.append(event)
+            at.waived_ever.append(event)
         case Evidence():
             at.evidence.append(event)
-
-
-def plan_is_approved(at: Progress) -> bool:
-    """Two persons, one of each opening role, for this version: while both approvals held, and then for good."""
-    return any(
-        one.role is OPENERS[0]
-        and other.role is OPENERS[1]
-        and one.person != other.person
-        and max(one.at, other.at) < min(one.until, other.until)
-        for one in at.approvals
-        for other in at.approvals
-    )
-
-
-#: § 10: a gate is waived by the lead, and by the security officer, who does not execute.
-_WAIVERS = (Role.LEAD, Role.SECURITY_OFFICER)
-
-
-def waivers(at: Progress, now: datetime) -> list[Waiver]:
-    """Those that two different persons gave, one in each role, and that have not ended (RS-03)."""
-    found: list[Waiver] = []
-    valid = [one for one in at.waived if now < one.until]
-    for one in valid:
-        for other in valid:
-            if one.waiver_of is other.waiver_of and (one.role, other.role) == _WAIVERS and one.person != other.person:
-                until = min(one.until, other.until)
-                found.append(Waiver(one.waiver_of, until, one.reason, (one.by, other.by)))
-    return found
-
-
-def soak_left(at: Progress, now: datetime) -> timedelta:
-    """What is left of the soak of the stage that was entered last."""
-    if at.stage is None or at.soak_from is None:
-        return timedelta(0)
-    return max(at.soak_from + at.stage.soak - now, timedelta(0))
-
-
-def gates(at: Progress, rights: Rights, backlog: int | None, now: datetime) -> list[Judged]:
-    """Every gate before the next stage. backlog: mails that wait for a release, None if nobody knows."""
-    stage = at.next_stage
-    if stage is None:
-        return []
-    fresh = [one for one in at.evidence if _is_of_now(one, at)]
-    given = waivers(at, now)
-    judged = [judge(kind, fresh, given, now) for kind in stage.gates if kind is not GateKind.HUMAN]
-    left = soak_left(at, now)
-    text = f"{left} of the soak are left" if left else "the soak is over"
-    judged.append(Judged(GateKind.TIME, Result.INCONCLUSIVE if left else Result.PASS, text))
-    if at.stage is not None and at.stage.drains:
-        judged.append(_drained(backlog))
-    if GateKind.HUMAN in stage.gates:
-        judged.append(_human(at, rights, now))
-    return judged
-
-
-def _is_of_now(one: Evidence, at: Progress) -> bool:
-    """A rehearsed closing counts in the stage that it was rehearsed in (G-OFF: "tested in this stage")."""
-    return one.kind is not GateKind.OFF or at.entered_at is None or one.at >= at.entered_at
-
-
-def _drained(backlog: int | None) -> Judged:
-    if backlog is None:
-        return Judged(GateKind.DATA, Result.INCONCLUSIVE, "nobody knows how much of the backlog is left")
-    if backlog:
-        return Judged(GateKind.DATA, Result.INCONCLUSIVE, f"{backlog} mails of the backlog are left")
-    return Judged(GateKind.DATA, Result.PASS, "no backlog is left")
-
-
-def _human(at: Progress, rights: Rights, now: datetime) -> Judged:
-    """Two signatures on exactly these commands; the switch checks the same again (RO-04, T-12)."""
-    if at.offer is None or at.offer.place != at.place + 1:
-        return Judged(GateKind.HUMAN, Result.INCONCLUSIVE, "nobody has prepared the commands; `restart advance` does")
-    until = min((one.expires_at for one in at.offer.commands if one.expires_at), default=None)
-    if until is not None and now >= until:
-        return Judged(GateKind.HUMAN, Result.EXPIRED, "the commands have expired; prepare them anew", until)
-    missing = missing_roles(at)
-    if missing:
-        return Judged(GateKind.HUMAN, Result.INCONCLUSIVE, f"missing signatures: {', '.join(missing)}", until)
-    for command in ready(at):
-        try:
-            rights.check(command)
-        except Error as error:
-            return Judged(GateKind.HUMAN, Result.FAIL, str(error), until)
-    return Judged(GateKind.HUMAN, Result.PASS, "signed by " + " and ".join(one.by for one in at.signed), until)
-
-
-def missing_roles(at: Progress) -> list[Role]:
-    """Roles in which the offer still has to be signed."""
-    return [role for role in OPENERS if role not in {one.role for one in at.signed}]
-
-
-def ready(at: Progress) -> Sequence[SignedCommand]:
-    """The offered commands with all their signatures, the first signer's first."""
-    if at.offer is None:
-        return []
-    return [
-        SignedCommand(
-            command,
-            tuple(
-                one.signatures[command.hash]
-                for one in sorted(at.signed, key=lambda signed: signed.by != command.actor)
-                if command.hash in one.signatures
-            ),
-        )
-        for command in at.offer.commands
-    ]
-
-
-def may_enter(
-    at: Progress, rights: Rights, backlog: int | None, others: Mapping[str, Progress], now: datetime
-) -> list[str]:
-    """What is missing before the next stage may be entered; empty: it may. Every reason is a sentence."""
-    if at.plan is None:
-        return ["there is no plan"]
-    if at.is_done:
-        return ["the last stage was entered"]
-    reasons = [] if plan_is_approved(at) else ["two persons have to approve the plan"]
-    reasons += [
-        f"{name} has not reached {stage}"
-        for name, stage in at.plan.needs
-        if name not in others or not others[name].has_reached(stage)
-    ]
-    reasons += [f"{one.kind}: {one.result}: {one.reason}" for one in gates(at, rights, backlog, now) if not one.lets_in]
-    return reasons
