@@ -23,7 +23,7 @@ from schleuse.mail.outbound import Outbound
 from schleuse.mail.pop3_listener import Listener
 from schleuse.processes.following import Running
 from schleuse.processes.kim import load_accounts, store_settings
-from schleuse.processes.kim_following import KIM, Edges, atoms_of, follower, held_by
+from schleuse.processes.kim_following import KIM, Edges, atoms_of, follower, held_by, held_scopes
 from schleuse.processes.kim_mailboxes import Mailboxes
 from schleuse.processes.switching import copy_of, enforced_atoms, switch_log
 from schleuse.processes.trail import Trail
@@ -159,6 +159,39 @@ def test_while_one_insurer_is_closed_nothing_is_cut_at_the_others(role: Role) ->
         epoch = switching.close(role.config.home, f"eau/{other}", HOLD)
         bounded(role, epoch)
     assert (role.effect(epoch)["inflight"], role.pop3.cuts) == (0, 0)
+
+
+def test_a_second_closing_does_not_wait_for_what_the_first_still_drains(role: Role) -> None:
+    """§ 5.2: every worker has the state within 2 s, whatever runs."""
+    slow = role.config.control.model_copy(update={"unit_budget_seconds": 20})
+    role.config = role.config.model_copy(update={"control": slow})
+    with role.running.unit(SENDING):
+        switching.close(role.config.home, "kim_mail/-/deliver", HOLD)
+        role.switch.refresh()
+        first = role.switch.epoch
+
+        async def both() -> int:
+            follows = asyncio.create_task(role.follow(first + 1))
+            while not role.effect(first):
+                await asyncio.sleep(0.005)
+            second = switching.close(role.config.home, "kim_mail/-/read", HOLD)
+            while role.store.leases.holds.head() < second or not role.effect(second):
+                await asyncio.sleep(0.005)
+            follows.cancel()
+            with suppress(asyncio.CancelledError):
+                await follows
+            return second
+
+        second = asyncio.run(asyncio.wait_for(both(), 10))
+    assert role.effect(first)["quiet_at"] is None
+    assert role.effect(second)["inflight"] == 1
+
+
+def test_what_is_held_is_a_state_and_no_fault(role: Role) -> None:
+    epoch = switching.close(role.config.home, "kim_mail/-/read", HOLD)
+    role.switch.refresh()
+    assert held_scopes(role.switch, atoms_of(role.config)) == ["kim_mail/-/read/- HOLD"]
+    assert epoch == 1
 
 
 def test_a_restarted_role_knows_how_long_letters_were_held(role: Role) -> None:

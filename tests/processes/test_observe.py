@@ -127,3 +127,10 @@ def test_a_request_that_never_ends_does_not_spoil_the_stop_of_a_role(monkeypatch
         writer.close()
 
     asyncio.run(scenario())
+
+
+def test_a_held_role_is_ready_and_says_what_is_held() -> None:
+    """Held is a state; an operator's alarm on readiness must not ring because of it."""
+    app = observation_app("kim", CollectorRegistry(), lambda: True, lambda: ["kim_mail/-/read/- HOLD"])
+    status, body = asyncio.run(ask(app, "/readyz"))
+    assert (status, b"kim_mail/-/read/- HOLD" in body) == (200, True)

@@ -19,6 +19,7 @@ from tests.scenarios.platform import Platform, platform, until
 from schleuse.config import host_and_port
 from schleuse.kim.receipts import check_file, keys_of
 from schleuse.kim.store.origins import reference_of
+from schleuse.mail.spool import OsDisk
 from schleuse.practice.ledger import Progress
 from schleuse.scopes import ScopeState
 
@@ -133,3 +134,26 @@ def _count(one: Platform) -> int:
         return count
     finally:
         session.close()
+
+
+def test_in_a_store_that_is_95_percent_full_eau_are_accepted_and_letters_deferred(
+    base_home: Path, tmp_path: Path
+) -> None:
+    """T-18: no drop, no 5xx. The reserve is chosen so that this machine's disk counts as so full."""
+    used, free = _disk(tmp_path)
+    reserve = int(used + free - used / 0.97)
+    changes = {"[kim]": f"[kim]\nmin_free_octets = {reserve}"}
+    with platform(base_home, tmp_path / "home", changes) as one:
+        one.start_all()
+        insurer = one.config.insurers[0].address
+        answers = asked(one, insurer, one.practice.address)
+        assert [code for code, _ in answers] == [250, 452]
+        (reply,) = one.send(one.mails(one.order(1)))
+        assert reply.accepted
+        assert one.conservation().holds
+
+
+def _disk(folder: Path) -> tuple[int, int]:
+    """(used, free) as the store sees it: what is reserved for root is used."""
+    free, total = OsDisk().room(folder)
+    return total - free, free

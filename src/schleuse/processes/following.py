@@ -97,7 +97,7 @@ class EpochFollower:
         self._now = now
         self._cut = cut
         self._budget = budget
-        self._done = -1  # the epoch that this process has followed to the end; the first one at its start
+        self._done = -1  # the epoch whose fences this process has raised; the first one at its start
 
     def step(self, uncertain: Sequence[str] = ()) -> bool:
         """For a process whose units are over when it calls: fence and note. Returns whether there was a new epoch.
@@ -117,22 +117,26 @@ class EpochFollower:
         return True
 
     async def run(self) -> None:
-        """For a process of many tasks: for ever."""
-        while True:
-            try:
-                await self._follow()
-            except Error as error:
-                log.error("switch.fence-waits", worker=self._worker, code=error.code, reason=str(error))
-                await asyncio.sleep(TROUBLE_SECONDS)
-            await asyncio.sleep(LOOK_SECONDS)
+        """For a process of many tasks: for ever. A newer epoch does not wait for what an older one still drains."""
+        async with asyncio.TaskGroup() as drains:
+            while True:
+                try:
+                    await self._follow(drains)
+                except Error as error:
+                    log.error("switch.fence-waits", worker=self._worker, code=error.code, reason=str(error))
+                    await asyncio.sleep(TROUBLE_SECONDS)
+                await asyncio.sleep(LOOK_SECONDS)
 
-    async def _follow(self) -> None:
+    async def _follow(self, drains: asyncio.TaskGroup) -> None:
         epoch = self._switch.epoch
         if epoch == self._done:
             return
         seen_at = self._now()
         await asyncio.to_thread(self._raise, epoch)
-        closed = self._closed()
+        self._done = epoch
+        drains.create_task(self._drain(epoch, seen_at, self._closed()))
+
+    async def _drain(self, epoch: int, seen_at: datetime, closed: Sequence[Scope]) -> None:
         inflight = self._running.count(closed)
         effect = SwitchEffect(self._worker, epoch, seen_at, None, self._running.last(closed), inflight)
         if inflight:
@@ -142,7 +146,7 @@ class EpochFollower:
             await asyncio.sleep(LOOK_SECONDS)
         left = self._running.count(closed)
         # Also where nothing is left: a unit may have ended without anybody knowing how.
-        uncertain = tuple(await self._cut(closed)) if inflight and self._cut else ()
+        uncertain = tuple(await self._try_cut(closed)) if inflight else ()
         quiet = None if self._running.count(closed) else self._now()
         effect = replace(
             effect,
@@ -153,7 +157,15 @@ class EpochFollower:
             uncertain=uncertain,
         )
         await asyncio.to_thread(self._note, effect)
-        self._done = epoch
+
+    async def _try_cut(self, closed: Sequence[Scope]) -> Sequence[str]:
+        if self._cut is None:
+            return ()
+        try:
+            return await self._cut(closed)
+        except Error as error:  # what still runs is counted, so the closing is not called quiet
+            log.error("switch.not-cut", worker=self._worker, code=error.code, reason=str(error))
+            return ()
 
     def _raise(self, epoch: int) -> None:
         self._fence({atom: self._standing_epoch(atom) for atom in self._atoms}, epoch)

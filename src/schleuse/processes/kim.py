@@ -1,4 +1,4 @@
-"""The `kim` role: SMTP in and out, mailboxes, POP3, DSN. Reads hostile bytes and holds no key to any content."""
+"""The `kim` role: SMTP in and out, mailboxes, POP3, DSN. Reads hostile bytes, has no key to content (HD-11, HD-22)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections import Counter as TallyCounter
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -45,7 +46,7 @@ from schleuse.processes.following import Running
 from schleuse.processes.http_protocol import BoundedProtocol
 from schleuse.processes.injection import injected_disk, injected_steps
 from schleuse.processes.kim_deferrals import DeferralDesk
-from schleuse.processes.kim_following import KIM, Edges, atoms_of, follower, held_by
+from schleuse.processes.kim_following import KIM, Edges, atoms_of, follower, held_by, held_scopes
 from schleuse.processes.kim_held import LettersWatch, told_by
 from schleuse.processes.kim_mailboxes import Mailboxes
 from schleuse.processes.kim_room import Room
@@ -179,8 +180,10 @@ async def run(config: Config) -> None:
         issuer = Issuer(config, receipt_key(config.home), store, accounts, switch, utc_now)
         receipts = receipts_app(store.origins, issuer, logins.authenticate, utc_now)
         await stack.enter_async_context(serving(_receipts_server(config, receipts)))
-        mailer = ReceiptMailer(config, store, accounts, issuer, utc_now, store.accept)
-        await stack.enter_async_context(observed("kim", kim.metrics, registry, lambda: readiness(config, store)))
+        own_mail = GuardedIntake(store, door, unit=running.unit)
+        mailer = ReceiptMailer(config, store, accounts, issuer, utc_now, own_mail.accept)
+        held = partial(held_scopes, switch, atoms_of(config))
+        await stack.enter_async_context(observed("kim", kim.metrics, registry, lambda: readiness(config, store), held))
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(follows.run()),

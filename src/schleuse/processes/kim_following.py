@@ -19,8 +19,8 @@ from schleuse.processes.kim_mailboxes import Mailboxes
 from schleuse.processes.switch_figures import tell_effect
 from schleuse.processes.switching import effect_book
 from schleuse.processes.trail import Trail
-from schleuse.scopes import Scope
-from schleuse.switch.copy import LocalSwitch
+from schleuse.scopes import Direction, Scope, ScopeState, Service
+from schleuse.switch.copy import LocalSwitch, Switch
 
 #: Name of this process in the switch's copies and effects.
 KIM = "kim"
@@ -29,6 +29,12 @@ KIM = "kim"
 def atoms_of(config: Config) -> list[Scope]:
     """Every atom that the mail role enforces."""
     return enforced(IK(insurer.ik) for insurer in config.insurers)
+
+
+def held_scopes(switch: Switch, atoms: Sequence[Scope]) -> list[str]:
+    """Those in which less than usual happens now, as texts: a state of the role, and no fault of it."""
+    standings = ((one, switch.standing(Service(one.service), one.tenant, Direction(one.direction))) for one in atoms)
+    return [f"{one} {at.state}" for one, at in standings if at.state is not ScopeState.OPEN]
 
 
 def held_by(switch: LocalSwitch) -> Callable[[Scope, datetime, datetime], timedelta]:

@@ -47,8 +47,9 @@ class LettersWatch:
         if at.state.begins:
             return
         before = notice_before(at.since, now)
-        while before is not None and self._letters.tell_delayed(before, now):
-            self._count("kim.letters_delayed")
+        while before is not None and (letters := self._letters.tell_delayed(before, now)):
+            for _ in range(letters):
+                self._count("kim.letters_delayed")
         for step in STEPS:
             self._escalate(step)
 

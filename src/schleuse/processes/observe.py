@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TextIO, cast
 
@@ -80,8 +80,12 @@ def configure_log(role: str, level: int = logging.INFO) -> None:
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
 
 
-def observation_app(role: str, registry: CollectorRegistry, ready: Ready) -> Starlette:
-    """The three addresses of a role's local port."""
+#: What the switch closes for this role now, as texts of scopes.
+Held = Callable[[], Sequence[str]]
+
+
+def observation_app(role: str, registry: CollectorRegistry, ready: Ready, held: Held | None = None) -> Starlette:
+    """The three addresses of a role's local port. held: shown beside readiness, because a held role is ready."""
 
     async def metrics(_request: Request) -> Response:
         # In a thread: a collector asks a database, and the loop that answers mail must not wait for it.
@@ -94,7 +98,8 @@ def observation_app(role: str, registry: CollectorRegistry, ready: Ready) -> Sta
     async def readiness(_request: Request) -> Response:
         answer = await asyncio.to_thread(ready)
         if answer is True:
-            return JSONResponse({"role": role, "ready": True})
+            state = {} if held is None else {"held": list(held())}
+            return JSONResponse({"role": role, "ready": True, **state})
         return JSONResponse({"role": role, "ready": False, "reason": answer or "starting"}, status_code=503)
 
     return Starlette(routes=[Route("/metrics", metrics), Route("/healthz", health), Route("/readyz", readiness)])
@@ -134,11 +139,18 @@ STOP_SECONDS = 3.0
 
 
 @asynccontextmanager
-async def observed(role: str, listen: str, registry: CollectorRegistry, ready: Ready) -> AsyncIterator[None]:
+async def observed(
+    role: str, listen: str, registry: CollectorRegistry, ready: Ready, held: Held | None = None
+) -> AsyncIterator[None]:
     """Serve metrics and health of this role on its local port."""
     host, port = host_and_port(listen)
     config = uvicorn.Config(
-        observation_app(role, registry, ready), host=host, port=port, log_config=None, access_log=False, lifespan="off"
+        observation_app(role, registry, ready, held),
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
     )
     async with serving(config):
         yield
