@@ -29,7 +29,9 @@ from schleuse.processes.control_probes import PlatformProbes
 from schleuse.processes.control_watch import Places, Watch
 from schleuse.processes.control_workers import workers_of
 from schleuse.processes.life import until_stopped
+from schleuse.processes.maintenance import cut_sessions, sweep
 from schleuse.processes.observe import observed
+from schleuse.processes.policies import policies_of
 from schleuse.processes.restart_control import PlanMandates, RestartController
 from schleuse.processes.restart_evidence import Looks, backlog_of
 from schleuse.processes.restarting import Restarts
@@ -50,6 +52,8 @@ from schleuse.vault.tokens import read_public_key, read_token_key
 log = structlog.get_logger()
 
 EXTERNAL_SECONDS = 0.1
+#: A session without its own watcher is looked for so often; t_state of § 5.2 is 2 s.
+SESSION_SECONDS = 0.5
 EXCEPTIONS_SECONDS = 60.0
 
 
@@ -84,7 +88,7 @@ async def run(config: Config) -> None:
             enforced_atoms(config),
             Places(config.switch_folder, config.home / "run" / "retention.frozen"),
             evidence_sources(config),
-            automat_of(config, NoPolicies()),
+            automat_of(config, policies_of(config)),
             tell,
             utc_now,
         )
@@ -136,6 +140,7 @@ async def run(config: Config) -> None:
                     drills.run(),
                     back.run(),
                     _exceptions(config),
+                    _sessions(config),
                     trail.run(),
                 )
             ]
@@ -262,3 +267,14 @@ async def _exceptions(config: Config) -> None:
             if one.overdue(now):
                 log.error("exception.review-due", id=one.exemption.id, scope=str(one.exemption.scope))
         await asyncio.sleep(EXCEPTIONS_SECONDS)
+
+
+async def _sessions(config: Config) -> None:
+    """Supplier sessions whose watcher died are cut all the same, whoever ordered the closing (SW-09, T-26)."""
+    while True:
+        try:
+            await asyncio.to_thread(cut_sessions, config)
+            await asyncio.to_thread(sweep, config)
+        except Error as error:
+            log.error("maintenance.waits", code=error.code, reason=str(error))
+        await asyncio.sleep(SESSION_SECONDS)
