@@ -35,13 +35,14 @@ def what_runs_where(config: Config, german: bool) -> str:
     kim, eau = config.kim, config.eau
     ik = config.insurers[0].ik if config.insurers else "IK"
     year = utc_now().year
-    metrics = (kim.metrics, eau.metrics, config.journal.metrics, config.vault.metrics)
+    metrics = (kim.metrics, eau.metrics, config.journal.metrics, config.vault.metrics, config.control.metrics)
     lines = [
         ("SMTP (TLS)", kim.smtp_tls),
         ("SMTP (STARTTLS)", kim.smtp_starttls or "-"),
         ("POP3 (TLS)", kim.pop3_tls),
         ("Kassen-Feed" if german else "insurers' feed", f"https://{eau.feed}/v1/{ik}/eau   (/v1/openapi.json)"),
         ("Journal" if german else "journal", f"http://{config.journal.http}/{ik}/{year}/checkpoint"),
+        ("Empfangsbelege" if german else "receipts", f"https://{kim.receipts}/v1/receipts/…"),
         ("Tresor" if german else "vault", str(config.vault_socket)),
         *(("Zeuge" if german else "witness", str(folder)) for folder in config.witnesses),
         ("Metriken" if german else "metrics", "  ".join(f"http://{one}/metrics" for one in metrics)),
@@ -59,6 +60,13 @@ def what_runs_where(config: Config, german: bool) -> str:
         ("./schleuse hold check", "nichts verloren, nichts doppelt", "nothing lost, nothing twice"),
         ("./schleuse journal status", "jede Öffnung hat einen Eintrag", "every opening has an entry"),
         *_at_the_insurer(config, ik, year),
+        (
+            "./schleuse switch hold 'eau/*' --reason security_hold --text Übung",
+            "alles eAU sofort anhalten, eine Person genügt",
+            "hold all eAU at once, one person suffices",
+        ),
+        ("./schleuse closure list", "bewiesen, dass nichts geöffnet wird", "proven that nothing is opened"),
+        ("./schleuse switch show", "was wo gilt", "what stands where"),
     ]
     column = max(len(command) for command, _, _ in next_steps if len(command) <= LONGEST_COMMAND)
     return "\n".join(
