@@ -17,6 +17,7 @@ from schleuse.kim.store import OUTBOUND, MailStore, Settings, open_mail_store
 from schleuse.kim.switched import SENDING
 from schleuse.processes.kim_sending import GatedQueue, SendingGate
 from schleuse.scopes import ScopeState
+from schleuse.switch.documents import Limit
 from schleuse.switch.fence import StaleEpochError
 
 LATER = START + timedelta(minutes=1)
@@ -37,6 +38,28 @@ def test_nothing_is_taken_from_a_queue_that_is_held(store: MailStore, state: Sco
     assert GatedQueue(store.queue, switch).due(LATER, 10) == []
     assert not SendingGate(switch, lambda _: nullcontext(), lambda *_: timedelta(0)).may_begin()
     assert store.counts()[OUTBOUND] == {State.HELD: 1}
+
+
+def test_a_limited_queue_sends_its_share_and_a_greater_share_the_same_and_more(store: MailStore) -> None:
+    put(store, *(a_mail(number, ELSEWHERE) for number in range(2, 200)))
+    switch = FakeSwitch()
+    queue = GatedQueue(store.queue, switch)
+    taken: list[set[int]] = []
+    for permille in (0, 300, 600):
+        switch.set("kim_mail/-/deliver", ScopeState.LIMITED, Limit(permille=permille))
+        taken.append({mail.id for mail in queue.due(LATER, 1000)})
+        queue.put_back([*taken[-1]])
+    assert not taken[0]
+    assert 20 < len(taken[1]) < 100
+    assert taken[1] < taken[2]
+
+
+def test_a_limited_queue_keeps_to_its_rate_over_a_restart_and_has_more_in_the_next_hour(store: MailStore) -> None:
+    put(store, *(a_mail(number, ELSEWHERE) for number in range(2, 9)))
+    switch = FakeSwitch()
+    switch.set("kim_mail/-/deliver", ScopeState.LIMITED, Limit(per_hour=3))
+    assert [len(GatedQueue(store.queue, switch).due(LATER, 2)) for _ in range(3)] == [2, 1, 0]
+    assert len(GatedQueue(store.queue, switch).due(LATER + timedelta(hours=1), 10)) == 3
 
 
 def test_a_role_that_slept_through_a_closing_is_refused_by_the_database(store: MailStore) -> None:

@@ -59,4 +59,6 @@ class GatedQueue:
     def due(self, now: datetime, limit: int) -> Sequence[Outgoing]:
         """Nothing while nothing may begin. Raises StaleEpochError."""
         at = sending(self._switch)
-        return self._queue.due(now, limit, Under(SENDING, at.epoch)) if at.state.begins else []
+        if not at.state.begins:
+            return []
+        return self._queue.due(now, limit, Under(SENDING, at.epoch), at.limit)
