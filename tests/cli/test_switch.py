@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,7 @@ def test_show_says_where_everything_stands(shell: Shell, home: Path) -> None:
     assert "OPEN" in opened.out
     shell("switch", "hold", f"eau/{IK}", *WHY, "--home", str(home))
     held = shell("switch", "show", "--home", str(home)).out
-    [line] = [line for line in held.splitlines() if line.startswith(f"eau_intake/{IK}/process/-")]
+    [line] = [line for line in held.splitlines() if line.startswith(f"eau_intake/{IK}/process ")]
     for word in ("HOLD", "betrieb-1", "Sicherheit: Verdacht", "angeordnet, nicht bewiesen"):
         assert word in line
     lines = shell("switch", "show", "eau_intake/*/process", "--json", "--home", str(home)).out.splitlines()
@@ -259,3 +260,18 @@ def test_the_paper_is_one_page_with_this_home_and_its_operators(shell: Shell, ho
     assert max(map(len, lines)) <= 90
     for word in ("betrieb-1", "lead, switch_officer", IK, "Kasse Eins", "Epoche 1", "Unterschrift"):
         assert word in out
+
+
+def test_the_command_on_the_paper_works_as_it_stands_there(shell: Shell, home: Path) -> None:
+    """SW-05, T-04: a shell with nothing but this page, without the network and without an environment."""
+    out = shell("switch", "paper", "--home", str(home)).out.replace("↩\n     ", "").replace(" \\\n     ", " ")
+    lines = [line.strip() for line in out.splitlines()]
+    key = f"K={home}/operators/betrieb-1.key"
+    script = [
+        next(line for line in lines if line.startswith(start)) for start in ("export S", "s() {", "s switch hold")
+    ]
+    typed = "\n".join([*script[:2], key, script[2].replace("NAME", "betrieb-1")])
+    bare = {"PATH": "/usr/bin:/bin"}
+    done = subprocess.run(["sh", "-c", typed], check=False, env=bare, cwd="/", capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert state(home, Service.KIM_MAIL, "", Direction.ACCEPT) is ScopeState.HOLD

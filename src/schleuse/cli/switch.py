@@ -385,9 +385,11 @@ def _fingerprint(path: Path) -> str:
 
 
 def _program() -> str:
-    """How this program is called again, with absolute paths."""
-    script = Path(__file__).parents[3] / "schleuse"
-    return str(script) if script.is_file() else f"{sys.executable} -m schleuse"
+    """How this program is called again, with absolute paths: by its interpreter, because `./schleuse` may want to fetch
+    what has changed, and there is no network on that day."""
+    source = Path(__file__).resolve().parents[2]
+    installed = source.name in ("site-packages", "dist-packages")
+    return f"{'' if installed else f'env PYTHONPATH={source} '}{sys.executable} -m schleuse"
 
 
 def _write(data: bytes, out: Path | None) -> None:

@@ -18,7 +18,7 @@ from schleuse.cli.up import german
 from schleuse.journal.opening import Json
 from schleuse.processes.switch_checks import Finding
 from schleuse.processes.switch_orders import Progress, Row
-from schleuse.scopes import ANY, Scope, ScopeState
+from schleuse.scopes import ANY, NONE, Scope, ScopeState
 from schleuse.shutdown.closure import Verdict
 from schleuse.shutdown.german import reason_text, span_text, state_text
 from schleuse.shutdown.order import DRAIN, STATE
@@ -137,15 +137,17 @@ def _effect_json(accepted: Accepted, effect: SwitchEffect) -> dict[str, Json | f
 
 def print_rows(rows: Sequence[Row], epoch: int, now: datetime) -> None:
     """The table of `switch show`; insurers that stand alike are one line."""
-    table = Table(
-        _said("Bereich", "scope"), _said("Stand", "state"), _said("seit", "since"), _said("Epoche", "epoch"),
-        _said("von", "by"), _said("Grund", "reason"), _said("Beweis", "proof"), box=None, pad_edge=False,
-    )  # fmt: skip
+    table = Table(box=None, pad_edge=False)
+    firm = (("Bereich", "scope"), ("Stand", "state"), ("seit (UTC)", "since (UTC)"), ("Epoche", "epoch"), ("von", "by"))
+    for de, en in firm:
+        table.add_column(_said(de, en), no_wrap=True)
+    for de, en in (("Grund", "reason"), ("Beweis", "proof")):
+        table.add_column(_said(de, en))
     for scope, row in merged(rows):
-        since = "" if row.at.since is None or row.at.since.year < 1000 else f"{row.at.since:%Y-%m-%d %H:%M:%S}Z"
+        since = "" if row.at.since is None or row.at.since.year < 1000 else f"{row.at.since:%m-%d %H:%M:%S}"
         limit = f" {_limit(row.at.limit.permille, row.at.limit.per_hour)}" if row.at.limit else ""
         table.add_row(
-            str(scope),
+            str(scope).removesuffix("/-") if scope.path == NONE else str(scope),
             f"{row.at.state}{limit}",
             since,
             str(row.at.epoch or ""),
