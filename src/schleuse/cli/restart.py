@@ -21,11 +21,9 @@ from schleuse.errors import MalformedError, UnavailableError
 from schleuse.journal.client import JournalClient
 from schleuse.journal.entry import Kind, Purpose, Result
 from schleuse.journal.opening import Json
-from schleuse.processes.restart_evidence import backlog_of
+from schleuse.processes.restart_home import restarts_of
 from schleuse.processes.restarting import Restarts, Signer, who_must_act
-from schleuse.processes.switching import rights_of, switch_log
 from schleuse.processes.trail import OUTSIDE, PLATFORM, Act, open_trail
-from schleuse.restart.book import Book
 from schleuse.restart.documents import Basis, Document, EvidenceStatus, sign_document
 from schleuse.restart.entering import soak_left
 from schleuse.restart.gates import Judged
@@ -274,8 +272,7 @@ def _restarts(config: Config) -> Restarts:
         result = Result.GRANTED if granted else Result.DENIED
         trail.tell(Act(PLATFORM, Kind.ADMINISTRATION, result, Purpose.INCIDENT, detail=facts))
 
-    book = Book(config.switch_folder / "restart")
-    return Restarts(book, switch_log(config), rights_of(config), backlog_of(config), tell, utc_now)
+    return restarts_of(config, tell)
 
 
 def _default(

@@ -33,12 +33,11 @@ from schleuse.processes.maintenance import cut_sessions, sweep
 from schleuse.processes.observe import observed
 from schleuse.processes.policies import policies_of
 from schleuse.processes.restart_control import PlanMandates, RestartController
-from schleuse.processes.restart_evidence import Looks, backlog_of
-from schleuse.processes.restarting import Restarts
+from schleuse.processes.restart_evidence import Looks
+from schleuse.processes.restart_home import restarts_of, take_back_of
 from schleuse.processes.switch_figures import SwitchFigures
 from schleuse.processes.switching import enforced_atoms, open_switch, rights_of, switch_log
 from schleuse.processes.trail import PLATFORM, Act, Trail, open_trail
-from schleuse.restart.book import Book
 from schleuse.scopes import BadScopeError, Scope, parse_scopes
 from schleuse.shutdown.automat import Agreed, Automat, Policies
 from schleuse.shutdown.closure import provable
@@ -99,14 +98,7 @@ async def run(config: Config) -> None:
             utc_now,
         )
         looks = Looks(config, closings, utc_now)
-        restarts = Restarts(
-            Book(config.switch_folder / "restart"),
-            switch_log(config),
-            rights_of(config),
-            backlog_of(config),
-            tell,
-            utc_now,
-        )
+        restarts = restarts_of(config, tell)
         back = RestartController(
             restarts,
             switch.entries,
@@ -114,6 +106,7 @@ async def run(config: Config) -> None:
             looks.trouble,
             automat_of(config, PlanMandates(restarts)),
             utc_now,
+            take_back_of(config),
         )
         registry.register(SwitchFigures(switch, closings.atoms))
         registry.register(

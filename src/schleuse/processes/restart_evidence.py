@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -22,7 +22,6 @@ from schleuse.clock import Now
 from schleuse.config import Config
 from schleuse.database import open_database, reading, transaction
 from schleuse.journal import audit
-from schleuse.kim.store import open_leases
 from schleuse.processes.conservation import check_conservation
 from schleuse.processes.control_closing import Closings
 from schleuse.restart.gates import Evidence, Result
@@ -190,18 +189,6 @@ class Looks:
 _DELIVERED = sa.text("SELECT count(*) FROM eau_received WHERE ik = :ik AND state = 'DELIVERED'")
 _DECIDED = sa.text("SELECT count(*) FROM eau_received WHERE epoch >= :epoch")
 _ERRORS = sa.text("SELECT count(*) FROM eau_received WHERE epoch >= :epoch AND state IN ('RETURNED', 'QUARANTINED')")
-
-
-def backlog_of(config: Config) -> Callable[[RestartPlan], int | None]:
-    """How many mails of ended holds wait for their release."""
-
-    def backlog(_plan: RestartPlan) -> int | None:
-        accounts = [one.address.lower() for one in config.insurers]
-        days = timedelta(days=config.kim.retention_days)
-        with open_leases(config.kim_database, config.kim.spool, days) as leases:
-            return sum(len(leases.holds.backlog(account)) for account in accounts)
-
-    return backlog
 
 
 def touched(folder: Path, plan: RestartPlan, since: datetime | None) -> str:

@@ -345,7 +345,8 @@ class Restarts:
 
     def _look(self, at: Progress) -> Look:
         rules: list[Rule] = [rule for one in self._log.read_all() if (rule := one.rule) is not None]
-        backlog = self._backlog(at.plan) if at.plan is not None else None
+        drains = at.plan is not None and at.stage is not None and at.stage.drains
+        backlog = self._backlog(at.plan) if at.plan is not None and drains else None
         return Look(self._rights, rules, backlog, self._now(), self._others(at))
 
     def _others(self, at: Progress) -> Mapping[str, Progress]:

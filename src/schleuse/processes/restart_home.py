@@ -1,0 +1,85 @@
+"""The restarts of a home, for the control role and for commands: where they are kept, and what they ask the stores."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from datetime import timedelta
+
+import structlog
+
+from schleuse import __version__
+from schleuse.clock import utc_now
+from schleuse.config import FILE_NAME, Config
+from schleuse.errors import Error
+from schleuse.kim.store import open_leases
+from schleuse.processes.restarting import Restarts, Tell
+from schleuse.processes.switching import rights_of, switch_log
+from schleuse.restart.book import Book
+from schleuse.restart.plan import RestartPlan
+from schleuse.scopes import ANY, Direction, Scope, Service
+
+log = structlog.get_logger()
+
+
+def restarts_of(config: Config, tell: Tell) -> Restarts:
+    """tell: see `Tell`."""
+    return Restarts(
+        Book(config.switch_folder / "restart"),
+        switch_log(config),
+        rights_of(config),
+        backlog_of(config),
+        tell,
+        utc_now,
+        fingerprint_of(config),
+    )
+
+
+def backlog_of(config: Config) -> Callable[[RestartPlan], int | None]:
+    """How many mails of ended holds of this plan's mailboxes wait for their release."""
+
+    def backlog(plan: RestartPlan) -> int | None:
+        try:
+            with open_leases(config.kim_database, config.kim.spool, _retention(config)) as leases:
+                return sum(len(leases.holds.backlog(account)) for account in mailboxes(config, plan))
+        except Error as error:  # not zero: nobody knows (RS-04)
+            log.error("restart.backlog-unknown", code=error.code, reason=str(error))
+            return None
+
+    return backlog
+
+
+def take_back_of(config: Config) -> Callable[[RestartPlan], int]:
+    """After an abort: what was let go and nobody has taken is held again; returns how many mails (RS-06)."""
+
+    def take_back(plan: RestartPlan) -> int:
+        with open_leases(config.kim_database, config.kim.spool, _retention(config)) as leases:
+            return sum(leases.holds.take_back(account) for account in mailboxes(config, plan))
+
+    return take_back
+
+
+def mailboxes(config: Config, plan: RestartPlan) -> list[str]:
+    """Of the insurers whose eAU this plan brings back."""
+    return [
+        one.address.lower()
+        for one in config.insurers
+        if any(scope.meets(Scope(Service.EAU_INTAKE, one.ik, Direction.PROCESS, ANY)) for scope in plan.scopes)
+    ]
+
+
+def _retention(config: Config) -> timedelta:
+    return timedelta(days=config.kim.retention_days)
+
+
+def fingerprint_of(config: Config) -> Callable[[], str]:
+    """What must not change in a soak: the configuration and the version of this program (RS-11)."""
+
+    def fingerprint() -> str:
+        try:
+            data = (config.home / FILE_NAME).read_bytes()
+        except OSError:
+            return ""  # nobody knows; the roles have read theirs at their start
+        return hashlib.sha256(__version__.encode() + b"\n" + data).hexdigest()
+
+    return fingerprint
