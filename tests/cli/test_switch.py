@@ -126,13 +126,14 @@ def test_without_a_name_the_only_key_signs_and_two_ask(shell: Shell, home: Path)
 def test_show_says_where_everything_stands(shell: Shell, home: Path) -> None:
     """SW-17: never off without proof."""
     opened = shell("switch", "show", "--home", str(home))
-    assert "Epoche 0" in opened.out
+    assert "Letzte Epoche: 0" in opened.out
     assert "OPEN" in opened.out
     shell("switch", "hold", f"eau/{IK}", *WHY, "--home", str(home))
     held = shell("switch", "show", "--home", str(home)).out
     [line] = [line for line in held.splitlines() if line.startswith(f"eau_intake/{IK}/process ")]
-    for word in ("HOLD", "betrieb-1", "Sicherheit: Verdacht", "angeordnet, nicht bewiesen"):
-        assert word in line
+    assert "HOLD" in line
+    assert "angeordnet, nicht bewiesen" in line
+    assert "Epoche 1: betrieb-1  Sicherheit: Verdacht" in held
     lines = shell("switch", "show", "eau_intake/*/process", "--json", "--home", str(home)).out.splitlines()
     [row] = [json.loads(line) for line in lines]
     assert (row["state"], row["epoch"], row["verdict"], row["signed_by"]) == ("HOLD", 1, "inconclusive", ["betrieb-1"])
@@ -275,3 +276,13 @@ def test_the_command_on_the_paper_works_as_it_stands_there(shell: Shell, home: P
     done = subprocess.run(["sh", "-c", typed], check=False, env=bare, cwd="/", capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert state(home, Service.KIM_MAIL, "", Direction.ACCEPT) is ScopeState.HOLD
+
+
+def test_what_is_more_closed_already_stays_and_the_command_is_recorded_as_refused(shell: Shell, home: Path) -> None:
+    """SW-16."""
+    shell("switch", "close", "eau_intake", *WHY, "--home", str(home))
+    done = shell("switch", "hold", "eau", *WHY, "--home", str(home))
+    assert "eau_intake  ist schon geschlossener" in done.out
+    assert told(home)[-1]["detail"]["refused"] == ["eau_intake"]
+    assert state(home, Service.EAU_INTAKE, IK, Direction.PROCESS) is ScopeState.CLOSED
+    assert "Epoche 1: betrieb-1" in shell("switch", "show", "eau_intake", "--home", str(home)).out

@@ -48,6 +48,7 @@ from schleuse.processes.switch_orders import (
     runs,
     signer_of,
     tell,
+    unchanged,
 )
 from schleuse.processes.switching import open_switch, switch_log
 from schleuse.processes.trail import PLATFORM
@@ -221,7 +222,7 @@ def _cut_sessions(config: Config) -> None:
 def _follow(config: Config, accepted: Accepted, signing: Signing) -> None:
     """Tell what is in force, then each worker as it gets quiet, then what is proven (SW-17)."""
     if not signing.json_output:
-        print_order(accepted, runs(config))
+        print_order(accepted, unchanged(config, accepted), runs(config))
     seconds = 10.0 if signing.wait is None else signing.wait
     until = time.monotonic() + (seconds if runs(config) else 0)
     shown: set[str] = set()
@@ -233,7 +234,8 @@ def _follow(config: Config, accepted: Accepted, signing: Signing) -> None:
             break
         time.sleep(LOOK_SECONDS)
     if signing.json_output:
-        print(json.dumps({**describe(accepted), **progress_json(accepted, found)}))
+        same = [str(one) for one in unchanged(config, accepted)]
+        print(json.dumps({**describe(accepted), "unchanged": same, **progress_json(accepted, found)}))
     else:
         print_claims(accepted, found, utc_now())
     if signing.wait is not None and not found.quiet:

@@ -27,8 +27,8 @@ from schleuse.switch.effects import SwitchEffect
 from schleuse.switch.log import Accepted
 
 
-def print_order(accepted: Accepted, something_runs: bool) -> None:
-    """What is in force now."""
+def print_order(accepted: Accepted, unchanged: Sequence[Scope], something_runs: bool) -> None:
+    """What is in force now. unchanged: where it changes nothing, because it is more closed already (SW-16)."""
     command = accepted.signed.command if accepted.signed else None
     if command is None:
         return
@@ -39,7 +39,8 @@ def print_order(accepted: Accepted, something_runs: bool) -> None:
         )
     )
     for scope in command.scopes[:20]:
-        print(f"  {scope}")
+        closed = _said("  ist schon geschlossener", "  is more closed already") if scope in unchanged else ""
+        print(f"  {scope}{closed}")
     if len(command.scopes) > 20:
         print(_said(f"  … und {len(command.scopes) - 20} weitere", f"  … and {len(command.scopes) - 20} more"))
     if not something_runs:
@@ -136,13 +137,13 @@ def _effect_json(accepted: Accepted, effect: SwitchEffect) -> dict[str, Json | f
 
 
 def print_rows(rows: Sequence[Row], epoch: int, now: datetime) -> None:
-    """The table of `switch show`; insurers that stand alike are one line."""
+    """The table of `switch show`; insurers that stand alike are one line. Below, whose commands they were."""
     table = Table(box=None, pad_edge=False)
-    firm = (("Bereich", "scope"), ("Stand", "state"), ("seit (UTC)", "since (UTC)"), ("Epoche", "epoch"), ("von", "by"))
+    firm = (("Bereich", "scope"), ("Stand", "state"), ("seit (UTC)", "since (UTC)"), ("Epoche", "epoch"))
     for de, en in firm:
         table.add_column(_said(de, en), no_wrap=True)
-    for de, en in (("Grund", "reason"), ("Beweis", "proof")):
-        table.add_column(_said(de, en))
+    table.add_column(_said("Beweis", "proof"))
+    orders: dict[int, str] = {}
     for scope, row in merged(rows):
         since = "" if row.at.since is None or row.at.since.year < 1000 else f"{row.at.since:%m-%d %H:%M:%S}"
         limit = f" {_limit(row.at.limit.permille, row.at.limit.per_hour)}" if row.at.limit else ""
@@ -151,12 +152,14 @@ def print_rows(rows: Sequence[Row], epoch: int, now: datetime) -> None:
             f"{row.at.state}{limit}",
             since,
             str(row.at.epoch or ""),
-            Text(_signers(row)),
-            Text(_reason(row)),
             _proof(row, now),
         )
+        if row.at.epoch:  # the command that counts may be older than the last one that concerned the scope (SW-16)
+            orders[row.entry.epoch if row.entry else row.at.epoch] = f"{_signers(row)}  {_reason(row)}"
     Console().print(table)
-    print(_said(f"Epoche {epoch}", f"epoch {epoch}"))
+    for number, text in sorted(orders.items()):
+        print(_said(f"Epoche {number}: {text}", f"epoch {number}: {text}").rstrip())
+    print(_said(f"Letzte Epoche: {epoch}", f"last epoch: {epoch}"))
 
 
 def merged(rows: Sequence[Row]) -> Iterator[tuple[Scope, Row]]:

@@ -30,7 +30,7 @@ from schleuse.switch.copy import put_back
 from schleuse.switch.documents import CLOSERS, MAX_DOCUMENT, NotAuthorisedError, Role, SignedCommand, time_text
 from schleuse.switch.effects import SwitchEffect
 from schleuse.switch.log import Accepted, SwitchLog
-from schleuse.switch.standing import Rule, Standing, standing
+from schleuse.switch.standing import Rule, Standing, refused, standing
 
 log = structlog.get_logger()
 
@@ -89,8 +89,21 @@ def accept(config: Config, signed: SignedCommand, now: datetime) -> Accepted:
     except (RefusedError, ConflictError) as error:
         tell_order(config, signed, Result.DENIED, {"code": error.code})
         raise
-    tell_order(config, signed, Result.GRANTED, {"epoch": accepted.epoch, "sha256": accepted.digest})
+    facts: dict[str, Json] = {"epoch": accepted.epoch, "sha256": accepted.digest}
+    same = unchanged(config, accepted)
+    tell_order(config, signed, Result.GRANTED, facts | ({"refused": [str(one) for one in same[:50]]} if same else {}))
     return accepted
+
+
+def unchanged(config: Config, accepted: Accepted) -> tuple[Scope, ...]:
+    """Scopes of the command that are more closed already, so that it is recorded as refused for them (SW-16)."""
+    try:
+        entries = switch_log(config).read_all()[: accepted.epoch]
+    except Error as error:  # it is in force all the same
+        log.error("switch.log-unreadable", code=error.code, reason=str(error))
+        return ()
+    rules = [rule for one in entries if (rule := one.rule) is not None]
+    return refused(rules, rules[-1]) if rules and rules[-1].epoch == accepted.epoch else ()
 
 
 def mend(config: Config, target: SwitchLog) -> None:
