@@ -210,10 +210,13 @@ class VaultSection(_Section):
 
     unlock_file: 32 random octets, or of any length with unlock = "passphrase"; $CREDENTIALS_DIRECTORY and other
     variables are put in. erase_key_files: the insurers' key files are erased once the vault has taken them over.
+    accept_older_store: LOG@SIZE, as the error vault.older-store says it: keys that this log names from there on and
+    that an older copy of the database lacks are given up. It holds for this one copy only.
     """
 
     database: str | None = None
     folder: File = Field(Path("vault"), validate_default=True)
+    accept_older_store: tuple[str, ...] = ()
     unlock: Literal["key", "passphrase"] = "key"
     unlock_file: File = Field(Path("vault/unlock.key"), validate_default=True)
     hsm: HSM | None = None

@@ -277,6 +277,7 @@ def build(
     limits: Limits = PLENTY,
     insurers: Mapping[IK, Insured] | None = None,
     switch: Switch | None = None,
+    accept_older_store: Sequence[str] = (),
 ) -> Vault:
     """A vault that has just started, over what is there already."""
     clock = clock or Clock()
@@ -292,6 +293,7 @@ def build(
         origin_of=origin_of,
         now=clock,
         gate=Gate(switch),
+        accept_older_store=accept_older_store,
     )
     keys = {("system", str(ik)): SYSTEM.public_key() for ik in (KASSE, OTHER)} | {("op", ""): OPERATOR.public_key()}
     known = insurers or {KASSE: Insured((ENC,), SIG), OTHER: Insured((), None)}

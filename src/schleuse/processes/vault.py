@@ -92,6 +92,7 @@ async def run(config: Config, now: Now = utc_now) -> None:
             origin_of=lambda ik, year: origin_of(config.hostname, ik, year),
             now=now,
             gate=Gate(switch),
+            accept_older_store=config.vault.accept_older_store,
         )
         insurers, keys = insured(config), token_keys(config)
         service = VaultService(core, insurers, keys, audience(config.hostname))

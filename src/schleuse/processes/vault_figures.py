@@ -36,6 +36,14 @@ class VaultFigures(Collector):
         for ik, number in list(figures.denied.items()):
             denied.add_metric([ik], number)
         yield denied
+        for name, help_, counted in (
+            ("erased_again", "Persons erased because the store did not reflect it", figures.erased_again),
+            ("versions_used_up", "Subjects whose newest key version nobody got", figures.used_up),
+        ):
+            family = CounterMetricFamily(f"schleuse_vault_{name}", help_, labels=["ik"])
+            for ik, number in list(counted.items()):
+                family.add_metric([ik], number)
+            yield family
         for name, help_, number in (
             ("cache_hits", "Keys that were still in memory", keyring.hits),
             ("cache_misses", "Keys that had to be unwrapped", keyring.misses),

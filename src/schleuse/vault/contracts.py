@@ -101,6 +101,16 @@ class CounterAheadError(CorruptError):
     code = "vault.counter-ahead"
 
 
+class OlderStoreError(CorruptError):
+    """The journal says of keys what this store does not reflect: an older copy of the vault's database was put back.
+
+    This insurer's log stays closed until the operator puts the newest copy back, or accepts in
+    `vault.accept_older_store` that the keys are lost.
+    """
+
+    code = "vault.older-store"
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class WrappedKey:
     """One KeyTransRecipientInfo of an envelope (RFC 5652 § 6.2.1).

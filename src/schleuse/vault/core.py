@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -18,13 +18,13 @@ from typing import Protocol
 import structlog
 
 from schleuse.clock import Now, to_us
-from schleuse.errors import Error
+from schleuse.errors import CorruptError, Error
 from schleuse.identifiers import IK
 from schleuse.journal.contracts import Level
 from schleuse.journal.entry import NOBODY, Kind, Purpose, Result
 from schleuse.journal.opening import Json
 from schleuse.vault.budgets import MEMORY, Budgets, Limits
-from schleuse.vault.contracts import CounterAheadError, OverBudgetError, ScopeClosedError, VaultUnavailableError
+from schleuse.vault.contracts import OlderStoreError, OverBudgetError, ScopeClosedError, VaultUnavailableError
 from schleuse.vault.denials import Denials
 from schleuse.vault.details import describe, seal_for_insurer
 from schleuse.vault.gate import Gate
@@ -32,6 +32,7 @@ from schleuse.vault.history import History
 from schleuse.vault.keyring import Keyring, TenantKeys
 from schleuse.vault.leaves import Events, leaf
 from schleuse.vault.ledger import Appends, Ledger
+from schleuse.vault.reflected import Change, KeyChanges, compare
 from schleuse.vault.store import Deposit, VaultStore
 from schleuse.vault.writing import Writer
 
@@ -43,6 +44,10 @@ class ReadsHistory(Protocol):
 
     def read(self, origin: str, size: int, since: datetime) -> History:
         """See `HistoryReader.read`."""
+        ...
+
+    def key_changes(self, origin: str, start: int, size: int) -> KeyChanges:
+        """See `HistoryReader.key_changes`."""
         ...
 
 
@@ -64,19 +69,43 @@ class Wanted:
     version: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Changing:
+    """A change of keys that has begun (`Core.changing`)."""
+
+    ledger: Ledger
+    change: Change
+
+    async def write(self, entries: Sequence[bytes], level: Level = Level.DURABLE) -> list[bytes]:
+        """See `Core.write`; to the log in which the change began, though a year ends."""
+        receipts = await self.ledger.write(lambda _counter: (entries, 0), level)
+        return [receipt.share or b"" for receipt in receipts]
+
+    @property
+    def reflected(self) -> tuple[str, int]:
+        """See `Deposit`; for the transaction that keeps this change."""
+        return self.ledger.origin, self.ledger.changes.reflected(self.ledger.top, self.change)
+
+
 @dataclass(slots=True)
 class Figures:
-    """Counted since the start. releases: by (IK, purpose); denied: by IK."""
+    """Counted since the start. releases: by (IK, purpose); the others by IK.
+
+    erased_again: persons whose erasure an entry ordered and the store did not reflect. used_up: versions of keys that
+    nobody gets, because they were on their way when the vault stopped.
+    """
 
     releases: Counter[tuple[str, str]] = field(default_factory=Counter)
     denied: Counter[str] = field(default_factory=Counter)
+    erased_again: Counter[str] = field(default_factory=Counter)
+    used_up: Counter[str] = field(default_factory=Counter)
 
 
 class Core:
     """All state that the operations share.
 
     limits: of an actor of this kind at an insurer; tenant: of all actors of an insurer, None without limit; platform:
-    of all together.
+    of all together. accept_older_store: see `OlderStoreError`, as its message says it.
     """
 
     def __init__(
@@ -92,6 +121,7 @@ class Core:
         origin_of: Callable[[IK, int], str],
         now: Now,
         gate: Gate | None = None,
+        accept_older_store: Collection[str] = (),
     ) -> None:
         self.gate = gate or Gate()
         self.store = store
@@ -111,25 +141,31 @@ class Core:
         self._denied: dict[str, tuple[IK, Actor, Purpose]] = {}
         self._ledgers: dict[str, Ledger] = {}
         self._starting: dict[str, asyncio.Lock] = {}
-        self._lost: dict[str, str] = {}
+        self._lost: dict[str, CorruptError] = {}
+        self._accepted = frozenset(accept_older_store)
+        self._unsaved: dict[Change, tuple[Ledger, Mapping[bytes, int]]] = {}
         self._actors: dict[tuple[IK, int, str], bytes] = {}
         self._tenants: dict[IK, TenantKeys] = {}
         self._buckets: dict[tuple[IK, bytes], list[str]] = {}
 
     async def ledger(self, ik: IK) -> Ledger:
-        """The insurer's log of this year, its counter read back. Raises VaultUnavailableError, CounterAheadError."""
+        """The insurer's log of this year, its counter and keys read back.
+
+        Raises VaultUnavailableError, CounterAheadError,
+        OlderStoreError.
+        """
         origin = self._origin_of(ik, self.now().year)
         known = self._ledgers.get(origin)
         if known is not None:
             return known
         async with self._starting.setdefault(origin, asyncio.Lock()):
             if origin in self._lost:  # to look again would write again, until the loss is made up for and forgotten
-                raise CounterAheadError(self._lost[origin])
+                raise type(self._lost[origin])(str(self._lost[origin]))
             if origin not in self._ledgers:
                 try:
                     self._ledgers[origin] = await self._start(ik, origin)
-                except CounterAheadError as error:
-                    self._lost[origin] = str(error)
+                except CorruptError as error:
+                    self._lost[origin] = error
                     raise
         return self._ledgers[origin]
 
@@ -224,6 +260,37 @@ class Core:
         self.gate.release(ik, purpose)  # closed meanwhile: the entries say "may have been read", and nothing was
         return [receipt.share or b"" for receipt in receipts]
 
+    @asynccontextmanager
+    async def changing(
+        self, ik: IK, versions: Mapping[bytes, int], *, erased: bytes | None = None
+    ) -> AsyncIterator[Changing]:
+        """While keys change: entries first, then the store, which notes with them how much of the log it reflects.
+
+        versions: by subject, that are given now; if it fails, nobody gets them again. An erasure that fails stays
+        to be done, by the next attempt or at the log's next start.
+        """
+        ledger = await self._settled(ik)
+        change = ledger.changes.begin(ledger.top, erased)
+        try:
+            yield Changing(ledger, change)
+        except BaseException:
+            if erased is None:
+                self._unsaved[change] = ledger, versions
+                with suppress(Error):  # `note_counters` tries again
+                    await asyncio.to_thread(self._save_used_up)
+            raise
+        ledger.changes.end(change)
+
+    def last_version(self, subject: bytes) -> int:
+        """The highest version that was given in vain and that the store does not know of yet; 0 without."""
+        return max((versions.get(subject, 0) for _, versions in list(self._unsaved.values())), default=0)
+
+    def _save_used_up(self) -> None:
+        for change, (ledger, versions) in list(self._unsaved.items()):
+            self.store.use_up(versions)
+            ledger.changes.end(change)
+            self._unsaved.pop(change, None)
+
     async def write(self, ik: IK, entries: Sequence[bytes], level: Level = Level.DURABLE) -> list[bytes]:
         """Entries that release nothing; the share of each, empty where it earns none."""
         ledger = await self._settled(ik)
@@ -296,9 +363,13 @@ class Core:
 
         Only what the journal has confirmed: it may never get what it was just sent.
         """
-        counters = {origin: (ledger.confirmed, ledger.top) for origin, ledger in list(self._ledgers.items())}
+        self._save_used_up()
+        ledgers = list(self._ledgers.items())
+        counters = {origin: (ledger.confirmed, ledger.top) for origin, ledger in ledgers}
+        # After the sizes: a change that begins meanwhile stands above them.
+        reflected = {origin: ledger.changes.reflected(counters[origin][1]) for origin, ledger in ledgers}
         if counters:
-            self.store.note_counters(counters)
+            self.store.note_counters(counters, reflected)
 
     def _buckets_of(self, ik: IK, actor: Actor, pseudonym: bytes) -> list[str]:
         """All that a release is counted in; their limits are known from now on."""
@@ -328,13 +399,46 @@ class Core:
         size, history = await self._read_back(origin)
         ledger = Ledger(self._journal, origin, self.now, counter=history.counter, top=size)
         noted = (await asyncio.to_thread(self.store.counters)).get(origin, (0, 0))
-        self._missing_nothing(ledger, noted, (history.counter, size))
+        reflected = await asyncio.to_thread(self.store.reflected, origin)
+        self._missing_nothing(ledger, (noted[0], max(noted[1], reflected)), (history.counter, size))
+        await self._catch_up(ik, ledger, reflected, size)
         report = self.entry(Kind.ADMINISTRATION, Result.GRANTED, Purpose.OPERATION, counter=history.counter)
         await ledger.write(lambda _counter: ([report], 0))
         for release in history.releases:  # last: whoever fails here comes again, and would count them twice
             self._budgets.replay(_buckets(ik, release.actor), release.subject, release.at)
         log.info("vault.log-ready", origin=origin, counter=history.counter, replayed=len(history.releases))
         return ledger
+
+    async def _catch_up(self, ik: IK, ledger: Ledger, start: int, size: int) -> None:
+        """Make the store reflect what the log says of keys from `start` on. Raises OlderStoreError."""
+        changes = await asyncio.to_thread(self._history.key_changes, ledger.origin, start, size)
+        subjects = {subject for subject, _ in (*changes.created, *changes.released)} | changes.destroyed
+        found = compare(changes, await asyncio.to_thread(self.store.known, ik, subjects))
+        # Whatever else is missing, a person who was erased stays erased.
+        for subject in sorted(found.destroy):
+            await asyncio.to_thread(self.store.erase, ik, subject)
+            self.figures.erased_again[str(ik)] += 1
+        if found.destroy:
+            self.keyring.drop()
+            log.warning("vault.erased-again", origin=ledger.origin, persons=len(found.destroy))
+        if found.lost:
+            await self._accept_loss(ledger, f"{ledger.origin}@{start}", len(found.lost))
+        await asyncio.to_thread(self.store.use_up, found.used_up, (ledger.origin, size))
+        if found.used_up:
+            self.figures.used_up[str(ik)] += len(found.used_up)
+            log.warning("vault.versions-used-up", origin=ledger.origin, subjects=len(found.used_up))
+
+    async def _accept_loss(self, ledger: Ledger, name: str, lost: int) -> None:
+        accepted = name in self._accepted
+        result = Result.GRANTED if accepted else Result.DENIED
+        entry = self.entry(Kind.ADMINISTRATION, result, Purpose.OPERATION, count=lost)
+        await ledger.write(lambda _counter: ([entry], 0))
+        log.critical("vault.older-store", origin=ledger.origin, lost=lost, accepted=accepted)
+        if not accepted:
+            raise OlderStoreError(
+                f"{lost} keys of {ledger.origin} are not in the vault's store, which is an older copy; its operator "
+                f"puts the newest one back, or accepts the loss with vault.accept_older_store = {name}"
+            )
 
     @staticmethod
     def _missing_nothing(ledger: Ledger, known: tuple[int, int], found: tuple[int, int]) -> None:

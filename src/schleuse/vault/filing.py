@@ -12,7 +12,7 @@ from schleuse.clock import to_us
 from schleuse.identifiers import IK
 from schleuse.journal.entry import Kind, Purpose, Result
 from schleuse.vault.contracts import BadRequestError, Document, ErasedError, TooLargeError
-from schleuse.vault.core import Actor, Core
+from schleuse.vault.core import Actor, Changing, Core
 from schleuse.vault.details import Details, describe, seal_for_person
 from schleuse.vault.drawn import Drawn
 from schleuse.vault.kek import Random
@@ -53,12 +53,15 @@ class Filing:
             if len(document.plaintext) > MAX_PLAINTEXT:
                 raise TooLargeError(f"a container holds at most {MAX_PLAINTEXT} bytes, not {len(document.plaintext)}")
         subjects = {document.subject for document in documents}
+        await self._core.ledger(ik)  # first: its start may find versions that were given before a crash
         self._in_work.update(subjects)
         try:
             rows = await asyncio.to_thread(self._core.store.by_pseudonym, ik, subjects)
             if len(rows) < len(subjects):
                 raise ErasedError(f"{len(subjects) - len(rows)} of these persons are not known at {ik} (any more)")
-            return await self._seal(ik, actor, purpose, documents, self._parts(documents, rows))
+            parts = self._parts(documents, rows)
+            async with self._core.changing(ik, {part.subject: part.version for part in parts}) as changing:
+                return await self._seal(ik, actor, purpose, documents, parts, changing)
         finally:
             for subject in subjects:
                 self._in_work[subject] -= 1
@@ -69,7 +72,8 @@ class Filing:
     def next_version(self, row: Subject) -> int:
         """A version of the subject's key that nobody else has been given. Raises BadRequestError when there is none."""
         # The row may be older than what another batch, still in work, was given.
-        version = max(row.last_version, self._given.get(row.pseudonym, 0)) + 1
+        given = max(self._given.get(row.pseudonym, 0), self._core.last_version(row.pseudonym))
+        version = max(row.last_version, given) + 1
         if version > MAX_VERSION:
             raise BadRequestError("a person's key has no more versions")
         self._given[row.pseudonym] = version
@@ -87,7 +91,13 @@ class Filing:
         return list(parts.values())
 
     async def _seal(
-        self, ik: IK, actor: Actor, purpose: Purpose, documents: Sequence[Document], parts: Sequence[_Part]
+        self,
+        ik: IK,
+        actor: Actor,
+        purpose: Purpose,
+        documents: Sequence[Document],
+        parts: Sequence[_Part],
+        changing: Changing,
     ) -> list[bytes]:
         pseudonym, now_us = await self._core.actor(ik, actor.name), to_us(self._core.now())
         random = Drawn(len(documents) * _DRAWN)
@@ -123,7 +133,7 @@ class Filing:
                 )
                 for place, (event, _, _) in enumerate(details.objects)
             ]
-        shares = iter(await self._core.write(ik, entries))
+        shares = iter(await changing.write(entries))
         containers = [b""] * len(documents)
         halves: list[tuple[bytes, int, bytes]] = []
         openings: list[SealedOpening] = []
@@ -146,7 +156,7 @@ class Filing:
 
         # In a thread: a token wraps slower than a disk writes, and the loop must not wait for it.
         keys = await asyncio.to_thread(seal_all, self._core.keyring.kek, halves)
-        if not await self._core.writer.keep(Deposit(ik, keys, openings)):
+        if not await self._core.writer.keep(Deposit(ik, keys, openings, reflected=changing.reflected)):
             raise ErasedError("a person was erased while this was being filed")
         return containers
 

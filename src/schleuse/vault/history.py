@@ -25,6 +25,7 @@ from schleuse.errors import MalformedError
 from schleuse.journal.entry import ExtensionType, Kind, Result, check_layout
 from schleuse.journal.tiles import MAX_ENTRY, WIDTH, Bundle, split_bundle
 from schleuse.vault.contracts import VaultUnavailableError
+from schleuse.vault.reflected import KeyChanges
 
 TIMEOUT_S = 10.0
 #: Bundles are served a moment after their entries are durable.
@@ -38,6 +39,7 @@ _DISORDER = timedelta(seconds=240)
 _FIELDS = struct.Struct(">4xBB2xQ16x16s16s")
 #: A release, and the vault's report of its counter at each start (§ 14.5), which makes reading further back needless.
 _NUMBERED = frozenset({Kind.KEY_RELEASED, Kind.ADMINISTRATION})
+_OF_KEYS = frozenset({Kind.KEY_CREATED, Kind.KEY_RELEASED, Kind.KEY_DESTROYED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,22 @@ class HistoryReader:
                 break
         return History(counter or 0, tuple(reversed(releases)))
 
+    def key_changes(self, origin: str, start: int, size: int) -> KeyChanges:
+        """What the entries from index `start` on say of keys, of the first `size`; blocks.
+
+        Read at most to where entries were deleted after their period. Raises VaultUnavailableError.
+        """
+        found, first = KeyChanges(), size
+        if start >= size:
+            return found
+        for entries in self._backwards(origin, size):
+            first -= len(entries)
+            for data in entries[max(0, start - first) :]:
+                _note(found, data)
+            if first <= start:
+                break
+        return found
+
     def _backwards(self, origin: str, size: int) -> Iterator[list[bytes]]:
         address = (self._url.hostname or "", self._url.port or 80)
         with closing(http.client.HTTPConnection(*address, timeout=TIMEOUT_S)) as connection:
@@ -118,6 +136,23 @@ class HistoryReader:
             if status != 404 or time.monotonic() > deadline:
                 raise VaultUnavailableError(f"the journal answers {status} for {path}; its operator can help")
             time.sleep(PAUSE_S)
+
+
+def _note(found: KeyChanges, data: bytes) -> None:
+    kind, result, at_us, _, subject = _FIELDS.unpack_from(data)
+    if kind not in _OF_KEYS or result != Result.GRANTED:
+        return
+    found.last_us = max(found.last_us, at_us)
+    if kind == Kind.KEY_DESTROYED:
+        found.destroyed.add(subject)
+        return
+    version = check_layout(data).get(ExtensionType.SUBJECT_KEY_VERSION)
+    if version is None:
+        return
+    if kind == Kind.KEY_CREATED:
+        found.created[subject, int.from_bytes(version)] = at_us
+    else:
+        found.released.add((subject, int.from_bytes(version)))
 
 
 def _entries(bundle: Bundle, data: bytes) -> list[bytes]:

@@ -16,7 +16,7 @@ from schleuse.identifiers import IK
 from schleuse.journal.entry import Kind, Purpose, Result
 from schleuse.journal.opening import Json
 from schleuse.vault.contracts import KeyMissingError, SealedMail
-from schleuse.vault.core import Actor, Core, Wanted
+from schleuse.vault.core import Actor, Changing, Core, Wanted
 from schleuse.vault.private_keys import PrivateKey, checked_key, issuer_and_serial, key_signer, unwrap_with
 from schleuse.vault.sk1 import checked_share, derive, seal_all
 from schleuse.vault.store import Deposit, Identity
@@ -125,13 +125,21 @@ class Identities:
     async def _keep(self, ik: IK, kind: str, certificate: bytes, key: PrivateKey) -> None:
         core, fingerprint = self._core, sha256(certificate).digest()
         lookup = (await core.tenant(ik)).look_up(b"identity " + kind.encode(), fingerprint)
+        await core.ledger(ik)  # first: its start may find versions that were given before a crash
         row = (await asyncio.to_thread(core.store.assign, ik, [lookup]))[lookup]
-        subject, version = row.pseudonym, row.last_version + 1
+        subject, version = row.pseudonym, max(row.last_version, core.last_version(row.pseudonym)) + 1
+        async with core.changing(ik, {subject: version}) as changing:
+            await self._seal(ik, kind, certificate, key, subject, version, changing)
+
+    async def _seal(
+        self, ik: IK, kind: str, certificate: bytes, key: PrivateKey, subject: bytes, version: int, changing: Changing
+    ) -> None:
+        core, fingerprint = self._core, sha256(certificate).digest()
         pseudonym = await core.actor(ik, _VAULT)
         entry = core.entry(
             Kind.KEY_CREATED, Result.GRANTED, Purpose.OPERATION, actor=pseudonym, subject=subject, version=version
         )
-        (share,) = await core.write(ik, [entry])
+        (share,) = await changing.write([entry])
         s_vault = secrets.token_bytes(32)
         container = seal_container(
             derive(s_vault, checked_share(share), subject, version),
@@ -145,7 +153,7 @@ class Identities:
         )
         identity = Identity(ik, kind, fingerprint, certificate, container)
         keys = await asyncio.to_thread(seal_all, core.keyring.kek, [(subject, version, s_vault)])
-        await core.writer.keep(Deposit(ik, keys, identity=identity))
+        await core.writer.keep(Deposit(ik, keys, identity=identity, reflected=changing.reflected))
 
     async def _known(self, ik: IK) -> dict[bytes, _Recipient]:
         """By IssuerAndSerialNumber."""

@@ -14,6 +14,7 @@ from schleuse.clock import Now
 from schleuse.errors import Error
 from schleuse.journal.contracts import Level, LevelTimeoutError, Receipt
 from schleuse.vault.contracts import CounterAheadError, VaultUnavailableError
+from schleuse.vault.reflected import Changes
 
 log = structlog.get_logger()
 
@@ -51,7 +52,7 @@ class Ledger:
     """Writes to one log.
 
     counter: the last release number given. confirmed: the highest that the journal is known to have. top: a size that
-    the log has reached.
+    the log has reached. changes: of keys, which the store does not reflect yet.
 
     Numbers are given when the entries are made. If the journal does not confirm a batch, its bytes are kept and sent
     again before anything else, because a number must be neither lost nor used twice. Batches in flight together may
@@ -63,6 +64,7 @@ class Ledger:
         self.counter = counter
         self.confirmed = counter
         self.top = top
+        self.changes = Changes()
         self._journal = journal
         self._now = now
         self._doubt: list[_Doubt] = []

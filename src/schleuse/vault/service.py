@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from schleuse.errors import Error
 from schleuse.identifiers import IK
 from schleuse.journal.contracts import Level
-from schleuse.journal.entry import NOBODY, Kind, Purpose, Result
+from schleuse.journal.entry import Kind, Purpose, Result
 from schleuse.journal.opening import Json
 from schleuse.vault.actors import Caller, Operation, require
 from schleuse.vault.askers import Askers
@@ -156,7 +156,8 @@ class VaultService:
         """Destroy a person's keys, openings and pseudonym (G6). False if the insurer has nothing of this person.
 
         token: an operator's order, purpose "erase", for the digest of the person. level: that the entry KEY_DESTROYED
-        has reached first. Raises BadTokenError, VaultUnavailableError (then nothing was destroyed).
+        has reached first. Raises BadTokenError, VaultUnavailableError: then nothing was destroyed yet; if the entry
+        is in the log all the same, the next attempt destroys, or the log's next start.
         """
         require(caller, Operation.ERASE)
         self._identities.insurer(ik)
@@ -167,11 +168,17 @@ class VaultService:
         row = (await asyncio.to_thread(self._core.store.subjects, ik, [lookup])).get(lookup)
         if row is None:
             return False
-        await self._note(ik, claims, Kind.KEY_DESTROYED, row.pseudonym, row.last_version, level)
-        try:
-            await asyncio.to_thread(self._core.store.erase, ik, row.pseudonym)
-        finally:
-            self._core.keyring.drop()
+        subject, actor = row.pseudonym, await self._core.actor(ik, f"operator {claims.name}")
+        async with self._core.changing(ik, {}, erased=subject) as changing:
+            why, version = Purpose.DATA_PROTECTION, row.last_version
+            entry = self._core.entry(
+                Kind.KEY_DESTROYED, Result.GRANTED, why, actor=actor, subject=subject, version=version
+            )
+            await changing.write([entry], level)
+            try:
+                await asyncio.to_thread(self._core.store.erase, ik, subject, changing.reflected)
+            finally:
+                self._core.keyring.drop()
         return True
 
     async def opening(self, caller: Caller, ik: IK, token: str, event: bytes) -> dict[str, Json] | None:
@@ -250,15 +257,11 @@ class VaultService:
         ik: IK,
         claims: Claims,
         kind: Kind,
-        subject: bytes = NOBODY,
-        version: int | None = None,
-        level: Level = Level.DURABLE,
     ) -> None:
         """The entry of an operator's order."""
         actor = await self._core.actor(ik, f"operator {claims.name}")
         why = Purpose.DATA_PROTECTION
-        entry = self._core.entry(kind, Result.GRANTED, why, actor=actor, subject=subject, version=version)
-        await self._core.write(ik, [entry], level)
+        await self._core.write(ik, [self._core.entry(kind, Result.GRANTED, why, actor=actor)])
 
     async def _header(self, ik: IK, actor: Actor, purpose: Purpose, container: bytes, expected: bytes) -> Header:
         """What the container says, if it is the one that was asked for; else an attempt, which leaves an entry."""

@@ -15,9 +15,22 @@ from sqlalchemy.engine import Engine
 
 from schleuse.database import open_database, reading, transaction
 from schleuse.identifiers import IK
-from schleuse.vault.tables import ACTOR, COUNTER, ERASED, IDENTITY, OPENING, SUBJECT, SUBJECT_KEY, TENANT_KEY
+from schleuse.vault.reflected import Key, Known
+from schleuse.vault.tables import (
+    ACTOR,
+    COUNTER,
+    ERASED,
+    IDENTITY,
+    OPENING,
+    REFLECTED,
+    SUBJECT,
+    SUBJECT_KEY,
+    TENANT_KEY,
+)
 
 MIGRATIONS = "schleuse.vault.migrations"
+#: Of one query's IN; SQLite takes 32,766 variables.
+_AT_ONCE = 10_000
 _MANY: sa.BindParameter[bytes] = sa.bindparam("many", expanding=True)
 _BY_LOOKUP = sa.select(SUBJECT).where(SUBJECT.c.ik == sa.bindparam("of"), SUBJECT.c.lookup.in_(_MANY))
 _BY_PSEUDONYM = sa.select(SUBJECT).where(SUBJECT.c.ik == sa.bindparam("of"), SUBJECT.c.pseudonym.in_(_MANY))
@@ -92,13 +105,15 @@ class KeyRecord:
 class Deposit:
     """What is kept together or not at all.
 
-    keys: new versions of subject keys, (subject, version, SK1). openings: what makes entries readable.
+    keys: new versions of subject keys, (subject, version, SK1). openings: what makes entries readable. reflected:
+    (origin, size) of the log whose changes of keys are all in the store with this one.
     """
 
     ik: IK
     keys: Sequence[tuple[bytes, int, bytes]] = ()
     openings: Sequence[SealedOpening] = ()
     identity: Identity | None = None
+    reflected: tuple[str, int] | None = None
 
 
 class VaultStore:
@@ -167,6 +182,8 @@ class VaultStore:
                 connection.execute(sa.insert(SUBJECT_KEY), keys)
             _insert(connection, OPENING, [_opening(one.ik, row) for one in here for row in one.openings])
             _insert(connection, IDENTITY, [_identity(one.identity) for one in here if one.identity is not None])
+            for reflected in [one.reflected for one in here if one.reflected is not None]:
+                _reflect(connection, *reflected)
         return kept
 
     def opening(self, ik: IK, event: bytes) -> SealedOpening | None:
@@ -211,13 +228,18 @@ class VaultStore:
             Identity(ik, kind, bytes(row.fingerprint), bytes(row.certificate), bytes(row.container)) for row in rows
         ]
 
-    def erase(self, ik: IK, pseudonym: bytes) -> None:
-        """Every key, opening and link of a person; then nobody can say whom the pseudonym stood for (G6)."""
+    def erase(self, ik: IK, pseudonym: bytes, reflected: tuple[str, int] | None = None) -> None:
+        """Every key, opening and link of a person; then nobody can say whom the pseudonym stood for (G6).
+
+        reflected: see `Deposit`.
+        """
         with transaction(self._engine) as connection:
             connection.execute(_insert_new(connection, ERASED), [{"digest": sha256(pseudonym).digest()}])
             connection.execute(sa.delete(SUBJECT_KEY).where(SUBJECT_KEY.c.subject == pseudonym))
             connection.execute(sa.delete(OPENING).where(OPENING.c.subject == pseudonym))
             connection.execute(sa.delete(SUBJECT).where(SUBJECT.c.pseudonym == pseudonym, SUBJECT.c.ik == ik.value))
+            if reflected is not None:
+                _reflect(connection, *reflected)
         if self._engine.dialect.name == "sqlite":  # the write-ahead file still has the old pages
             with closing(self._engine.raw_connection()) as raw:
                 raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -252,12 +274,48 @@ class VaultStore:
         with transaction(self._reading) as connection:
             return {row.origin: (row.counter, row.top) for row in connection.execute(sa.select(COUNTER)).all()}
 
-    def note_counters(self, counters: Mapping[str, tuple[int, int]]) -> None:
-        """Remember how far each log had come."""
+    def reflected(self, origin: str) -> int:
+        """Size of the log up to which every change of keys is in this store."""
+        with transaction(self._reading) as connection:
+            found = connection.execute(sa.select(REFLECTED.c.size).where(REFLECTED.c.origin == origin))
+            return found.scalar_one_or_none() or 0
+
+    def known(self, ik: IK, subjects: Collection[bytes]) -> Known:
+        """What is here of these subjects."""
+        versions: dict[bytes, int] = {}
+        keys: set[Key] = set()
+        erased: set[bytes] = set()
+        many = sorted(subjects)
+        with transaction(self._reading) as connection:
+            for start in range(0, len(many), _AT_ONCE):
+                some = many[start : start + _AT_ONCE]
+                rows = connection.execute(_BY_PSEUDONYM, {"of": ik.value, "many": some})
+                versions |= {bytes(row.pseudonym): row.last_version for row in rows}
+                found = connection.execute(sa.select(SUBJECT_KEY).where(SUBJECT_KEY.c.subject.in_(some)))
+                keys |= {(bytes(row.subject), row.version) for row in found}
+                digests = {sha256(one).digest(): one for one in some}
+                gone = connection.execute(sa.select(ERASED.c.digest).where(ERASED.c.digest.in_(list(digests))))
+                erased |= {digests[bytes(row.digest)] for row in gone}
+        return Known(versions, keys, erased)
+
+    def use_up(self, versions: Mapping[bytes, int], reflected: tuple[str, int] | None = None) -> None:
+        """Never give these versions, by subject, again. reflected: see `Deposit`."""
+        with transaction(self._engine) as connection:
+            if versions:
+                connection.execute(_RAISED, [{"s": subject, "v": version} for subject, version in versions.items()])
+            if reflected is not None:
+                _reflect(connection, *reflected)
+
+    def note_counters(
+        self, counters: Mapping[str, tuple[int, int]], reflected: Mapping[str, int] | None = None
+    ) -> None:
+        """Remember how far each log had come. reflected: see `Deposit`, by origin."""
         with transaction(self._engine) as connection:
             for origin, (counter, top) in counters.items():
                 connection.execute(sa.delete(COUNTER).where(COUNTER.c.origin == origin))
                 connection.execute(sa.insert(COUNTER), {"origin": origin, "counter": counter, "top": top})
+            for origin, size in (reflected or {}).items():
+                _reflect(connection, origin, size)
 
     # For generations of the key encryption key (§ 17)
 
@@ -337,6 +395,14 @@ def _present(connection: sa.Connection, pseudonyms: Collection[bytes]) -> set[tu
     if not pseudonyms:
         return set()
     return {(row.ik, bytes(row.pseudonym)) for row in connection.execute(_PRESENT, {"many": list(pseudonyms)})}
+
+
+def _reflect(connection: sa.Connection, origin: str, size: int) -> None:
+    """Raise it; whoever was faster may have raised it further."""
+    connection.execute(_insert_new(connection, REFLECTED), [{"origin": origin, "size": 0}])
+    columns = REFLECTED.c
+    raised = sa.update(REFLECTED).where(columns.origin == origin, columns.size < size).values(size=size)
+    connection.execute(raised)
 
 
 def _insert(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, object]]) -> None:

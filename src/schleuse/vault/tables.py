@@ -82,3 +82,11 @@ COUNTER = sa.Table(
     sa.Column("counter", sa.BigInteger, nullable=False),
     sa.Column("top", sa.BigInteger, nullable=False),
 )
+
+#: Of each log: every change of keys below this size is in this store (decision 0020).
+REFLECTED = sa.Table(
+    "vault_reflected",
+    METADATA,
+    sa.Column("origin", sa.Text, primary_key=True),
+    sa.Column("size", sa.BigInteger, nullable=False),
+)
