@@ -6,9 +6,9 @@ its own answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from schleuse.errors import Error
 from schleuse.holding.capacity import Level
@@ -17,37 +17,38 @@ from schleuse.kim.accounts import Accounts
 from schleuse.kim.switched import accepting
 from schleuse.mail.contracts import AcceptedUnder, Done, Intake, Mail
 from schleuse.mail.smtp_replies import ClosedError, DeferredError, NoRoomError
-from schleuse.scopes import NONE, Direction, Scope, Service
+from schleuse.scopes import Direction, Scope, Service
 from schleuse.switch.copy import Switch
+
+_SERVICES = {one.value: one for one in Service}
 
 #: Enters one unit of work of an atom (`processes.following.Running.unit`).
 Unit = Callable[[Scope], AbstractContextManager[object]]
 
 
-@dataclass(frozen=True, slots=True)
 class Door:
     """level: how full the store is (HD-28)."""
 
-    accounts: Accounts
-    switch: Switch
-    level: Callable[[], Level]
+    def __init__(self, accounts: Accounts, switch: Switch, level: Callable[[], Level]) -> None:
+        self._switch = switch
+        self._level = level
+        # Made once: each mail asks twice, and a scope checks its parts when it is made.
+        self._scopes = {one.address.lower(): accepting(one.insurer) for one in accounts.of_insurers()}
+        self._letters = accepting(None)
 
-    def place(self, address: str) -> Placement:
-        """What becomes of mail for this address now. address: a known one, or another host's."""
-        account = self.accounts.get(address)
-        insurer = account.insurer if account else None
-        service, tenant = (Service.KIM_MAIL, NONE) if insurer is None else (Service.EAU_INTAKE, insurer.value)
-        return place(service, self.switch.standing(service, tenant, Direction.ACCEPT), self.level())
+    def scope(self, address: str) -> Scope:
+        """The atom of mail for this address: a known one, or another host's."""
+        return self._scopes.get(address.lower(), self._letters)
+
+    def place(self, scope: Scope) -> Placement:
+        """What becomes of mail of this atom now."""
+        service = _SERVICES[scope.service]
+        return place(service, self._switch.standing(service, scope.tenant, Direction.ACCEPT), self._level())
 
     def refusal(self, address: str) -> DeferredError | None:
         """Why mail for this address is not taken now."""
-        found = self.place(address)
+        found = self.place(self.scope(address))
         return refusal(found) if isinstance(found, Deferred) else None
-
-    def scopes(self, mail: Mail) -> frozenset[Scope]:
-        """The atoms of its recipients."""
-        accounts = (self.accounts.get(one.address) for one in mail.recipients)
-        return frozenset(accepting(account.insurer if account else None) for account in accounts)
 
 
 def refusal(deferred: Deferred) -> DeferredError:
@@ -80,8 +81,9 @@ class GuardedIntake:
 
     def accept(self, mail: Mail, done: Done) -> None:
         """As `Intake.accept`; done gets ClosedError or NoRoomError when the answer has changed since RCPT."""
+        scopes = [self._door.scope(one.address) for one in mail.recipients]
         units = ExitStack()
-        for scope in self._door.scopes(mail):
+        for scope in {*scopes}:
             # Before the question: whoever closes now waits for us, or we hear of it (SW-06).
             units.enter_context(self._unit(scope))
 
@@ -92,22 +94,18 @@ class GuardedIntake:
             done(error)
 
         try:
-            placed = [self._door.place(one.address) for one in mail.recipients]
-            error = next(map(refusal, _deferred(placed)), None)
-            if error is not None:
+            placed = {scope: self._door.place(scope) for scope in {*scopes}}
+            deferred = next((one for one in placed.values() if isinstance(one, Deferred)), None)
+            if deferred is not None:
                 self._deferred(mail)
-                over(error)
+                over(refusal(deferred))
                 return
-            self._intake.accept(replace(mail, under=_under(placed)), over)
+            under = tuple(_under(placed[scope]) for scope in scopes)
+            self._intake.accept(replace(mail, under=under), over)
         except BaseException:
             units.close()
             raise
 
 
-def _deferred(placed: Sequence[Placement]) -> Iterator[Deferred]:
-    return (one for one in placed if isinstance(one, Deferred))
-
-
-def _under(placed: Sequence[Placement]) -> tuple[AcceptedUnder, ...]:
-    """Of recipients that are all taken."""
-    return tuple(AcceptedUnder(one.epoch, one.state.value) for one in placed if not isinstance(one, Deferred))
+def _under(placed: Placement) -> AcceptedUnder:
+    return AcceptedUnder(placed.epoch, "" if isinstance(placed, Deferred) else placed.state.value)
