@@ -27,6 +27,7 @@ from tests.vault.vaults import (
     with_vault,
 )
 
+from schleuse.identifiers import IK
 from schleuse.journal.checkpoint import Checkpoint
 from schleuse.journal.contracts import Level, Receipt
 from schleuse.journal.entry import Kind, Purpose, Result, parse_entry
@@ -35,7 +36,8 @@ from schleuse.journal.proof import is_consistent, is_included
 from schleuse.journal.shares import KeyShares
 from schleuse.journal.store import Journal
 from schleuse.vault import Document, Named
-from schleuse.vault.contracts import BadTokenError, ErasedError, VaultUnavailableError
+from schleuse.vault.actors import Caller
+from schleuse.vault.contracts import BadTokenError, ErasedError, NotAllowedError, VaultUnavailableError
 from schleuse.vault.ve1 import parse_header
 
 ANNA, BERT = b"A123456780", b"B123456782"
@@ -193,5 +195,24 @@ def test_only_an_operators_order_for_this_person_erases(tmp_path: Path) -> None:
         assert await vault.fetched("urn:uuid:1", container) == b"<eau/>"
         denied = vault.journal.denials()
         assert [one.purpose for one in denied] == [Purpose.DATA_PROTECTION] * len(orders)
+
+    with_vault(tmp_path, test)
+
+
+def test_an_order_for_a_person_who_is_not_known_leaves_an_entry(tmp_path: Path) -> None:
+    async def test(vault: Vault) -> None:
+        assert not await vault.erased(ANNA)
+        (denied,) = vault.journal.denials()
+        assert (denied.result, denied.purpose) == (Result.DENIED, Purpose.DATA_PROTECTION)
+
+    with_vault(tmp_path, test)
+
+
+@pytest.mark.parametrize("ik", [KASSE, IK("109900033")])
+def test_a_role_that_may_not_erase_is_refused_with_an_entry_where_there_is_a_log(tmp_path: Path, ik: IK) -> None:
+    async def test(vault: Vault) -> None:
+        with pytest.raises(NotAllowedError):
+            await vault.service.erase(Caller("letters", 1002), ik, "", ANNA)
+        assert [one.result for one in vault.journal.denials()] == ([Result.DENIED] if ik == KASSE else [])
 
     with_vault(tmp_path, test)

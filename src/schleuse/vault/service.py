@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from hashlib import sha256
 
 import structlog
@@ -22,6 +23,7 @@ from schleuse.vault.contracts import (
     ErasedError,
     KeyMissingError,
     Named,
+    NotAllowedError,
     Pseudonyms,
     SealBrokenError,
     SealedMail,
@@ -61,22 +63,22 @@ class VaultService:
 
     async def certificates(self, caller: Caller, ik: IK) -> tuple[bytes, ...]:
         """See `contracts.Vault.certificates`."""
-        require(caller, Operation.CERTIFICATES)
+        await self._require(caller, Operation.CERTIFICATES, ik)
         return self._identities.insurer(ik).encryption
 
     async def signature_certificate(self, caller: Caller, ik: IK) -> bytes:
         """DER of the insurer's C.HCI.OSIG."""
-        require(caller, Operation.CERTIFICATES)
+        await self._require(caller, Operation.CERTIFICATES, ik)
         return self._identities.signature(ik)
 
     async def open_mails(self, caller: Caller, ik: IK, mails: Sequence[SealedMail]) -> list[bytes | Error]:
         """See `contracts.Vault.open_mails`."""
-        require(caller, Operation.OPEN_MAILS)
+        await self._require(caller, Operation.OPEN_MAILS, ik)
         return await self._identities.open_mails(ik, _role(caller), mails, {"uid": caller.uid})
 
     async def sign(self, caller: Caller, ik: IK, data: bytes) -> tuple[bytes, bytes]:
         """See `contracts.Signer.sign`, with the insurer's C.HCI.OSIG."""
-        require(caller, Operation.SIGN)
+        await self._require(caller, Operation.SIGN, ik)
         return await self._identities.sign(ik, _role(caller), data, {"uid": caller.uid})
 
     async def import_identity(self, ik: IK, kind: str, certificate: bytes, key: PrivateKey) -> bool:
@@ -94,7 +96,7 @@ class VaultService:
 
     async def pseudonyms(self, caller: Caller, ik: IK, named: Sequence[Named]) -> list[Pseudonyms]:
         """See `contracts.Vault.pseudonyms`."""
-        require(caller, Operation.PSEUDONYMS)
+        await self._require(caller, Operation.PSEUDONYMS, ik)
         self._identities.insurer(ik)
         keys = await self._core.tenant(ik)
         lookups = [keys.look_up(b"person", one.person) for one in named]
@@ -110,7 +112,7 @@ class VaultService:
 
     async def file(self, caller: Caller, ik: IK, documents: Sequence[Document]) -> list[bytes]:
         """See `contracts.Vault.file`."""
-        require(caller, Operation.FILE)
+        await self._require(caller, Operation.FILE, ik)
         self._identities.insurer(ik)
         if not documents:
             return []
@@ -118,7 +120,7 @@ class VaultService:
 
     async def fetch(self, caller: Caller, ik: IK, token: str, name: str, form: str, container: bytes) -> bytes:
         """See `contracts.Vault.fetch`."""
-        require(caller, Operation.FETCH)
+        await self._require(caller, Operation.FETCH, ik)
         self._identities.insurer(ik)
         whats = [("GET", path) for path in feed_paths(ik, name)]
         claims = await self._askers.judged(ik, token, "feed", Purpose.EAU_DELIVERY, whats)
@@ -129,7 +131,7 @@ class VaultService:
 
     async def seal_letter(self, caller: Caller, ik: IK, name: str, draft: bytes) -> bytes:
         """See `contracts.Vault.seal_letter`."""
-        require(caller, Operation.SEAL_LETTER)
+        await self._require(caller, Operation.SEAL_LETTER, ik)
         self._identities.insurer(ik)
         lookup = (await self._core.tenant(ik)).look_up(b"insurer", _LETTERS)
         subject = (await asyncio.to_thread(self._core.store.assign, ik, [lookup]))[lookup].pseudonym
@@ -139,7 +141,7 @@ class VaultService:
 
     async def open_letter(self, caller: Caller, ik: IK, name: str, container: bytes) -> bytes:
         """See `contracts.Vault.open_letter`."""
-        require(caller, Operation.OPEN_LETTER)
+        await self._require(caller, Operation.OPEN_LETTER, ik)
         self._identities.insurer(ik)
         actor, purpose = _role(caller), Purpose.FEHLERNACHRICHT
         header = await self._header(ik, actor, purpose, container, object_id(ik, name, LETTER))
@@ -159,14 +161,15 @@ class VaultService:
         has reached first. Raises BadTokenError, VaultUnavailableError: then nothing was destroyed yet; if the entry
         is in the log all the same, the next attempt destroys, or the log's next start.
         """
-        require(caller, Operation.ERASE)
+        await self._require(caller, Operation.ERASE, ik)
         self._identities.insurer(ik)
         self._core.gate.order(ik)
         what = ("ERASE", sha256(person).hexdigest())
         claims = await self._askers.judged(ik, token, "erase", Purpose.DATA_PROTECTION, [what])
         lookup = (await self._core.tenant(ik)).look_up(b"person", person)
         row = (await asyncio.to_thread(self._core.store.subjects, ik, [lookup])).get(lookup)
-        if row is None:
+        if row is None:  # who looks for persons in this way is seen
+            await self._core.deny(ik, Actor("insurer", f"operator {claims.name}"), Purpose.DATA_PROTECTION)
             return False
         subject, actor = row.pseudonym, await self._core.actor(ik, f"operator {claims.name}")
         async with self._core.changing(ik, {}, erased=subject) as changing:
@@ -187,7 +190,7 @@ class VaultService:
         token: an operator's order, purpose "opening", for this event. The looking is an entry itself (RP-07), and a
         release if the entry names an insured person.
         """
-        require(caller, Operation.OPENING)
+        await self._require(caller, Operation.OPENING, ik)
         self._identities.insurer(ik)
         claims = await self._askers.judged(ik, token, "opening", Purpose.DATA_PROTECTION, [("OPENING", event.hex())])
         await self._note(ik, claims, Kind.READ)
@@ -224,6 +227,16 @@ class VaultService:
         self._core.keyring.drop()
 
     # Common parts
+
+    async def _require(self, caller: Caller, operation: Operation, ik: IK) -> None:
+        """Raises NotAllowedError, which leaves an entry in the log of an insurer that we know."""
+        try:
+            require(caller, operation)
+        except NotAllowedError:
+            with suppress(KeyMissingError):  # no such insurer, so no log
+                self._identities.insurer(ik)
+                await self._core.deny(ik, _role(caller), Purpose.OPERATION)
+            raise
 
     async def _open(
         self, ik: IK, actor: Actor, purpose: Purpose, header: Header, container: bytes, detail: dict[str, Json]
