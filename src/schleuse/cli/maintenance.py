@@ -107,15 +107,15 @@ def _state(one: Session) -> str:
 
 def _print(found: list[Session]) -> None:
     de = german()
-    table = Table(
-        "Sitzung" if de else "session", "wer" if de else "who", "Zugang" if de else "credential",
-        "Bereich" if de else "scope", "seit" if de else "since", "Stand" if de else "state",
-        "Befehl" if de else "command", box=None, pad_edge=False,
-    )  # fmt: skip
+    table = Table(box=None, pad_edge=False)
+    for name in (("Sitzung", "session"), ("seit (UTC)", "since (UTC)"), ("Stand", "state"), ("Zugang", "credential")):
+        table.add_column(name[0 if de else 1], no_wrap=True)
+    for name in (("wer", "who"), ("Bereich", "scope"), ("Befehl", "command")):
+        table.add_column(name[0 if de else 1])
     for one in found:
         command = Text(printable(" ".join(one.command))[:40])
-        since = f"{one.begun_at:%Y-%m-%d %H:%M:%S}Z"
-        table.add_row(one.id, one.who, one.credential, str(one.scope), since, _state(one), command)
+        since = f"{one.begun_at:%m-%d %H:%M:%S}"
+        table.add_row(one.id, since, _state(one), one.credential, one.who, str(one.scope), command)
     Console().print(table if found else ("keine Sitzung" if de else "no session"))
 
 
