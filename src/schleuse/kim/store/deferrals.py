@@ -12,8 +12,10 @@ from datetime import datetime
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 from schleuse.clock import from_us, to_us
+from schleuse.database import create_engine, reading, translate
 from schleuse.kim.deferred import OTHERS, AccountOf, Attempts, recipient_key, sender_key
 from schleuse.kim.store.backing import Backing
 from schleuse.kim.store.placement import Arrived
@@ -77,13 +79,8 @@ class Deferrals:
 
     def away(self, since: datetime, until: datetime, limit: int = 100_000) -> list[Away]:
         """Which senders were deferred in this time and have had nothing accepted there since?"""
-        values = {"since": to_us(since), "until": to_us(until), "limit": limit}
         with self._backing.reading() as connection:
-            rows = connection.execute(_AWAY, values).all()
-        return [
-            Away(row.sender, row.recipient, int(row.attempts), from_us(row.first_us), from_us(row.last_us))
-            for row in rows
-        ]
+            return _away(connection, since, until, limit)
 
     def count_away(self) -> int:
         """How many pairs of sender and mailbox have not come back."""
@@ -94,6 +91,18 @@ class Deferrals:
         """Erase what is older: it names people. Returns how many rows."""
         with self._backing.writing() as connection:
             return connection.execute(_FORGET, {"before": to_us(before)}).rowcount
+
+
+def read_away(url: str, since: datetime, until: datetime, limit: int = 100_000) -> list[Away]:
+    """As `Deferrals.away`, beside a running role and without changing anything. Raises UnavailableError."""
+    engine = create_engine(url)
+    try:
+        with reading(engine).begin() as connection:
+            return _away(connection, since, until, limit)
+    except SQLAlchemyError as cause:
+        raise translate(cause) from cause
+    finally:
+        engine.dispose()
 
 
 def note_came_back(connection: Connection, arrived: Collection[Arrived], account_of: AccountOf) -> None:
@@ -109,6 +118,13 @@ def note_came_back(connection: Connection, arrived: Collection[Arrived], account
     values = [{"sender": sender, "recipient": recipient, "at": at} for (sender, recipient), at in latest.items()]
     if values:
         connection.execute(_CAME_BACK, values)
+
+
+def _away(connection: Connection, since: datetime, until: datetime, limit: int) -> list[Away]:
+    rows = connection.execute(_AWAY, {"since": to_us(since), "until": to_us(until), "limit": limit})
+    return [
+        Away(row.sender, row.recipient, int(row.attempts), from_us(row.first_us), from_us(row.last_us)) for row in rows
+    ]
 
 
 def _values(one: Attempts) -> dict[str, object]:
