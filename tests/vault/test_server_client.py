@@ -44,7 +44,7 @@ from schleuse.vault.contracts import (
     UnwrapFailedError,
     VaultUnavailableError,
 )
-from schleuse.vault.server import IN_FLIGHT, MAX_ITEMS, Desk, Door, listen
+from schleuse.vault.server import IN_FLIGHT, MAX_ITEMS, SMALL, Desk, Door, listen
 from schleuse.vault.service import Insured
 from schleuse.vault.wire import (
     DONE,
@@ -274,6 +274,35 @@ def test_requests_of_all_connections_share_the_room_for_octets(tmp_path: Path) -
             gate.set()
             for reader, writer in pairs:
                 assert (await answer(reader))[1] == DONE
+                writer.close()
+
+    at_site(tmp_path, test)
+
+
+def test_a_large_request_that_does_not_come_holds_up_no_small_one(tmp_path: Path) -> None:
+    async def test(site: Site) -> None:
+        async with site.open(octets=SMALL, progress_s=60.0) as client:
+            pairs = [await asyncio.open_unix_connection(site.path) for _ in range(2)]
+            for _, writer in pairs:
+                writer.write(REQUEST.pack(SMALL + 1, Ask.SIGN, 7) + b"begun")
+            await until(lambda: site.door.connections == 2)
+            assert await asyncio.to_thread(client.certificates, KASSE) == (ENC,)
+            assert site.door.connections == 3, "the slow ones are still there"
+            for _, writer in pairs:
+                writer.close()
+
+    at_site(tmp_path, test)
+
+
+@pytest.mark.parametrize("length", [6, SMALL + 1])
+def test_a_sender_that_stops_in_the_middle_is_hung_up_on_and_its_room_is_free(tmp_path: Path, length: int) -> None:
+    async def test(site: Site) -> None:
+        async with site.open(octets=1, progress_s=0.01):
+            pairs = [await asyncio.open_unix_connection(site.path) for _ in range(2)]
+            for _, writer in pairs:
+                writer.write(REQUEST.pack(length, Ask.SIGN, 7) + b"begun")
+            for reader, writer in pairs:  # the second gets room when the first is gone
+                assert await reader.read() == b""
                 writer.close()
 
     at_site(tmp_path, test)

@@ -45,8 +45,13 @@ log = structlog.get_logger()
 
 #: Requests of one connection that are worked on at once; more stay in the socket.
 IN_FLIGHT = 32
-#: Octets of requests that are worked on at once, of all connections together: memory that is not swapped is dear.
+#: Octets of requests that are worked on at once, of all connections together, of each size (`SMALL`): memory that is
+#: not swapped is dear.
 OCTETS_IN_FLIGHT = 4 * MAX_REQUEST
+#: Requests up to this pass beside larger ones, in as much room of their own: a large one may be slow to come.
+SMALL = 4 << 20
+#: A peer that began a request and sends nothing of it for so long is hung up on.
+PROGRESS_S = 5.0
 #: Of one batch.
 MAX_ITEMS = 4096
 #: A peer that began a request ends it by then, and takes its replies by then, or is hung up on.
@@ -233,11 +238,12 @@ class _Ended:
 
 
 class _Server:
-    def __init__(self, desk: Desk, roles: Roles, door: Door, octets: int) -> None:
+    def __init__(self, desk: Desk, roles: Roles, door: Door, octets: int, progress_s: float) -> None:
         self._desk = desk
         self._roles = roles
         self._door = door
-        self._room = _Room(octets)
+        self._large, self._small = _Room(octets), _Room(octets)
+        self._progress_s = progress_s
         self._open_ones: dict[asyncio.StreamWriter, _Ended] = {}
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -290,15 +296,27 @@ class _Server:
                 await _send(writer, error_reply(request_id, error))
                 return
             await places.acquire()
-            await self._room.take(length)
+            room = self._small if length <= SMALL else self._large
+            await room.take(length)
             try:
                 async with asyncio.timeout(PATIENCE_S):
-                    body = await reader.readexactly(length)
+                    body = await self._body(reader, length)
             except BaseException:
-                await self._room.give(length)
+                await room.give(length)
                 raise
             task = group.create_task(self._answer(writer, caller, operation, request_id, body))
             task.add_done_callback(lambda _task: places.release())
+
+    async def _body(self, reader: asyncio.StreamReader, length: int) -> bytes:
+        """Raises TimeoutError if it stops coming, IncompleteReadError."""
+        body = bytearray()
+        while len(body) < length:
+            async with asyncio.timeout(self._progress_s):
+                some = await reader.read(length - len(body))
+            if not some:
+                raise asyncio.IncompleteReadError(b"", length)
+            body += some
+        return bytes(body)
 
     async def _answer(
         self, writer: asyncio.StreamWriter, caller: Caller, operation: int, request_id: int, body: bytes
@@ -309,7 +327,7 @@ class _Server:
             self._door.refused += not granted
             await _send(writer, frame)
         finally:
-            await self._room.give(len(body))
+            await (self._small if len(body) <= SMALL else self._large).give(len(body))
 
 
 async def _send(writer: asyncio.StreamWriter, frame: bytes) -> None:
@@ -330,6 +348,7 @@ async def listen(
     *,
     mode: int = 0o660,
     octets: int = OCTETS_IN_FLIGHT,
+    progress_s: float = PROGRESS_S,
     patience_s: float = 3.0,
 ) -> AsyncIterator[None]:
     """Serve until the block is left; what is worked on then is ended first. roles: by user id. Raises OSError.
@@ -338,7 +357,7 @@ async def listen(
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
-    server = _Server(desk, roles, door or Door(), octets)
+    server = _Server(desk, roles, door or Door(), octets, progress_s)
     listening = await asyncio.start_unix_server(server.serve, str(path), limit=1 << 20, backlog=128)
     os.chmod(path, mode)
     try:
