@@ -95,7 +95,7 @@ def test_secrets_belong_to_one_user(home: Path) -> None:
 
 def test_whoever_gives_orders_or_fetches_has_a_pair_of_keys(home: Path, config: Config) -> None:
     public = {one.public_key: home / "operators" / f"{one.name}.key" for one in config.operators}
-    assert [one.name for one in config.operators] == ["betrieb-1", "betrieb-2", "automat"]
+    assert [one.name for one in config.operators] == ["betrieb-1", "betrieb-2", "betrieb-3", "automat"]
     for insurer in config.insurers:
         (client,) = insurer.feed_clients
         public[client.public_key] = home / "insurers" / insurer.ik / "feed.key"
@@ -104,7 +104,7 @@ def test_whoever_gives_orders_or_fetches_has_a_pair_of_keys(home: Path, config: 
         assert isinstance(key, Ed25519PrivateKey)
         raw = (Encoding.Raw, PublicFormat.Raw)
         assert key.public_key().public_bytes(*raw) == load_pem_public_key(theirs.read_bytes()).public_bytes(*raw)
-    assert len({path.read_bytes() for path in public}) == 6
+    assert len({path.read_bytes() for path in public}) == 7
 
 
 def test_each_witness_cosigns_all_logs_and_watches_its_own(home: Path, config: Config) -> None:

@@ -27,10 +27,11 @@ from schleuse.switch.log import create_log
 
 PRACTICE_ENTRY_TYPE = 3  #: any type but 5; the practice's is not evaluated here (kim.md § 16.1)
 Step = Callable[[str], object]
-#: Two persons with different roles, because what opens needs both (incident.md § 10), and the platform's own rules.
+#: Persons with different roles, because what opens needs two (incident.md § 10), and the platform's own rules.
 OPERATORS = {
     "betrieb-1": ("lead", "switch_officer"),
     "betrieb-2": ("releaser", "security_officer", "service_owner"),
+    "betrieb-3": ("forensic_lead", "custodian", "notification_officer", "tenant_delegate"),
     "automat": ("automat",),
 }
 #: Port of the first witness, counted from the first port or, without one, this.
