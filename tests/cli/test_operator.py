@@ -58,7 +58,7 @@ def test_the_list_says_who_may_what_and_what_is_not_filled(shell: Shell, home: P
     assert "lead, switch_officer" in out
     assert "nicht besetzt" not in out
     found = [json.loads(line) for line in shell("operator", "list", "--json", "--home", str(home)).out.splitlines()]
-    assert [one["name"] for one in found] == ["betrieb-1", "betrieb-2", "automat"]
+    assert {"betrieb-1", "betrieb-2", "automat"} <= {one["name"] for one in found}
     assert all(len(one["fingerprint"].split()) == 5 for one in found)
 
 

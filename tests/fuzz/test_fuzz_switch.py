@@ -5,6 +5,7 @@ What is damaged never counts: its signature does not match, or nobody can read i
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -106,10 +107,10 @@ def damage(table: Any, data: st.DataObject) -> None:
         place = place[key]
     match data.draw(st.sampled_from(["replace", "remove", "add"])):
         case "replace":
-            place[key] = data.draw(VALUES)
+            place[key] = copy.deepcopy(data.draw(VALUES))
         case "remove":
             del place[key]
         case _ if isinstance(place, dict):
-            place[data.draw(st.text(max_size=5))] = data.draw(VALUES)
+            place[data.draw(st.text(max_size=5))] = copy.deepcopy(data.draw(VALUES))
         case _:
-            place.append(data.draw(VALUES))
+            place.append(copy.deepcopy(data.draw(VALUES)))
