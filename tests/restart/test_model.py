@@ -204,10 +204,10 @@ class Restarting(RuleBasedStateMachine):
     def a_touched_decoy_leaves_nothing_open_once_control_has_worked(self) -> None:
         """T-14."""
         if self.site.trouble and self.site.deaths.left is None and self.site.at().place >= 0:
-            with suppress(DeathError):
-                self.site.settle()
+            opened = self.site.at().opened
+            self.site.settle()
             assert self.site.at().place == -1
-            assert not any(self.site.standing(atom).state.begins for atom in self.site.at().opened)
+            assert not any(self.site.standing(atom).state.begins for atom in opened)
             self.states = {atom: self.site.standing(atom).state for atom in ATOMS}
 
     def _tried(self, work: object) -> None:

@@ -1,38 +1,40 @@
-"""`schleuse restart …`: the way back, stage by stage, by two persons and evidence (incident.md § 9)."""
+"""`schleuse restart …`: the way back, stage by stage, by two persons and evidence (incident.md § 9).
+
+What opens shows what it would do and needs --yes; `abort` closes at once. Operators of this home sign with the key that
+lies in it, others name their file.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import App, Parameter
-from rich.console import Console
-from rich.table import Table
 
-from schleuse.cli.up import german
+from schleuse.cli.restart_view import name_of, print_plan, print_status, said, status_json
 from schleuse.clock import utc_now
 from schleuse.config import Config, default_home, read_config
-from schleuse.errors import MalformedError, UnavailableError
+from schleuse.errors import ConflictError, MalformedError, UnavailableError
 from schleuse.journal.client import JournalClient
 from schleuse.journal.entry import Kind, Purpose, Result
 from schleuse.journal.opening import Json
 from schleuse.processes.restart_home import restarts_of
-from schleuse.processes.restarting import Restarts, Signer, who_must_act
+from schleuse.processes.restarting import Restarts, RoleMissingError, Signer
+from schleuse.processes.switching import switch_log
 from schleuse.processes.trail import OUTSIDE, PLATFORM, Act, open_trail
-from schleuse.restart.documents import Basis, Document, EvidenceStatus, sign_document
-from schleuse.restart.entering import soak_left
-from schleuse.restart.gates import Judged
+from schleuse.restart.documents import SIGNERS, Basis, Document, EvidenceStatus, sign_document
+from schleuse.restart.entering import WAIVERS, missing_roles
 from schleuse.restart.gates import Result as GateResult
-from schleuse.restart.ladder import default_plan
-from schleuse.restart.plan import GateKind, RestartPlan, parse_plan
-from schleuse.restart.progress import Progress
+from schleuse.restart.ladder import closed_scopes, default_plan
+from schleuse.restart.plan import GateKind, RestartPlan, StageName, next_version, parse_plan
 from schleuse.scopes import ANY, NONE, Service, parse_scopes
-from schleuse.switch.documents import Role, parse_time
+from schleuse.switch.documents import CLOSERS, OPENERS, Role, parse_time
 from schleuse.vault.tokens import read_token_key
 
 app = App(name="restart", help="Back stage by stage: plans, gates, two persons.")
@@ -41,12 +43,15 @@ Home = Annotated[Path | None, Parameter(help="Folder of configuration and data [
 AsJson = Annotated[bool, Parameter(name="--json", negative="", help="One JSON object")]
 Yes = Annotated[bool, Parameter(negative=(), help="Do it; without, only what it would do is shown")]
 Operator = Annotated[str, Parameter(help="Name of the operator, as configured")]
-KeyFile = Annotated[Path, Parameter(help="The operator's private key (Ed25519, PEM)")]
-AsRole = Annotated[Role, Parameter(name="--role", help="In which of the operator's roles")]
+KeyFile = Annotated[
+    Path | None, Parameter(help="The operator's private key, Ed25519 in PEM [default: operators/NAME.key of the home]")
+]
+AsRole = Annotated[Role | None, Parameter(name="--role", help="In which role [default: the one that fits]")]
+Until = Annotated[str, Parameter(help="Such as 2026-12-01T08:00:00Z")]
 
 
 class BadUntilError(MalformedError):
-    """An end of a waiver or measure is a time such as 2026-12-01T08:00:00Z; who typed it writes it again."""
+    """An end of a waiver, statement or measure is a time such as 2026-12-01T08:00:00Z; who typed it writes it again."""
 
     code = "cli.bad-until"
 
@@ -63,20 +68,37 @@ class BadHostError(MalformedError):
     code = "cli.bad-host"
 
 
+class BadNeedError(MalformedError):
+    """A dependency is given as PLAN:STAGE, such as keys:S1; who typed it writes it again."""
+
+    code = "cli.bad-need"
+
+
+class NothingClosedError(ConflictError):
+    """Nothing of these scopes is closed, so there is nothing to bring back."""
+
+    code = "cli.nothing-closed"
+
+
 @app.command
 def plan(
     name: str | None = None,
     *,
-    scopes: Annotated[list[str] | None, Parameter(help="What comes back [default: all that is closed]")] = None,
+    scopes: Annotated[
+        list[str] | None, Parameter(negative=(), help="What comes back [default: all that is closed]")
+    ] = None,
     canary: Annotated[str | None, Parameter(help="IK of the first insurer [default: the first of them]")] = None,
+    needs: Annotated[list[str] | None, Parameter(negative=(), help="PLAN:STAGE that must be reached before")] = None,
     file: Annotated[Path | None, Parameter(help="A plan of your own, as `restart show --json` prints one")] = None,
+    again: Annotated[bool, Parameter(negative=(), help="A new version of the plan NAME, which takes note of what was"
+                                                      " closed since; it is approved anew")] = False,
     incident: str = "",
     fast: Annotated[bool, Parameter(negative=(), help="A rehearsal: soaks of seconds")] = False,
     yes: Yes = False,
     home: Home = None,
     json_output: AsJson = False,
-) -> None:
-    """Make a plan: canary, cohorts, outbound, backlog, reads, suppliers, normal.
+) -> None:  # fmt: skip
+    """Make a plan: trust base, canary, cohorts, outbound, backlog, reads, writes, suppliers, normal.
 
     Parameters
     ----------
@@ -84,69 +106,117 @@ def plan(
         Of the plan [default: a new one].
     """
     config = read_config(home or default_home())
-    made = parse_plan(file.read_bytes()) if file else _default(config, name, scopes, canary, incident, fast)
+    restarts = _restarts(config)
+    if file is not None:
+        made = parse_plan(_read(file))
+    elif again:
+        made = next_version(_plan_of(restarts, name or ""), utc_now())
+    else:
+        made = _default(config, name, scopes, canary, incident, fast)
+    if needs:
+        made = replace(made, needs=tuple(_need(one) for one in needs))
     if json_output:
         print(made.encode().decode())
     else:
-        _print_plan(made)
+        print_plan(made, _achieved(restarts))
     if yes:
-        _restarts(config).make(made, "cli")
+        restarts.make(made, "cli")
         print(made.id)
-    else:
-        _hint(made.id)
+    elif not json_output:
+        print(said("--yes legt ihn an", "--yes makes it"))
 
 
 @app.command
 def show(name: str, *, home: Home = None, json_output: AsJson = False) -> None:
     """The plan as it is approved."""
-    at = _restarts(read_config(home or default_home())).judged(name)[0]
-    if at.plan is None:
-        return
+    restarts = _restarts(read_config(home or default_home()))
+    made = _plan_of(restarts, name)
     if json_output:
-        print(at.plan.encode().decode())
+        print(made.encode().decode())
     else:
-        _print_plan(at.plan)
+        print_plan(made, _achieved(restarts))
 
 
 @app.command
 def status(name: str | None = None, *, home: Home = None, json_output: AsJson = False) -> None:
     """Where each restart stands, what is missing, and who must act."""
-    restarts = _restarts(read_config(home or default_home()))
-    names = [name] if name else list(restarts.all())
-    found = {one: restarts.judged(one) for one in names}
+    config = read_config(home or default_home())
+    restarts = _restarts(config)
+    names = [name] if name else restarts.names()
     if json_output:
-        print(json.dumps({one: _as_json(restarts, *at) for one, at in found.items()}, ensure_ascii=False, default=str))
+        found = {one: status_json(config, restarts, one, utc_now()) for one in names}
+        print(json.dumps(found, ensure_ascii=False, default=str))
         return
-    if not found:
-        print("kein Wiederanlauf geplant" if german() else "no restart is planned")
-    for one, (at, judged, missing) in found.items():
-        _print_status(restarts, one, at, judged, missing)
+    if not names:
+        print(said("kein Wiederanlauf geplant", "no restart is planned"))
+    for one in names:
+        print_status(config, restarts, one, utc_now())
+
+
+@app.command
+def gate(name: str, kind: GateKind | None = None, *, home: Home = None, json_output: AsJson = False) -> None:
+    """All that was ever found about the gates of a plan: when, by what or whom, with which digest.
+
+    Parameters
+    ----------
+    kind
+        Only this one.
+    """
+    at = _restarts(read_config(home or default_home())).read(name)
+    rows: list[dict[str, object]] = [
+        {"gate": one.kind, "at": one.at, "result": one.result, "by": one.source, "text": one.text, "sha256": one.digest}
+        for one in at.evidence
+    ]
+    rows += [
+        {
+            "gate": one.document.document.kind,
+            "at": one.at,
+            "result": one.document.document.result,
+            "by": one.by,
+            "text": one.document.document.text,
+            "sha256": one.document.document.hash,
+        }
+        for one in at.documents
+    ]
+    for row in sorted((one for one in rows if kind in (None, one["gate"])), key=lambda one: str(one["at"])):
+        if json_output:
+            print(json.dumps(row, ensure_ascii=False, default=str))
+        else:
+            when = f"{row['at']:%Y-%m-%d %H:%M:%S}"
+            print(f"{when}  {row['gate']:6} {row['result']:12} {row['by']}: {row['text']}  {str(row['sha256'])[:16]}")
 
 
 @app.command
 def approve(
-    name: str, *, operator: Operator, operator_key: KeyFile, role: AsRole, yes: Yes = False, home: Home = None
+    name: str,
+    *,
+    operator: Operator,
+    operator_key: KeyFile = None,
+    role: AsRole = None,
+    yes: Yes = False,
+    home: Home = None,
 ) -> None:
     """Approve the plan; once it is approved, sign the commands that `restart advance` has prepared.
 
     Two persons are needed for each: switch_officer and releaser.
     """
     config = read_config(home or default_home())
-    restarts, signer = _restarts(config), Signer(operator, read_token_key(operator_key))
-    at = restarts.judged(name)[0]
+    restarts = _restarts(config)
+    at = restarts.read(name)
     if not restarts.is_approved(at):
-        if at.plan is not None:
-            _print_plan(at.plan)
+        done = {one.role for one in at.approvals}
+        chosen = role or _role(config, operator, [one for one in OPENERS if one not in done] or OPENERS)
+        print_plan(_plan_of(restarts, name))
         if yes:
-            restarts.approve_plan(name, signer, role)
-        _said(yes, f"Plan {name} freigegeben als {role}", f"plan {name} approved as {role}", name)
+            restarts.approve_plan(name, _signer(config, operator, operator_key), chosen)
+        _done(yes, f"Plan {name} freigegeben als {chosen}", f"plan {name} approved as {chosen}")
         return
-    if at.offer is not None:
-        for command in at.offer.commands:
-            print(f"{', '.join(map(str, command.scopes))} -> {command.state}   {command.stage}   {command.hash[:16]}")
+    chosen = role or _role(config, operator, missing_roles(at) or OPENERS)
+    for command in at.offer.commands if at.offer is not None else ():
+        print(f"{', '.join(map(str, command.scopes))} -> {command.state}   {command.stage}   {command.hash[:16]}")
     if yes:
-        restarts.sign_offer(name, signer, role)
-    _said(yes, f"unterschrieben als {role}", f"signed as {role}", name)
+        restarts.sign_offer(name, _signer(config, operator, operator_key), chosen)
+    _done(yes, f"unterschrieben als {chosen}", f"signed as {chosen}")
 
 
 @app.command
@@ -160,30 +230,37 @@ def advance(name: str, *, operator: Operator, yes: Yes = False, home: Home = Non
     operator
         Who signs first.
     """
-    restarts = _restarts(read_config(home or default_home()))
-    at, judged, _ = restarts.judged(name)
-    _print_status(restarts, name, at, judged, [])
+    config = read_config(home or default_home())
+    restarts = _restarts(config)
+    print_status(config, restarts, name, utc_now())
     if yes:
         for command in restarts.offer(name, operator).commands:
             print(f"{', '.join(map(str, command.scopes))} -> {command.state}   {command.hash[:16]}")
-    _said(yes, "vorbereitet", "prepared", name)
+    _done(yes, "vorbereitet", "prepared")
 
 
 @app.command
-def enter(name: str, *, home: Home = None) -> None:
+def enter(name: str, *, yes: Yes = False, home: Home = None) -> None:
     """Enter the next stage now, if two have signed and every gate lets in; for when the control role is away."""
-    entered = _restarts(read_config(home or default_home())).enter(name)
-    print(f"{'Stufe' if german() else 'stage'} {entered.place + 1}, epochs {list(entered.epochs)}")
+    config = read_config(home or default_home())
+    restarts = _restarts(config)
+    if not yes:
+        print_status(config, restarts, name, utc_now())
+        _done(yes, "", "")
+        return
+    entered = restarts.enter(name)
+    print(f"{name_of(_plan_of(restarts, name).stages[entered.place])}  {list(entered.epochs)}")
 
 
 @app.command
 def abort(
-    name: str, *, operator: Operator, operator_key: KeyFile, role: AsRole, reason: str, home: Home = None
+    name: str, *, reason: str, operator: Operator, operator_key: KeyFile = None, role: AsRole = None, home: Home = None
 ) -> None:
     """Back to S0 at once, by one person (RS-06)."""
-    restarts = _restarts(read_config(home or default_home()))
-    epoch = restarts.abort(name, Signer(operator, read_token_key(operator_key)), role, reason)
-    print(f"abgebrochen, Epoche {epoch}" if german() else f"aborted, epoch {epoch}")
+    config = read_config(home or default_home())
+    chosen = role or _role(config, operator, sorted(CLOSERS - {Role.AUTOMAT}))
+    epoch = _restarts(config).abort(name, _signer(config, operator, operator_key), chosen, reason)
+    print(said(f"abgebrochen, Epoche {epoch}", f"aborted, epoch {epoch}"))
 
 
 @app.command
@@ -193,8 +270,8 @@ def evidence(
     *,
     text: Annotated[str, Parameter(help="What was found, in one sentence, without personal data")],
     operator: Operator,
-    operator_key: KeyFile,
-    role: AsRole,
+    operator_key: KeyFile = None,
+    role: AsRole = None,
     file: Annotated[list[Path] | None, Parameter(negative=(), help="What was looked at; its digest is signed")] = None,
     method: Annotated[list[str] | None, Parameter(negative=(), help="How it was found; EVID needs two")] = None,
     host: Annotated[
@@ -202,11 +279,11 @@ def evidence(
     ] = None,
     basis: Basis = Basis.INVESTIGATION,
     failed: Annotated[bool, Parameter(negative=(), help="It shows that the gate does not pass")] = False,
-    until: Annotated[str | None, Parameter(help="When the statement ends, such as 2026-12-01T08:00:00Z")] = None,
+    until: Until | None = None,
     home: Home = None,
 ) -> None:
     """Sign what was found for a gate that nothing here can look at: EVID, CRED, BASE, LEGAL, PART."""
-    restarts = _restarts(read_config(home or default_home()))
+    config = read_config(home or default_home())
     now = utc_now()
     document = Document(
         f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}",
@@ -217,11 +294,13 @@ def evidence(
         text,
         _until(until) if until else None,
         basis,
-        tuple((path.name, _digest(path)) for path in file or []),
+        tuple((path.name, hashlib.sha256(_read(path)).hexdigest()) for path in file or []),
         tuple(method or []),
         tuple(_host(one) for one in host or []),
     )
-    result = restarts.document(name, sign_document(document, operator, role, read_token_key(operator_key)))
+    chosen = role or _role(config, operator, sorted(SIGNERS[kind]))
+    key = _signer(config, operator, operator_key).key
+    result = _restarts(config).document(name, sign_document(document, operator, chosen, key))
     print(f"{kind}: {result.value}  {document.hash[:16]}")
 
 
@@ -231,19 +310,20 @@ def waive(
     kind: GateKind,
     *,
     reason: str,
-    until: Annotated[str, Parameter(help="Such as 2026-12-01T08:00:00Z")],
+    until: Until,
     operator: Operator,
-    operator_key: KeyFile,
-    role: AsRole,
+    operator_key: KeyFile = None,
+    role: AsRole = None,
     yes: Yes = False,
     home: Home = None,
 ) -> None:
-    """Let a gate be until a day; needs lead and security_officer, two persons (RS-03)."""
-    restarts = _restarts(read_config(home or default_home()))
+    """Let a gate be until a day; lead and security_officer, two persons, sign the same reason and end (RS-03)."""
+    config = read_config(home or default_home())
+    chosen = role or _role(config, operator, WAIVERS)
+    print(f"{kind}  -> {_until(until):%Y-%m-%d %H:%M:%S}  {reason}")
     if yes:
-        signer = Signer(operator, read_token_key(operator_key))
-        restarts.waive(name, kind, signer, role, reason, _until(until))
-    _said(yes, f"Verzicht auf {kind} als {role}", f"waived {kind} as {role}", name)
+        _restarts(config).waive(name, kind, _signer(config, operator, operator_key), chosen, reason, _until(until))
+    _done(yes, f"Verzicht auf {kind} als {chosen}", f"waived {kind} as {chosen}")
 
 
 @app.command
@@ -253,16 +333,32 @@ def note(
     *,
     operator: Operator,
     changed: Annotated[bool, Parameter(negative=(), help="Something was changed: the soak starts anew")] = False,
-    owner: Annotated[str, Parameter(help="For a temporary measure: who answers for it")] = "",
-    until: Annotated[str | None, Parameter(help="For a temporary measure: its end")] = None,
     home: Home = None,
 ) -> None:
-    """A hand-over note, a change, or a temporary measure with owner and end (RS-08, RS-11, RS-12)."""
+    """A hand-over note, or a change that starts the soak anew (RS-08, RS-11)."""
     restarts = _restarts(read_config(home or default_home()))
     if changed:
         restarts.changed(name, operator, text)
     else:
-        restarts.note(name, operator, text, owner, _until(until) if until else None)
+        restarts.note(name, operator, text)
+
+
+@app.command
+def measure(
+    name: str,
+    text: str,
+    *,
+    operator: Operator,
+    owner: Annotated[str, Parameter(help="Who answers for it")],
+    until: Until | None = None,
+    ended: Annotated[bool, Parameter(negative=(), help="It is taken away")] = False,
+    home: Home = None,
+) -> None:
+    """A temporary opening or workaround with owner and end, listed at every stage until it is ended (RS-12)."""
+    if (until is None) != ended:
+        raise BadUntilError("a temporary measure has an end (--until), or is ended (--ended)")
+    restarts = _restarts(read_config(home or default_home()))
+    restarts.note(name, operator, text, owner, _until(until) if until else None)
 
 
 def _restarts(config: Config) -> Restarts:
@@ -278,21 +374,61 @@ def _restarts(config: Config) -> Restarts:
 def _default(
     config: Config, name: str | None, scopes: list[str] | None, canary: str | None, incident: str, fast: bool
 ) -> RestartPlan:
+    """What of these scopes is closed now."""
+    known, now = [one.ik for one in config.insurers], utc_now()
     wanted = [scope for text in scopes or ["all"] for scope in parse_scopes(text)]
-    services = [one for one in Service if any(scope.service in (ANY, one.value) for scope in wanted)]
-    known = [one.ik for one in config.insurers]
-    insurers = [ik for ik in known if any(scope.tenant in (ANY, ik) for scope in wanted)]
-    whole = any(scope.tenant in (ANY, NONE) for scope in wanted)
-    now = utc_now()
+    rules = [rule for one in switch_log(config).read_all() if (rule := one.rule) is not None]
+    closed = [one for one in closed_scopes(rules, known, now) if any(scope.meets(one) for scope in wanted)]
+    if not closed:
+        raise NothingClosedError(f"nothing of {', '.join(scopes or ['all'])} is closed")
+    services = [one for one in Service if any(scope.service == one.value for scope in closed)]
+    tenants = {one.tenant for one in closed} - {NONE}
+    insurers = [ik for ik in known if ik in tenants] or known
+    whole = insurers == known and all(scope.tenant == ANY for scope in wanted)
     name = name or f"r{now:%Y%m%d}-{secrets.token_hex(2)}"
-    first = canary or (insurers[0] if insurers else "")
-    return default_plan(name, services, insurers, first, now, incident=incident, fast=fast, whole=whole)
+    return default_plan(
+        name, services, insurers, canary or insurers[0], now,
+        incident=incident, fast=fast, whole=whole, closed=closed,
+    )  # fmt: skip
 
 
-def _digest(path: Path) -> str:
+def _achieved(restarts: Restarts) -> Mapping[str, timedelta]:
+    """How long each stage took when a plan of this home last left it (RS-15)."""
+    records = [record for at in restarts.all().values() for record in at.records]
+    return {stage: end - begin for stage, begin, end in sorted(records, key=lambda one: one[2])}
+
+
+def _plan_of(restarts: Restarts, name: str) -> RestartPlan:
+    made = restarts.read(name).plan
+    if made is None:
+        raise NothingClosedError(f"{name} has no plan")
+    return made
+
+
+def _signer(config: Config, operator: str, key: Path | None) -> Signer:
+    return Signer(operator, read_token_key(key or config.home / "operators" / f"{operator}.key"))
+
+
+def _role(config: Config, operator: str, roles: Collection[Role]) -> Role:
+    """The first of these roles that the operator has. Raises RoleMissingError."""
+    mine = next((one.roles for one in config.operators if one.name == operator), ())
+    found = next((one for one in roles if one.value in mine), None)
+    if found is None:
+        raise RoleMissingError(f"{operator} has none of the roles {', '.join(roles)}; `schleuse operator list`")
+    return found
+
+
+def _need(text: str) -> tuple[str, StageName]:
+    name, _, stage = text.rpartition(":")
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return name, StageName(stage)
+    except ValueError as cause:
+        raise BadNeedError(f"{text!r}: expected PLAN:STAGE, such as keys:S1") from cause
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
     except OSError as cause:
         raise NoFileError(f"{path} cannot be read ({cause.strerror})") from cause
 
@@ -312,109 +448,5 @@ def _until(text: str) -> datetime:
         raise BadUntilError(f"{text!r} is no time such as 2026-12-01T08:00:00Z") from cause
 
 
-def _print_plan(made: RestartPlan) -> None:
-    de = german()
-    title = f"{made.id} v{made.version}  {made.hash[:16]}"
-    if made.fast:
-        title += "  — PROBE mit kurzen Beobachtungszeiten" if de else "  — REHEARSAL with short soaks"
-    table = Table(
-        "Stufe" if de else "stage", "öffnet" if de else "opens", "Tore" if de else "gates",
-        "Beobachtung" if de else "soak", box=None, pad_edge=False, title=title, title_justify="left",
-    )  # fmt: skip
-    for stage in made.stages:
-        opens = "\n".join(
-            f"{_short(target.scopes)} -> {target.state}{_limit(target.limit)}" for target in stage.targets
-        )
-        gates = " ".join(stage.gates) + (" BACKLOG=0" if stage.drains else "")
-        table.add_row(f"{stage.name} {stage.label}".strip(), opens or "·", gates, _span(stage.soak))
-    Console().print(table)
-
-
-def _short(scopes: Any) -> str:
-    texts = [str(one) for one in scopes]
-    return ", ".join(texts[:3]) + (f" … ({len(texts)})" if len(texts) > 3 else "")
-
-
-def _limit(limit: Any) -> str:
-    if limit is None:
-        return ""
-    parts = [
-        f"{limit.permille} ‰" if limit.permille is not None else "",
-        f"{limit.per_hour}/h" if limit.per_hour else "",
-    ]
-    return f" ({', '.join(part for part in parts if part)})"
-
-
-def _span(time: timedelta) -> str:
-    seconds = int(time.total_seconds())
-    return f"{seconds} s" if seconds < 120 else f"{seconds // 3600} h" if seconds < 172800 else f"{seconds // 86400} d"
-
-
-_MARK = {
-    GateResult.PASS: "[green]✓[/]",
-    GateResult.WAIVED: "[yellow]✓[/]",
-    GateResult.FAIL: "[red]✗[/]",
-    GateResult.INCONCLUSIVE: "[yellow]?[/]",
-    GateResult.EXPIRED: "[yellow]⌛[/]",
-}
-
-
-def _print_status(restarts: Restarts, name: str, at: Progress, judged: list[Judged], missing: list[str]) -> None:
-    de = german()
-    console = Console()
-    now = utc_now()
-    stage = f"{at.stage.name} {at.stage.label}".strip() if at.stage else "S0"
-    following = f"{at.next_stage.name} {at.next_stage.label}".strip() if at.next_stage else "—"
-    console.print(
-        f"[bold]{name}[/]  {'Stufe' if de else 'stage'} {stage} -> {following}"
-        f"   {'Beobachtung noch' if de else 'soak left'} {_span(soak_left(at, now))}"
-    )
-    if at.aborted is not None:
-        word = "abgebrochen" if de else "aborted"
-        console.print(f"[red]{word}[/] {at.aborted.at:%H:%M:%S} {at.aborted.by}: {at.aborted.reason}")
-    if not restarts.is_approved(at):
-        console.print("[yellow]?[/] " + ("Plan noch nicht von zwei Personen freigegeben" if de else
-                                          "the plan is not approved by two persons yet"))  # fmt: skip
-    for one in judged:
-        console.print(f"{_MARK[one.result]} {one.kind:6} {one.result:12} {one.reason}", highlight=False)
-    for waiver in restarts.waivers(at):
-        word = "Verzicht" if de else "waived"
-        console.print(f"  {word}: {waiver.kind} {' + '.join(waiver.by)} -> {waiver.until:%Y-%m-%d}: {waiver.reason}")
-    for entry in at.notes[-5:]:
-        console.print(f"  {entry.at:%Y-%m-%d %H:%M} {entry.by}: {entry.text}")
-    turns = who_must_act(at, judged)
-    if turns:
-        console.print(("am Zug: " if de else "to act: ") + "; ".join(turns), highlight=False)
-    if not missing and at.next_stage is not None:
-        console.print("[green]✓[/] " + ("bereit" if de else "ready"))
-
-
-def _as_json(restarts: Restarts, at: Progress, judged: list[Judged], missing: list[str]) -> dict[str, object]:
-    now = utc_now()
-    return {
-        "stage": f"{at.stage.name} {at.stage.label}".strip() if at.stage else "S0",
-        "next": f"{at.next_stage.name} {at.next_stage.label}".strip() if at.next_stage else None,
-        "done": at.is_done,
-        "entered_at": at.entered_at,
-        "epochs": list(at.epochs),
-        "plan_approved": restarts.is_approved(at),
-        "plan_hash": at.plan.hash if at.plan else None,
-        "fast": at.plan.fast if at.plan else False,
-        "soak_left_seconds": soak_left(at, now).total_seconds(),
-        "gates": [{"kind": one.kind, "result": one.result, "reason": one.reason, "until": one.until} for one in judged],
-        "missing": missing,
-        "to_act": who_must_act(at, judged),
-        "aborted": at.aborted.reason if at.aborted else None,
-        "measured": [[stage, begin, end] for stage, begin, end in at.records],
-    }
-
-
-def _hint(_name: str) -> None:
-    print("--yes legt ihn an" if german() else "--yes makes it")
-
-
-def _said(done: bool, de: str, en: str, _name: str) -> None:
-    if done:
-        print(de if german() else en)
-    else:
-        print("--yes führt es aus" if german() else "--yes does it")
+def _done(done: bool, de: str, en: str) -> None:
+    print(said(de, en) if done else said("--yes führt es aus", "--yes does it"))

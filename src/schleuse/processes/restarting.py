@@ -29,6 +29,7 @@ from schleuse.restart.entering import (
     gates,
     goes_on,
     may_enter,
+    missing_roles,
     plan_is_approved,
     ready,
     waivers,
@@ -399,7 +400,7 @@ def who_must_act(at: Progress, judged: Sequence[Judged]) -> list[str]:
         GateKind.LEGAL: Role.SECURITY_OFFICER,
         GateKind.PART: Role.TENANT_DELEGATE,
         GateKind.OFF: Role.SWITCH_OFFICER,
-        GateKind.HUMAN: "switch_officer, releaser",
+        GateKind.HUMAN: Role.SWITCH_OFFICER if at.offer is None else ", ".join(missing_roles(at) or OPENERS),
     }
     turns = [
         f"{one.kind}: {owners.get(one.kind, 'control')}"
