@@ -1,0 +1,173 @@
+"""`schleuse hold release …`: a backlog goes by a plan that two persons approve, small first (incident.md § 6.6)."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+
+from schleuse.cli.up import german
+from schleuse.clock import utc_now
+from schleuse.config import Config, default_home, read_config
+from schleuse.holding.release import FIRST_BATCH, DryRun, ReleasePlan
+from schleuse.journal.client import JournalClient
+from schleuse.journal.entry import Kind, Purpose, Result
+from schleuse.journal.opening import Json
+from schleuse.kim.store import open_leases
+from schleuse.processes.releasing import PURPOSE, Releases, StillHeldError
+from schleuse.processes.switching import open_switch, rights_of
+from schleuse.processes.trail import OUTSIDE, PLATFORM, Act, open_trail
+from schleuse.switch.approval import approve as sign_approval
+from schleuse.switch.documents import Role
+from schleuse.vault.tokens import read_token_key
+
+app = App(name="release", help="Let a backlog go: plan, two approvals, growing batches, a stop.")
+
+Home = Annotated[Path | None, Parameter(help="Folder of configuration and data [default: the user's data folder]")]
+AsJson = Annotated[bool, Parameter(name="--json", negative="", help="One JSON object")]
+Yes = Annotated[bool, Parameter(negative=(), help="Do it; without, only what it would do is shown")]
+
+STOPPED = 75
+LOOK_SECONDS = 0.3
+
+
+@app.command
+def plan(
+    *,
+    insurer: Annotated[tuple[str, ...], Parameter(help="IK; may be repeated [default: all]", negative=())] = (),
+    first: Annotated[int, Parameter(help="Mails of the first batch; each next one is five times larger")] = FIRST_BATCH,
+    yes: Yes = False,
+    home: Home = None,
+    json_output: AsJson = False,
+) -> None:
+    """Plan the release of what waits now, and look at all of it without opening anything (HD-40, HD-41)."""
+    config = read_config(home or default_home())
+    with _releases(config) as releases:
+        made = releases.plan(f"f{utc_now():%Y%m%d}-{secrets.token_hex(2)}", config, insurer, first)
+        looked = releases.look(made)
+        if yes:
+            releases.keep(made)
+    if json_output:
+        print(
+            json.dumps({"plan": json.loads(made.encode()), "hash": made.hash, "dry_run": asdict(looked)}, default=str)
+        )
+        return
+    _print(made, looked)
+    print(made.id if yes else ("--yes legt ihn an" if german() else "--yes makes it"))
+
+
+@app.command
+def approve(
+    id: str,
+    *,
+    operator: Annotated[str, Parameter(help="Name of the operator, as configured")],
+    operator_key: Annotated[Path, Parameter(help="The operator's private key (Ed25519, PEM)")],
+    role: Annotated[Role, Parameter(help="switch-officer, or service-owner or tenant-delegate")],
+    yes: Yes = False,
+    home: Home = None,
+) -> None:
+    """Approve exactly this plan; two different persons, in different roles, have to."""
+    config = read_config(home or default_home())
+    with _releases(config) as releases:
+        made = releases.read(id)
+        _print(made, releases.look(made))
+        if not yes:
+            print("--yes gibt frei" if german() else "--yes approves")
+            return
+        key = read_token_key(operator_key)
+        releases.approve(made, sign_approval(PURPOSE, made.hash, operator, role, key, utc_now()))
+        word = ("freigegeben" if german() else "approved") if releases.is_approved(made) else "1/2"
+        print(f"{id}: {word}")
+
+
+@app.command
+def run(id: str, *, home: Home = None) -> None:
+    """Carry an approved plan out, batch by batch; what was begun before a crash goes on. Exit code 75: it stopped."""
+    config = read_config(home or default_home())
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with _releases(config) as releases, Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        made = releases.read(id)
+        task = bar.add_task(id, total=made.count)
+        at = releases.step(id)
+        while not (at.stopped or at.finished):
+            bar.update(task, completed=at.released)
+            try:
+                moved = releases.step(id)
+            except StillHeldError as held:
+                bar.update(task, description=str(held))
+                moved = at
+            if moved == at:
+                time.sleep(LOOK_SECONDS)
+            at = moved
+    if at.stopped:
+        print(f"{'angehalten' if german() else 'stopped'}: {at.stopped}")
+        sys.exit(STOPPED)
+    print(f"{at.released} {'Mails freigegeben und verarbeitet' if german() else 'mails released and processed'}")
+
+
+@app.command
+def stop(id: str, *, reason: str, operator: str, home: Home = None) -> None:
+    """Release nothing more, at once; what nobody has taken is held again. One person suffices."""
+    with _releases(read_config(home or default_home())) as releases:
+        releases.stop(id, reason, operator)
+
+
+@app.command
+def status(id: str | None = None, *, home: Home = None, json_output: AsJson = False) -> None:
+    """How far each release is."""
+    with _releases(read_config(home or default_home())) as releases:
+        for one in [id] if id else releases.ids():
+            made, at = releases.read(one), releases.progress(one)
+            if json_output:
+                print(json.dumps({"id": one, "approved": releases.is_approved(made), **asdict(at)}))
+                continue
+            word = at.stopped or ("fertig" if german() else "done") if at.finished or at.stopped else ""
+            state = word or (("läuft" if german() else "runs") if at.released else ("wartet" if german() else "waits"))
+            print(f"{one}  {at.released}/{made.count}  {state}")
+
+
+@contextmanager
+def _releases(config: Config) -> Iterator[Releases]:
+    trail = open_trail(config, OUTSIDE, JournalClient(config.journal_socket))
+
+    def tell(facts: Mapping[str, Json], granted: bool) -> None:
+        result = Result.GRANTED if granted else Result.DENIED
+        trail.tell(Act(PLATFORM, Kind.ADMINISTRATION, result, Purpose.INCIDENT, detail=facts))
+
+    days = timedelta(days=config.kim.retention_days)
+    with open_leases(config.kim_database, config.kim.spool, days) as leases:
+        folder = config.switch_folder / "releases"
+        yield Releases(folder, leases, open_switch(config, "command"), rights_of(config), tell, utc_now)
+
+
+def _print(made: ReleasePlan, looked: DryRun) -> None:
+    de = german()
+    for mailbox in made.mailboxes:
+        print(f"{mailbox.account}  {mailbox.count}")
+    sizes = [*map(str, looked.batches[:8]), *(["…"] if len(looked.batches) > 8 else [])]
+    print(f"{'Lose' if de else 'batches'}: {' + '.join(sizes)}   {made.hash[:16]}")
+    rows = [
+        ("älteste" if de else "oldest", looked.oldest and looked.oldest.isoformat(timespec="seconds")),
+        ("älter als ein Tag" if de else "older than a day", looked.older_than_a_day),
+        ("Siegel verletzt" if de else "broken seals", len(looked.damaged)),
+        ("unbekannte Formate" if de else "unknown formats", looked.unknown_formats),
+        *((label, count) for label, count in sorted(looked.by_label.items())),
+    ]
+    for name, value in rows:
+        print(f"  {name}: {value}")
+    if not looked.clear:
+        print(
+            "nicht freigeben: erst die verletzten Mails klären" if de else "do not approve: look at the damaged first"
+        )
