@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,8 @@ from schleuse.holding.release import ReleasePlan
 from schleuse.holding.states import State
 from schleuse.journal.opening import Json
 from schleuse.kim.store import Leases, open_leases
+from schleuse.practice.identity import load_practice
+from schleuse.processes.reconciling import reconcile_senders
 from schleuse.processes.releasing import PURPOSE, NotApprovedError, Releases, StillHeldError
 from schleuse.processes.switching import open_switch, rights_of
 from schleuse.switch.approval import approve
@@ -82,6 +84,9 @@ def test_a_backlog_goes_small_first_while_live_traffic_flows_and_nobody_has_to_r
         assert [facts["released"] for facts in sizes][:3] == [3, 18, 25]
     until(lambda: states(one) == {State.DELIVERED: 29}, "all to be filed")
     until(lambda: delivered(one), "a receipt for each, and no Fehlernachricht")
+    (account,) = reconcile_senders(one.config, utc_now() - timedelta(hours=1), utc_now() + timedelta(seconds=1))
+    assert (account.sender, account.must_resend) == (load_practice(one.config, None).address, False)
+    assert (account.numbers["accepted"], account.numbers["held"]) == (29, 25)
 
 
 def test_a_release_waits_while_its_insurer_is_held_again_and_goes_on_after(one: Platform) -> None:

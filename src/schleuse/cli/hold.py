@@ -30,6 +30,7 @@ from schleuse.processes.trail import OUTSIDE, PLATFORM, Act, open_trail
 
 app = App(name="hold", help="What is held, and that nothing is missing.")
 app.command("schleuse.cli.hold_release:app", name="release")
+app.command("schleuse.cli.hold_reconcile:reconcile", name="reconcile")
 app.command("schleuse.cli.hold_receipt:receipt", name="receipt")
 app.command("schleuse.cli.hold_deferred:deferred", name="deferred")
 
