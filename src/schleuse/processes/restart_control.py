@@ -102,18 +102,25 @@ class RestartController:
         self._now = now
 
     async def run(self) -> None:
-        """For ever."""
+        """For ever. Looks that take their time, such as a synthetic eAU, keep no abort waiting (T-14)."""
+        await asyncio.gather(self._again(self.guard), self._again(self.go_on))
+
+    async def _again(self, work: Callable[[], bool]) -> None:
         while True:
-            if not await asyncio.to_thread(self.step):
+            if not await asyncio.to_thread(work):
                 await asyncio.sleep(LOOK_SECONDS)
 
     def step(self) -> bool:
-        """One thing for each restart that needs one. Returns whether anything was done; trouble with one of them, or
-        with all, is told and waits for no other. What closes comes first."""
-        names = self._restarts.names()
-        if any([self._tried(name, self._guard) for name in names]):  # noqa: C419  each of them, not up to the first
-            return True
-        return any([self._tried(name, self._go_on) for name in names])  # noqa: C419
+        """One thing for each restart that needs one; what closes comes first. Returns whether anything was done."""
+        return self.guard() or self.go_on()
+
+    def guard(self) -> bool:
+        """What leads to S0, or completes it. Trouble with one restart is told and keeps no other waiting."""
+        return any([self._tried(name, self._guard) for name in self._restarts.names()])  # noqa: C419
+
+    def go_on(self) -> bool:
+        """What leads up."""
+        return any([self._tried(name, self._go_on) for name in self._restarts.names()])  # noqa: C419
 
     def _tried(self, name: str, work: Callable[[str], bool]) -> bool:
         try:
@@ -127,7 +134,6 @@ class RestartController:
             return False
 
     def _guard(self, name: str) -> bool:
-        """What leads to S0, or completes it."""
         at = self._restarts.read(name)
         if at.plan is None:
             return False
@@ -139,7 +145,6 @@ class RestartController:
         return False
 
     def _go_on(self, name: str) -> bool:
-        """What leads up."""
         at = self._restarts.read(name)
         if at.plan is None or at.aborted is not None:
             return False

@@ -339,10 +339,10 @@ class Restarts:
         if at.offer is None:
             return False
         ids = {one.id for one in at.offer.commands}
-        first = next((one.epoch for one in look.rules if one.command and one.command.id in ids), None)
-        if first is None:
+        basis = min(one.basis for one in at.offer.commands) if ids else 0
+        if not any(one.command and one.command.id in ids for one in look.rules):
             return False
-        return not any(one.epoch > first and closes_part_of(at, one) for one in look.rules)
+        return not any(one.epoch > basis and closes_part_of(at, one) for one in look.rules)
 
     def _look(self, at: Progress) -> Look:
         rules: list[Rule] = [rule for one in self._log.read_all() if (rule := one.rule) is not None]

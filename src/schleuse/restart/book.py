@@ -89,7 +89,7 @@ class Book:
 
     def plans(self) -> list[str]:
         """Names of all plans."""
-        return sorted(path.name for path in self._folder.glob("*") if path.is_dir())
+        return sorted(path.name for path in self._folder.glob("*") if _NAME.fullmatch(path.name) and path.is_dir())
 
     def events(self, plan: str) -> list[Event]:
         """All of a plan; what was read before is not read again. Raises NoSuchPlanError, BookDamagedError."""
