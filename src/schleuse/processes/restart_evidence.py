@@ -20,6 +20,7 @@ from schleuse.clock import Now
 from schleuse.config import Config
 from schleuse.database import open_database, reading, transaction
 from schleuse.eau.outcome import Quarantine
+from schleuse.errors import Error
 from schleuse.journal import audit
 from schleuse.processes.conservation import check_conservation
 from schleuse.processes.control_closing import Closings
@@ -30,7 +31,7 @@ from schleuse.restart.plan import GateKind, RestartPlan
 from schleuse.restart.progress import Progress
 from schleuse.scopes import ANY, Direction, Service
 from schleuse.shutdown.closure import Verdict
-from schleuse.switch.documents import Kind, parse_time
+from schleuse.switch.documents import Kind, parse_scope, parse_time
 
 READY_SECONDS = 3.0
 MIGRATIONS = "schleuse.eau.migrations"
@@ -195,17 +196,20 @@ _ERRORS = sa.text(
 def touched(folder: Path, plan: RestartPlan, since: datetime | None) -> str:
     """A warning that asks for a hold and is newer than the stage (T-14), or "".
 
-    Whatever warns puts a file `ID.json` there: {"at": time, "rule": name, "action": "auto_hold", "text": sentence};
-    early warning will. A file that cannot be read is a warning, too: nobody knows what it said.
+    Whatever warns puts a file `ID.json` there: {"at": time, "rule": name, "action": "auto_hold", "text": sentence},
+    with "scopes" if not everything is meant; early warning will. It needs no signature, because it only closes (SW-01).
+    A file that cannot be read is a warning, too: nobody knows what it said.
     """
     for path in sorted(folder.glob("*.json")):
         try:
             warning = json.loads(path.read_bytes())
             at, action = parse_time(warning["at"]), warning["action"]
             text = f"warning {path.stem}: rule {warning['rule']}"
-        except (OSError, ValueError, KeyError, TypeError):
+            about = [parse_scope(one) for one in warning.get("scopes", [])]
+        except (OSError, ValueError, KeyError, TypeError, Error):
             return f"warning {path.stem} cannot be read"
-        if action == "auto_hold" and (since is None or at >= since):
+        mine = not about or any(one.meets(scope) for one in about for scope in plan.scopes)
+        if action == "auto_hold" and mine and (since is None or at >= since):
             return text
     return ""
 
