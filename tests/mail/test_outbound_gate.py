@@ -8,13 +8,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+from tests.mail.fake_queue import MemoryQueue
 from tests.mail.fake_smtp_server import FakeSMTPServer
-from tests.mail.queue_contract import A_MAIL
+from tests.mail.queue_contract import A_MAIL, NOW
 from tests.mail.test_outbound import bench, run
 
 from schleuse.errors import ConflictError
 from schleuse.holding.states import State
-from schleuse.mail.contracts import Recipient
+from schleuse.mail.contracts import Outgoing, Recipient
+from schleuse.mail.outbound import Outbound
+from schleuse.mail.outbound_plan import Outcome
+from schleuse.mail.outbound_routes import OutboundConfig, Routes
 
 
 @dataclass
@@ -107,6 +111,39 @@ def test_what_is_cut_stays_held_and_is_uncertain_if_the_next_host_may_have_it() 
             it.server.hold.set()
             assert await it.attempt() == 2
             assert [it.state(1), it.state(2)] == [State.DELIVERED, State.DELIVERED]
+
+    run(test)
+
+
+class Stubborn(Outbound):
+    """Its attempts swallow the first cancellation, as asyncio.wait_for does when a reply comes in the same moment."""
+
+    swallowed = 0
+
+    async def _attempt(self, mail: Outgoing) -> Outcome:
+        while True:
+            try:
+                await asyncio.sleep(30)
+            except asyncio.CancelledError:
+                self.swallowed += 1
+                if self.swallowed > 1:
+                    raise
+
+
+def test_an_attempt_that_swallows_its_cancellation_is_cut_all_the_same() -> None:
+    async def test() -> None:
+        queue, gate = MemoryQueue(), FakeGate()
+        queue.put(A_MAIL)
+        config = OutboundConfig("mail.kim.example", Routes(), poll=timedelta(milliseconds=5))
+        outbound = Stubborn(queue, config, now=lambda: NOW, jitter=lambda: 0.5, gate=gate)
+        attempt = asyncio.create_task(outbound.run_once())
+        while queue.rows[1].state is not State.RELEASING or not gate.running:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.001)
+        await outbound.cut()
+        await attempt
+        assert (outbound.swallowed, queue.rows[1].state) == (2, State.HELD)
+        await outbound.close(timedelta(0))
 
     run(test)
 

@@ -34,6 +34,7 @@ _log = structlog.get_logger()
 _T = TypeVar("_T")
 
 STORE_THREADS = 4
+CANCEL_AGAIN_SECONDS = 0.1
 
 #: Counted: "outbound.delivered", ".retry", ".failed", ".delay_reported", ".store_failed", ".conflict", ".stale", ".cut"
 #: and the values of outbound_plan.Trouble. Closed set, no personal data.
@@ -103,17 +104,19 @@ class Outbound:
 
         Returns those that the next host may have taken: nobody knows, and sent again they are linked there.
         """
-        cut = [id for id in self._in_flight if id not in self._recording]
-        uncertain = sorted(id for id in cut if id in self._speaking)
-        tasks = [self._in_flight[id] for id in cut]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        tasks = dict(self._in_flight)
+        speaking = frozenset(self._speaking)
+        while left := [id for id, task in tasks.items() if not task.done() and id not in self._recording]:
+            for id in left:
+                tasks[id].cancel()
+            # Again and again: a wait that ends in the same moment swallows the cancellation (Python issue 86296).
+            await asyncio.wait([tasks[id] for id in left], timeout=CANCEL_AGAIN_SECONDS)
+        cut = [id for id, task in tasks.items() if task.cancelled()]
+        if cut:
             for _ in cut:
                 self._count("outbound.cut")
             await self._keep_trying(lambda: self._queue.put_back(cut))
-        return uncertain
+        return sorted(speaking & {*cut})
 
     def stop(self) -> None:
         self._stopping.set()
