@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import secrets
 import sys
@@ -9,7 +10,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -21,13 +21,12 @@ from rich.progress import Progress as Bar
 from schleuse.cli.up import german
 from schleuse.clock import utc_now
 from schleuse.config import Config, default_home, read_config
+from schleuse.errors import RefusedError
 from schleuse.holding.release import FIRST_BATCH, DryRun, ReleasePlan
 from schleuse.journal.client import JournalClient
 from schleuse.journal.entry import Kind, Purpose, Result
 from schleuse.journal.opening import Json
-from schleuse.kim.store import open_leases
-from schleuse.processes.releasing import PURPOSE, Releases, StillHeldError
-from schleuse.processes.switching import open_switch, rights_of
+from schleuse.processes.releasing import LOOK_SECONDS, PURPOSE, Releases, StillHeldError, open_releases
 from schleuse.processes.trail import OUTSIDE, PLATFORM, Act, open_trail
 from schleuse.switch.approval import approve as sign_approval
 from schleuse.switch.documents import Role
@@ -40,7 +39,12 @@ AsJson = Annotated[bool, Parameter(name="--json", negative="", help="One JSON ob
 Yes = Annotated[bool, Parameter(negative=(), help="Do it; without, only what it would do is shown")]
 
 STOPPED = 75
-LOOK_SECONDS = 0.3
+
+
+class UnknownInsurerError(RefusedError):
+    """The IK is not in the configuration; the operator names one that is."""
+
+    code = "release.unknown-insurer"
 
 
 @app.command
@@ -54,8 +58,17 @@ def plan(
 ) -> None:
     """Plan the release of what waits now, and look at all of it without opening anything (HD-40, HD-41)."""
     config = read_config(home or default_home())
+    unknown = set(insurer) - {one.ik for one in config.insurers}
+    if unknown:
+        raise UnknownInsurerError(f"no insurer here has the IK {', '.join(sorted(unknown))}")
+    mailboxes = {one.address.lower(): one.ik for one in config.insurers if not insurer or one.ik in insurer}
     with _releases(config) as releases:
-        made = releases.plan(f"f{utc_now():%Y%m%d}-{secrets.token_hex(2)}", config, insurer, first)
+        made = releases.plan(
+            f"f{utc_now():%Y%m%d}-{secrets.token_hex(2)}",
+            mailboxes,
+            first=first,
+            backlog_permille=config.control.backlog_permille,
+        )
         looked = releases.look(made)
         if yes:
             releases.keep(made)
@@ -81,7 +94,7 @@ def approve(
     """Approve exactly this plan; two different persons, in different roles, have to."""
     config = read_config(home or default_home())
     with _releases(config) as releases:
-        made = releases.read(id)
+        made = releases.book.read(id)
         _print(made, releases.look(made))
         if not yes:
             print("--yes gibt frei" if german() else "--yes approves")
@@ -94,11 +107,14 @@ def approve(
 
 @app.command
 def run(id: str, *, home: Home = None) -> None:
-    """Carry an approved plan out, batch by batch; what was begun before a crash goes on. Exit code 75: it stopped."""
+    """Carry an approved plan out, batch by batch; what was begun before a crash goes on. Exit code 75: it stopped.
+
+    Ctrl-C ends the display; the control role goes on with what was begun. `hold release stop` stops it.
+    """
     config = read_config(home or default_home())
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with _releases(config) as releases, Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        made = releases.read(id)
+        made = releases.book.read(id)
         task = bar.add_task(id, total=made.count)
         at = releases.step(id)
         while not (at.stopped or at.finished):
@@ -121,15 +137,17 @@ def run(id: str, *, home: Home = None) -> None:
 def stop(id: str, *, reason: str, operator: str, home: Home = None) -> None:
     """Release nothing more, at once; what nobody has taken is held again. One person suffices."""
     with _releases(read_config(home or default_home())) as releases:
-        releases.stop(id, reason, operator)
+        at = releases.stop(id, reason, operator)
+    if at.finished:
+        print(f"{id}: {'war schon fertig' if german() else 'was done already'}")
 
 
 @app.command
 def status(id: str | None = None, *, home: Home = None, json_output: AsJson = False) -> None:
     """How far each release is."""
     with _releases(read_config(home or default_home())) as releases:
-        for one in [id] if id else releases.ids():
-            made, at = releases.read(one), releases.progress(one)
+        for one in [id] if id else releases.book.ids():
+            made, at = releases.book.read(one), releases.book.progress(one)
             if json_output:
                 print(json.dumps({"id": one, "approved": releases.is_approved(made), **asdict(at)}))
                 continue
@@ -144,12 +162,11 @@ def _releases(config: Config) -> Iterator[Releases]:
 
     def tell(facts: Mapping[str, Json], granted: bool) -> None:
         result = Result.GRANTED if granted else Result.DENIED
-        trail.tell(Act(PLATFORM, Kind.ADMINISTRATION, result, Purpose.INCIDENT, detail=facts))
+        user: dict[str, Json] = {"user": getpass.getuser()}
+        trail.tell(Act(PLATFORM, Kind.ADMINISTRATION, result, Purpose.INCIDENT, detail={**facts, **user}))
 
-    days = timedelta(days=config.kim.retention_days)
-    with open_leases(config.kim_database, config.kim.spool, days) as leases:
-        folder = config.switch_folder / "releases"
-        yield Releases(folder, leases, open_switch(config, "command"), rights_of(config), tell, utc_now)
+    with open_releases(config, tell) as releases:
+        yield releases
 
 
 def _print(made: ReleasePlan, looked: DryRun) -> None:
@@ -160,6 +177,7 @@ def _print(made: ReleasePlan, looked: DryRun) -> None:
     print(f"{'Lose' if de else 'batches'}: {' + '.join(sizes)}   {made.hash[:16]}")
     rows = [
         ("älteste" if de else "oldest", looked.oldest and looked.oldest.isoformat(timespec="seconds")),
+        ("mehrfach gesendet" if de else "sent again", looked.duplicates),
         ("älter als ein Tag" if de else "older than a day", looked.older_than_a_day),
         ("Siegel verletzt" if de else "broken seals", len(looked.damaged)),
         ("unbekannte Formate" if de else "unknown formats", looked.unknown_formats),

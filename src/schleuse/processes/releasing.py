@@ -1,20 +1,26 @@
-"""Letting a backlog go, for people at a terminal: planned, looked at, approved by two, then step by step (HD-40 ff.).
+"""Letting a backlog go: planned, looked at, approved by two, then step by step (HD-40 to HD-45).
 
-<home>/switch/releases/ID/plan.json           what is approved, canonical JSON
-                         /approval-NAME.json  who stands for it (`switch.approval`)
-                         /progress.json       how far it is: written before each step, so that a step may be repeated
+    look    what became of the last batch (`kim.store.progress`)
+    decide  the next batch, patience, a stop, or the end (`holding.release`)
+    act     compare the seals of the batch, record it, and let it go
+
+Whoever carries it out, a command or the control role, does so under a lock. A stop waits for nobody: its order is a
+file that every step looks at, before and after it lets a batch go. Where the files are: `release_book`.
 """
 
 from __future__ import annotations
 
-import json
+import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime, timedelta
 
-from schleuse.clock import Now
+import structlog
+
+from schleuse.clock import Now, utc_now
 from schleuse.config import Config
-from schleuse.errors import ConflictError, RefusedError, UnavailableError
+from schleuse.errors import ConflictError, Error, RefusedError, UnavailableError
 from schleuse.holding.release import (
     DryRun,
     HeldMail,
@@ -27,30 +33,32 @@ from schleuse.holding.release import (
     Stop,
     dry_run,
     next_step,
-    plan_from,
 )
-from schleuse.journal.disk import OsDisk
-from schleuse.journal.disk import replace as write_whole
 from schleuse.journal.opening import Json
 from schleuse.kim.dienstkennung import EAU_LIEFERUNG, EAU_STORNO_ARZT
-from schleuse.kim.store import Leases
+from schleuse.kim.store import Leases, open_leases
+from schleuse.processes.release_book import Progress, ReleaseBook, StopOrder
+from schleuse.processes.switching import open_switch, rights_of
 from schleuse.scopes import Direction, Service
-from schleuse.switch.approval import Approval, approved_by_two, parse_approval
+from schleuse.switch.approval import Approval, approved_by_two, valid
 from schleuse.switch.copy import Switch
-from schleuse.switch.documents import Rights, Role
+from schleuse.switch.documents import Person, Rights, Role
+
+log = structlog.get_logger()
 
 PURPOSE = "release-plan"
 #: § 10: "release backlog: switch officer; service owner or tenant delegate".
 FIRST, SECOND = frozenset({Role.SWITCH_OFFICER}), frozenset({Role.SERVICE_OWNER, Role.TENANT_DELEGATE})
 KNOWN_LABELS = frozenset({str(EAU_LIEFERUNG), str(EAU_STORNO_ARZT)})
 
+#: Between two looks at a batch.
+LOOK_SECONDS = 0.3
+#: Between two looks whether anything was begun.
+IDLE_SECONDS = 2.0
+_PAGE = 100_000
+
+#: Facts for the journal, and whether it was granted. Raises UnavailableError.
 Tell = Callable[[Mapping[str, Json], bool], None]
-
-
-class NoSuchReleaseError(ConflictError):
-    """There is no release plan of this name; `schleuse hold release status` lists them."""
-
-    code = "release.no-such-plan"
 
 
 class NotApprovedError(RefusedError):
@@ -59,55 +67,46 @@ class NotApprovedError(RefusedError):
     code = "release.not-approved"
 
 
+class VoidApprovalError(RefusedError):
+    """The approval would count for nothing: not this plan, not this time, not this key, or a role that is not his."""
+
+    code = "release.void-approval"
+
+
 class StillHeldError(UnavailableError):
     """The insurer is held now, so nothing of its backlog may go; it goes on after the opening."""
 
     code = "release.still-held"
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """done: mailboxes that are finished. account, above, upto: the batch that was released last; batches: how many
-    there were of this mailbox. stopped: why nothing more goes, "" while it does. finished: nothing is left."""
+class MailboxBusyError(ConflictError):
+    """Another release of the same mailbox runs; stop it, or let it end first."""
 
-    done: tuple[str, ...] = ()
-    account: str = ""
-    above: int = 0
-    upto: int = 0
-    size: int = 0
-    batches: int = 0
-    released: int = 0
-    stopped: str = ""
-    finished: bool = False
+    code = "release.mailbox-busy"
 
 
 class Releases:
-    """All release plans of a home. folder: `<home>/switch/releases`."""
+    """All releases of a home. now: with a zone."""
 
-    def __init__(self, folder: Path, leases: Leases, switch: Switch, rights: Rights, tell: Tell, now: Now) -> None:
-        self._folder = folder
+    def __init__(self, book: ReleaseBook, leases: Leases, switch: Switch, rights: Rights, tell: Tell, now: Now) -> None:
+        self.book = book
         self._leases = leases
         self._switch = switch
         self._rights = rights
         self._tell = tell
         self._now = now
 
-    def ids(self) -> list[str]:
-        """Names of all plans."""
-        return sorted(path.parent.name for path in self._folder.glob("*/plan.json"))
+    def plan(self, id: str, mailboxes: Mapping[str, str], *, first: int, backlog_permille: int = 300) -> ReleasePlan:
+        """A plan for what waits now, not kept yet. mailboxes: account -> IK. Raises BadReleasePlanError.
 
-    def plan(self, id: str, config: Config, iks: Sequence[str], first: int) -> ReleasePlan:
-        """A plan for what waits now, not kept yet. Raises BadReleasePlanError if nothing does."""
-        mailboxes = []
-        for insurer in config.insurers:
-            account = insurer.address.lower()
-            waiting = self._leases.holds.backlog(account) if not iks or insurer.ik in iks else []
-            if waiting:
-                mailboxes.append(Mailbox(account, insurer.ik, waiting[-1], len(waiting)))
-        permille = config.control.backlog_permille
-        return ReleasePlan(
-            id, self._switch.epoch, self._now(), tuple(mailboxes), first=first, backlog_permille=permille
+        The mailbox whose first mail has waited longest goes first (HD-44).
+        """
+        waiting = {account: self._backlog(account) for account in mailboxes}
+        found = sorted((ids[0], account) for account, ids in waiting.items() if ids)
+        parts = tuple(
+            Mailbox(account, mailboxes[account], waiting[account][-1], len(waiting[account])) for _, account in found
         )
+        return ReleasePlan(id, self._switch.epoch, self._now(), parts, first=first, backlog_permille=backlog_permille)
 
     def look(self, plan: ReleasePlan) -> DryRun:
         """What the plan would meet; reads every mail once and opens none (HD-41, HD-45)."""
@@ -115,101 +114,199 @@ class Releases:
 
     def keep(self, plan: ReleasePlan) -> None:
         """Write the plan."""
-        folder = self._folder / plan.id
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(OsDisk(), folder / "plan.json", plan.encode())
         self._said("planned", plan, count=plan.count, hash=plan.hash)
-
-    def read(self, id: str) -> ReleasePlan:
-        """Raises NoSuchReleaseError, BadReleasePlanError."""
-        try:
-            return plan_from(json.loads((self._folder / id / "plan.json").read_bytes()))
-        except (OSError, ValueError) as cause:
-            raise NoSuchReleaseError(f"there is no release plan {id}") from cause
+        self.book.keep(plan)
 
     def approve(self, plan: ReleasePlan, approval: Approval) -> None:
-        """Keep an approval."""
-        path = self._folder / plan.id / f"approval-{approval.operator}.json"
-        write_whole(OsDisk(), path, json.dumps(approval.encode(), indent=1).encode())
+        """Keep an approval that counts. Raises VoidApprovalError (RO-04, RO-05)."""
+        person = valid(approval, PURPOSE, plan.hash, _trusted(self._rights, self._now()), self._now())
+        if person is None or approval.role not in FIRST | SECOND:
+            raise VoidApprovalError(
+                f"{approval.operator} as {approval.role.value} does not approve {plan.id}: expected an operator who has"
+                f" the role, as {' or '.join(sorted(FIRST | SECOND))}, and his own key"
+            )
         self._said("approved", plan, by=approval.operator, role=approval.role.value, hash=approval.hash)
+        self.book.keep_approval(plan.id, approval)
 
     def is_approved(self, plan: ReleasePlan) -> bool:
-        """By two, for exactly this plan, now or when it was begun (RO-04)."""
-        given = [
-            parse_approval(json.loads(path.read_bytes()))
-            for path in sorted((self._folder / plan.id).glob("approval-*.json"))
-        ]
-        begun = self._folder / plan.id / "progress.json"
-        at = self._now() if not begun.exists() else max((one.at for one in given), default=self._now())
-        return approved_by_two(given, PURPOSE, plan.hash, FIRST, SECOND, self._rights, at)
-
-    def progress(self, id: str) -> Progress:
-        """How far it is."""
-        try:
-            table = json.loads((self._folder / id / "progress.json").read_bytes())
-        except FileNotFoundError:
-            return Progress()
-        return Progress(**{**table, "done": tuple(table["done"])})
+        """By two persons, for exactly this plan, now or, once it is begun, when it was begun (RO-01, RO-04)."""
+        begun = self.book.progress(plan.id).begun_at
+        at = datetime.fromisoformat(begun) if begun else self._now()
+        rights = _trusted(self._rights, self._now())
+        return approved_by_two(self.book.approvals(plan.id), PURPOSE, plan.hash, FIRST, SECOND, rights, at)
 
     def step(self, id: str) -> Progress:
-        """One look and at most one batch. Raises NotApprovedError, StillHeldError, UnavailableError."""
-        plan, at = self.read(id), self.progress(id)
-        if at.stopped or at.finished:
-            return at
+        """One look and at most one batch; doing it again after a crash is harmless.
+
+        Raises NotApprovedError, MailboxBusyError, StillHeldError, UnavailableError, CorruptError.
+        """
+        plan = self.book.read(id)
+        with self.book.alone():
+            at, order = self.book.progress(id), self.book.stop_order(id)
+            if at.stopped or at.finished:
+                return at
+            if order is not None:  # whoever ordered it may have died before it was done
+                return self._end(plan, order)
+            return self._go_on(plan, at)
+
+    def stop(self, id: str, reason: str, by: str) -> Progress:
+        """Nothing more goes, at once; what nobody has taken is held again (HD-42). One person suffices."""
+        plan = self.book.read(id)
+        if self.book.progress(id).finished:
+            return self.book.progress(id)
+        order = self.book.order_stop(id, reason, by, self._now())
+        returned = self._take_back(plan)
+        with self.book.alone():  # a step that was under way may have let a batch go; it is over now
+            return self._end(plan, order, returned)
+
+    def _go_on(self, plan: ReleasePlan, at: Progress) -> Progress:
         if not self.is_approved(plan):
-            raise NotApprovedError(f"{id} needs two approvals: {', '.join(FIRST)}, and {' or '.join(sorted(SECOND))}")
+            raise NotApprovedError(
+                f"{plan.id} needs two persons: {', '.join(FIRST)}, and {' or '.join(sorted(SECOND))}"
+            )
         mailbox = next((one for one in plan.mailboxes if one.account not in at.done), None)
         if mailbox is None:
             return self._moved(plan, replace(at, finished=True))
+        self._require_free(plan)
         if not self._switch.standing(Service.EAU_INTAKE, mailbox.ik, Direction.PROCESS).state.begins:
-            raise StillHeldError(f"{mailbox.ik} is held; open it first, the rest of {id} waits")
+            raise StillHeldError(f"{mailbox.ik} is held; open it first, the rest of {plan.id} waits")
         if at.account == mailbox.account:
             self._leases.holds.release_to(mailbox.account, at.upto)  # again, if a crash came before it
         else:
-            at = replace(at, account=mailbox.account, above=0, upto=0, size=0, batches=0)
-        waiting = [one for one in self._leases.holds.backlog(mailbox.account) if one <= mailbox.upto]
-        found = self._leases.release_view.outcome(mailbox.account, at.above, at.upto)
-        match next_step(plan, at.batches, Seen(at.size, found.waiting, found.errors, found.damaged, len(waiting))):
+            at = replace(at, account=mailbox.account, above=0, upto=0, size=0, batches=0, errors_before=0)
+        waiting = [one for one in self._leases.holds.backlog(mailbox.account, plan.largest) if one <= mailbox.upto]
+        match next_step(plan, at.batches, self._seen(at, len(waiting))):
             case Patience():
                 return at
             case MailboxDone():
                 return self._moved(plan, replace(at, done=(*at.done, mailbox.account)))
             case Stop(reason):
-                return self.stop(id, reason, "rule")
+                return self._stopped_by_rule(plan, reason)
             case Release(count):
-                batch = waiting[:count]
-                above = at.upto if at.upto else batch[0] - 1
-                moved = replace(
-                    at,
-                    above=above,
-                    upto=batch[-1],
-                    size=len(batch),
-                    batches=at.batches + 1,
-                    released=at.released + len(batch),
-                )
-                self._moved(plan, moved)  # recorded, then done
-                self._leases.holds.release_to(mailbox.account, moved.upto)
-                return moved
+                return self._release(plan, at, waiting[:count])
 
-    def stop(self, id: str, reason: str, by: str) -> Progress:
-        """Nothing more goes; what nobody has taken is held again (HD-42). One person suffices."""
-        plan, at = self.read(id), self.progress(id)
-        returned = sum(self._leases.holds.take_back(one.account) for one in plan.mailboxes)
-        moved = replace(at, stopped=reason)
-        write_whole(OsDisk(), self._folder / id / "progress.json", json.dumps(asdict(moved), indent=1).encode())
-        self._said("stopped", plan, by=by, reason=reason, returned=returned)
+    def _seen(self, at: Progress, left: int) -> Seen:
+        found = self._leases.release_view.outcome(at.account, at.above, at.upto, self._now())
+        errors = max(found.failed - at.errors_before, 0) + found.put_back
+        return Seen(at.size, found.waiting, errors, found.damaged, left)
+
+    def _release(self, plan: ReleasePlan, at: Progress, batch: Sequence[int]) -> Progress:
+        broken = sum(not one.whole for one in self._leases.release_view.peek(batch))
+        if broken:  # HD-45: before the release, not after it
+            return self._stopped_by_rule(plan, f"{broken} of the next {len(batch)} no longer match their seal")
+        above = at.upto or batch[0] - 1
+        before = self._leases.release_view.outcome(at.account, above, batch[-1], self._now())
+        if before.put_back:  # since before the hold; they would look like errors of this batch
+            return at
+        moved = replace(
+            at,
+            above=above,
+            upto=batch[-1],
+            size=len(batch),
+            batches=at.batches + 1,
+            released=at.released + len(batch),
+            errors_before=before.failed,
+            begun_at=at.begun_at or self._now().isoformat(),
+        )
+        self._moved(plan, moved)  # recorded, then done
+        order = self.book.stop_order(plan.id)
+        if order is not None:
+            return self._end(plan, order)
+        self._leases.holds.release_to(at.account, moved.upto)
         return moved
 
+    def _stopped_by_rule(self, plan: ReleasePlan, reason: str) -> Progress:
+        return self._end(plan, self.book.order_stop(plan.id, reason, "rule", self._now()))
+
+    def _end(self, plan: ReleasePlan, order: StopOrder, returned: int = 0) -> Progress:
+        """What follows from an order to stop; the last act notes that it was done."""
+        returned += self._take_back(plan)
+        at = self.book.progress(plan.id)
+        if at.stopped:
+            return at
+        self._said("stopped", plan, by=order.by, reason=order.reason, returned=returned)
+        moved = replace(at, stopped=order.reason or "-")
+        self.book.note(plan.id, moved)
+        return moved
+
+    def _take_back(self, plan: ReleasePlan) -> int:
+        return sum(self._leases.holds.take_back(one.account) for one in plan.mailboxes)
+
+    def _require_free(self, plan: ReleasePlan) -> None:
+        mine = {one.account for one in plan.mailboxes}
+        for id in self.book.running():
+            if id != plan.id and mine & {one.account for one in self.book.read(id).mailboxes}:
+                raise MailboxBusyError(f"{id} runs and has a mailbox of {plan.id}")
+
     def _moved(self, plan: ReleasePlan, at: Progress) -> Progress:
-        write_whole(OsDisk(), self._folder / plan.id / "progress.json", json.dumps(asdict(at), indent=1).encode())
+        self.book.note(plan.id, at)
         self._said("step", plan, released=at.released, account=at.account, upto=at.upto, finished=int(at.finished))
         return at
 
+    def _backlog(self, account: str) -> list[int]:
+        found: list[int] = []
+        while page := self._leases.holds.backlog(account, _PAGE, found[-1] if found else 0):
+            found += page
+        return found
+
     def _held(self, plan: ReleasePlan) -> Iterator[HeldMail]:
         for mailbox in plan.mailboxes:
-            ids = [one for one in self._leases.holds.backlog(mailbox.account) if one <= mailbox.upto]
+            ids = [one for one in self._backlog(mailbox.account) if one <= mailbox.upto]
+            again = self._leases.release_view.sent_again(mailbox.account, ids[0] - 1) if ids else frozenset()
             for mail in self._leases.release_view.peek(ids):
-                yield HeldMail(mail.id, mailbox.account, mail.accepted_at, mail.label, mail.whole)
+                yield HeldMail(mail.id, mailbox.account, mail.accepted_at, mail.label, mail.whole, mail.id in again)
 
     def _said(self, what: str, plan: ReleasePlan, **facts: Json) -> None:
         self._tell({"act": f"release.{what}", "plan": plan.id, **facts}, True)
+
+
+def _trusted(rights: Rights, at: datetime) -> Rights:
+    """Without disabled credentials; of those with one key only the first counts: it is one person (T-12)."""
+    people: dict[bytes, Person] = {}
+    for one in rights.people().values():
+        if one.until is None or at < one.until:
+            people.setdefault(one.key.public_bytes_raw(), one)
+    return Rights([*people.values()])
+
+
+def release_book(config: Config) -> ReleaseBook:
+    """Of this home."""
+    return ReleaseBook(config.switch_folder / "releases")
+
+
+@contextmanager
+def open_releases(config: Config, tell: Tell, worker: str = "command") -> Iterator[Releases]:
+    """worker: whose copy of the switch it reads. Raises UnavailableError."""
+    retention = timedelta(days=config.kim.retention_days)
+    with open_leases(config.kim_database, config.kim.spool, retention) as leases:
+        yield Releases(release_book(config), leases, open_switch(config, worker), rights_of(config), tell, utc_now)
+
+
+async def run(config: Config, tell: Tell) -> None:
+    """For the control role: go on for ever with what people have begun, should their command have ended.
+
+    It begins nothing: two approvals let somebody begin, and only he does (SW-03).
+    """
+    book, said = release_book(config), dict[str, str]()
+    while True:
+        try:
+            if book.running():
+                with open_releases(config, tell, "release") as releases:
+                    while running := await asyncio.to_thread(book.running):
+                        for id in running:
+                            await asyncio.to_thread(_try_step, releases, id, said)
+                        await asyncio.sleep(LOOK_SECONDS)
+        except Error as error:
+            log.warning("release.waits", code=error.code, reason=str(error))
+        await asyncio.sleep(IDLE_SECONDS)
+
+
+def _try_step(releases: Releases, id: str, said: dict[str, str]) -> None:
+    """said: what each waits for, so that the log has it once."""
+    try:
+        releases.step(id)
+        said.pop(id, None)
+    except Error as error:
+        if said.get(id) != error.code:
+            log.warning("release.waits", id=id, code=error.code, reason=str(error))
+        said[id] = error.code

@@ -1,0 +1,196 @@
+"""Where releases of a backlog are kept: plain files, each written whole, so that a step may be repeated after a crash.
+
+<home>/switch/releases/ID/plan.json           what is approved, canonical JSON
+                         /approval-NAME.json  who stands for it (`switch.approval`)
+                         /progress.json       how far it is: written before each step
+                         /stop.json           that nothing more may go: written by whoever stops it, at any moment
+                      /.lock                  held during a step: one at a time on this home
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from schleuse.errors import ConflictError, CorruptError, UnavailableError
+from schleuse.holding.release import BadReleasePlanError, ReleasePlan, plan_from
+from schleuse.journal.disk import OsDisk
+from schleuse.journal.disk import replace as write_whole
+from schleuse.switch.approval import Approval, BadApprovalError, parse_approval
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class NoSuchReleaseError(ConflictError):
+    """There is no release plan of this name; `schleuse hold release status` lists them."""
+
+    code = "release.no-such-plan"
+
+
+class ReleaseDamagedError(CorruptError):
+    """A file of a release is not what was written; nothing of it goes until its operator has looked."""
+
+    code = "release.damaged"
+
+
+class ReleaseNotKeptError(UnavailableError):
+    """A file of a release cannot be written or locked, so nothing was done; the operator makes room."""
+
+    code = "release.not-kept"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a release is.
+
+    done: mailboxes that are finished. account, above, upto, size: the batch that was released last; batches: how many
+    there were of this mailbox; errors_before: what had failed between `above` and `upto` before the batch went.
+    begun_at: when the first batch went, ISO 8601; the approvals had to be valid then. stopped: why nothing more goes,
+    once all was taken back. finished: nothing is left.
+    """
+
+    done: tuple[str, ...] = ()
+    account: str = ""
+    above: int = 0
+    upto: int = 0
+    size: int = 0
+    batches: int = 0
+    released: int = 0
+    errors_before: int = 0
+    begun_at: str = ""
+    stopped: str = ""
+    finished: bool = False
+
+    @property
+    def runs(self) -> bool:
+        """Something went, and something is left to do."""
+        return bool(self.begun_at) and not self.finished and not self.stopped
+
+
+@dataclass(frozen=True, slots=True)
+class StopOrder:
+    """by: the name of a person, or "rule"."""
+
+    reason: str
+    by: str
+    at: str
+
+
+class ReleaseBook:
+    """The folder `<home>/switch/releases`. What writes raises ReleaseNotKeptError."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def ids(self) -> list[str]:
+        """Names of all plans."""
+        return sorted(path.parent.name for path in self._folder.glob("*/plan.json"))
+
+    def running(self) -> list[str]:
+        """Those that somebody has begun and that are neither finished nor stopped."""
+        return [id for id in self.ids() if self.progress(id).runs]
+
+    def keep(self, plan: ReleasePlan) -> None:
+        """Write the plan."""
+        self._write(plan.id, "plan.json", plan.encode())
+
+    def read(self, id: str) -> ReleasePlan:
+        """Raises NoSuchReleaseError, ReleaseDamagedError."""
+        try:
+            plan = plan_from(json.loads((self._of(id) / "plan.json").read_bytes()))
+        except OSError as cause:
+            raise NoSuchReleaseError(f"there is no release plan {id}") from cause
+        except (ValueError, BadReleasePlanError) as cause:
+            raise ReleaseDamagedError(f"the plan of {id} cannot be read ({type(cause).__name__})") from cause
+        if plan.id != id:
+            raise ReleaseDamagedError(f"the folder {id} has the plan of {plan.id}")
+        return plan
+
+    def keep_approval(self, id: str, approval: Approval) -> None:
+        """One of each person; a newer one replaces it."""
+        data = json.dumps(approval.encode(), indent=1).encode()
+        self._write(id, f"approval-{self._plain(approval.operator)}.json", data)
+
+    def approvals(self, id: str) -> list[Approval]:
+        """All that are kept, valid or not; what is none is left out, so it approves nothing."""
+        found = []
+        for path in sorted(self._of(id).glob("approval-*.json")):
+            try:
+                found.append(parse_approval(json.loads(path.read_bytes())))
+            except (OSError, ValueError, BadApprovalError):
+                continue
+        return found
+
+    def progress(self, id: str) -> Progress:
+        """Raises ReleaseDamagedError."""
+        table = self._read(id, "progress.json")
+        if table is None:
+            return Progress()
+        try:
+            return Progress(**{**table, "done": tuple(table["done"])})
+        except (TypeError, KeyError) as cause:
+            raise ReleaseDamagedError(f"the progress of {id} cannot be read ({type(cause).__name__})") from cause
+
+    def note(self, id: str, progress: Progress) -> None:
+        """Durable when it returns."""
+        self._write(id, "progress.json", json.dumps(asdict(progress), indent=1).encode())
+
+    def order_stop(self, id: str, reason: str, by: str, at: datetime) -> StopOrder:
+        """Durable when it returns; no step of any process releases anything after it."""
+        order = StopOrder(reason, by, at.isoformat())
+        self._write(id, "stop.json", json.dumps(asdict(order), indent=1).encode())
+        return order
+
+    def stop_order(self, id: str) -> StopOrder | None:
+        """A file that cannot be read stops as well."""
+        try:
+            table = self._read(id, "stop.json")
+            return None if table is None else StopOrder(str(table["reason"]), str(table["by"]), str(table["at"]))
+        except (ReleaseDamagedError, KeyError):
+            return StopOrder("stop.json cannot be read", "rule", "")
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """One step at a time on this home; the lock ends with the process."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            file = (self._folder / ".lock").open("w")
+        except OSError as cause:
+            raise ReleaseNotKeptError(f"the lock of releases cannot be taken ({cause.strerror})") from cause
+        with file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _read(self, id: str, name: str) -> Mapping[str, Any] | None:
+        try:
+            table = json.loads((self._of(id) / name).read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as cause:
+            raise ReleaseDamagedError(f"{name} of {id} cannot be read ({type(cause).__name__})") from cause
+        if not isinstance(table, dict):
+            raise ReleaseDamagedError(f"{name} of {id} is no JSON object")
+        return table
+
+    def _write(self, id: str, name: str, data: bytes) -> None:
+        path = self._of(id) / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(OsDisk(), path, data)
+        except OSError as cause:
+            raise ReleaseNotKeptError(f"{name} of {id} cannot be written ({cause.strerror})") from cause
+
+    def _of(self, id: str) -> Path:
+        return self._folder / self._plain(id)
+
+    def _plain(self, name: str) -> str:
+        if not _ID.fullmatch(name):
+            raise NoSuchReleaseError("a name of a release or an operator has letters, digits, and . _ -")
+        return name

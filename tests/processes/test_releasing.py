@@ -1,0 +1,497 @@
+"""A release, step by step, against the real mail store: what is approved, what goes, what stops it (HD-40 to HD-45)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from tests.kim.mails import KASSE, LEASE, START, Clock, Site, a_mail, put
+from tests.kim.test_store_audit import spoil
+from tests.switch_double import FakeSwitch
+
+from schleuse.database import sqlite_url
+from schleuse.errors import UnavailableError
+from schleuse.holding.release import BadReleasePlanError, ReleasePlan
+from schleuse.holding.states import State
+from schleuse.journal.opening import Json
+from schleuse.kim.store import MailStore, Outcome, Settings, Take
+from schleuse.processes.release_book import (
+    NoSuchReleaseError,
+    Progress,
+    ReleaseBook,
+    ReleaseDamagedError,
+)
+from schleuse.processes.releasing import (
+    PURPOSE,
+    MailboxBusyError,
+    NotApprovedError,
+    Releases,
+    StillHeldError,
+    VoidApprovalError,
+)
+from schleuse.scopes import ScopeState
+from schleuse.switch.approval import approve
+from schleuse.switch.documents import Person, Rights, Role
+
+ZWEI = "zwei@kasse.kim.telematik"
+IK, IK_ZWEI = "109900011", "109900022"
+ENDED = START + timedelta(hours=1)
+NOW = START + timedelta(hours=2)
+KEYS = {name: Ed25519PrivateKey.generate() for name in ("anna", "bert", "gone")}
+ANNA = Person("anna", "anna", frozenset({Role.SWITCH_OFFICER, Role.SERVICE_OWNER}), KEYS["anna"].public_key())
+BERT = Person("bert", "bert", frozenset({Role.SERVICE_OWNER}), KEYS["bert"].public_key())
+#: Anna's key under another name, and somebody who has left.
+ALIAS = replace(BERT, name="alias", person="carla", key=ANNA.key)
+GONE = Person("gone", "gone", frozenset({Role.TENANT_DELEGATE}), KEYS["gone"].public_key(), until=NOW)
+TWO = (("anna", Role.SWITCH_OFFICER), ("bert", Role.SERVICE_OWNER))
+
+
+class DeathError(Exception):
+    """The process died here."""
+
+
+@dataclass
+class Deaths:
+    """Kills at the n-th durable act from now, before it or after it."""
+
+    left: int = -1
+    after: bool = False
+
+    def strikes(self) -> bool:
+        self.left -= 1
+        return self.left == -1
+
+
+class DyingBook(ReleaseBook):
+    """The real one, which may die before a file is written, or after it."""
+
+    def __init__(self, folder: Path, deaths: Deaths) -> None:
+        super().__init__(folder)
+        self._deaths = deaths
+
+    def _write(self, id: str, name: str, data: bytes) -> None:
+        strikes = self._deaths.strikes()
+        if strikes and not self._deaths.after:
+            raise DeathError
+        super()._write(id, name, data)
+        if strikes:
+            raise DeathError
+
+
+@dataclass
+class Home:
+    """A mail store with a backlog, a switch, and a folder of releases; each `releases` is a process that begins."""
+
+    site: Site
+    store: MailStore
+    folder: Path
+    clock: Clock = field(default_factory=lambda: Clock(NOW))
+    switch: FakeSwitch = field(default_factory=FakeSwitch)
+    deaths: Deaths = field(default_factory=Deaths)
+    told: list[Mapping[str, Json]] = field(default_factory=list)
+    journal_is_full: bool = False
+
+    @property
+    def releases(self) -> Releases:
+        rights = Rights([ANNA, BERT, ALIAS, GONE])
+        book = DyingBook(self.folder, self.deaths)
+        return Releases(book, self.store.leases, self.switch, rights, self.tell, self.clock)
+
+    def tell(self, facts: Mapping[str, Json], granted: bool) -> None:
+        if self.journal_is_full:
+            raise UnavailableError("full")
+        self.told.append(facts)
+
+    def hold(self, count: int, account: str = KASSE, start: int = 1) -> None:
+        """So many are backlog of the mailbox."""
+        put(self.store, *(a_mail(number, account) for number in range(start, start + count)))
+        holds = self.store.leases.holds
+        epoch = 1 + max((one.ended_epoch or 0 for one in holds.windows([account])), default=0)
+        holds.begin(account, epoch, "c", "security_hold", START)
+        holds.end(account, epoch + 1, ENDED)
+
+    def plan(self, first: int = 2, id: str = "r1", *accounts: str) -> ReleasePlan:
+        iks = {KASSE: IK, ZWEI: IK_ZWEI}
+        made = self.releases.plan(id, {one: iks[one] for one in accounts or (KASSE,)}, first=first)
+        self.releases.keep(made)
+        return made
+
+    def approve(self, plan: ReleasePlan, *who: tuple[str, Role]) -> None:
+        for name, role in who or TWO:
+            self.releases.approve(plan, approve(PURPOSE, plan.hash, name, role, KEYS[name], self.clock()))
+
+    def work(self, state: State = State.DELIVERED, limit: int = 100, account: str = KASSE) -> list[int]:
+        """A worker takes what it may, and it ends so."""
+        taken = [one.id for one in self.store.leases.claim([Take(account)], limit, "w", self.clock(), LEASE).mails]
+        self.store.leases.finish([Outcome(one, state) for one in taken], "w", self.clock())
+        return taken
+
+    def backlog(self, account: str = KASSE) -> list[int]:
+        return self.store.leases.holds.backlog(account)
+
+    def carry_out(self, id: str = "r1") -> list[int]:
+        """Steps and work in turn, to the end. Returns what was taken, in order."""
+        taken: list[int] = []
+        while not ((at := self.releases.step(id)).finished or at.stopped):
+            taken += self.work() + self.work(account=ZWEI)
+        return taken
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    settings = Settings(sqlite_url(tmp_path / "kim.sqlite"), tmp_path / "spool", "kim.example", reserve_bytes=0)
+    site = Site(settings)
+    with site.open() as store:
+        yield Home(site, store, tmp_path / "releases")
+
+
+def acts(home: Home) -> list[Json]:
+    return [one["act"] for one in home.told]
+
+
+# --- plan and approvals ---
+
+
+def test_the_plan_has_all_that_waits_and_the_mailbox_that_has_waited_longest_first(home: Home) -> None:
+    """HD-40, HD-44."""
+    home.hold(1, ZWEI)
+    home.hold(3, KASSE, start=10)
+    plan = home.plan(2, "r1", KASSE, ZWEI)
+    assert [(one.account, one.count) for one in plan.mailboxes] == [(ZWEI, 1), (KASSE, 3)]
+    assert home.releases.book.read("r1") == plan
+
+
+def test_nothing_held_makes_no_plan(home: Home) -> None:
+    with pytest.raises(BadReleasePlanError, match="nothing is held"):
+        home.plan()
+
+
+def test_the_dry_run_sees_seals_formats_and_what_was_sent_again(home: Home) -> None:
+    """HD-41, HD-45: and it opens nothing."""
+    put(home.store, a_mail(1), a_mail(2), a_mail(2))
+    home.hold(1, start=3)
+    plan = home.plan()
+    spoil(home.site, home.store, home.backlog()[0], 600)
+    looked = home.releases.look(plan)
+    assert (looked.count, looked.batches, looked.duplicates) == (3, (2, 1), 1)
+    assert looked.damaged == (home.backlog()[0],)
+    assert (looked.unknown_formats, looked.by_label) == (3, {"-": 3})
+
+
+def test_nothing_goes_without_two_persons_in_both_roles(home: Home) -> None:
+    """RO-01: Anna has both roles, and is one person."""
+    home.hold(3)
+    plan = home.plan()
+    for given in ([], [TWO[0]], [("anna", Role.SERVICE_OWNER), TWO[0]]):
+        for name, role in given:
+            home.approve(plan, (name, role))
+        with pytest.raises(NotApprovedError):
+            home.releases.step("r1")
+    assert home.work() == []
+    home.approve(plan, TWO[1])
+    assert home.releases.step("r1").released == 2
+
+
+def test_an_approval_that_would_count_for_nothing_is_refused_at_once(home: Home) -> None:
+    """RO-04, RO-05, T-12: another plan, a role he has not, another key, a key under two names, one who has left."""
+    home.hold(3)
+    plan = home.plan()
+    other = replace(plan, first=1)
+    for void in (
+        approve(PURPOSE, other.hash, "anna", Role.SWITCH_OFFICER, KEYS["anna"], NOW),
+        approve("restart-plan", plan.hash, "anna", Role.SWITCH_OFFICER, KEYS["anna"], NOW),
+        approve(PURPOSE, plan.hash, "bert", Role.SWITCH_OFFICER, KEYS["bert"], NOW),
+        approve(PURPOSE, plan.hash, "bert", Role.SERVICE_OWNER, KEYS["anna"], NOW),
+        approve(PURPOSE, plan.hash, "alias", Role.SERVICE_OWNER, KEYS["anna"], NOW),
+        approve(PURPOSE, plan.hash, "gone", Role.TENANT_DELEGATE, KEYS["gone"], NOW),
+        approve(PURPOSE, plan.hash, "nobody", Role.SERVICE_OWNER, KEYS["gone"], NOW),
+        approve(PURPOSE, plan.hash, "anna", Role.SWITCH_OFFICER, KEYS["anna"], NOW - timedelta(hours=4)),
+    ):
+        with pytest.raises(VoidApprovalError):
+            home.releases.approve(plan, void)
+    assert home.releases.book.approvals("r1") == []
+
+
+def test_an_approval_that_was_laid_beside_the_plan_by_hand_is_judged_as_any(home: Home) -> None:
+    home.hold(3)
+    plan = home.plan()
+    home.approve(plan, TWO[0])
+    home.releases.book.keep_approval("r1", approve(PURPOSE, plan.hash, "alias", Role.SERVICE_OWNER, KEYS["anna"], NOW))
+    (home.folder / "r1" / "approval-x.json").write_text("{}")
+    assert not home.releases.is_approved(plan)
+
+
+def test_a_plan_that_was_changed_after_its_approval_is_not_approved(home: Home) -> None:
+    """RO-04."""
+    home.hold(3)
+    plan = home.plan()
+    home.approve(plan)
+    home.releases.book.keep(replace(plan, first=3))
+    with pytest.raises(NotApprovedError):
+        home.releases.step("r1")
+
+
+def test_approvals_expire_before_the_first_batch_and_not_after_it(home: Home) -> None:
+    home.hold(4)
+    home.approve(home.plan())
+    home.clock.now += timedelta(hours=4)
+    with pytest.raises(NotApprovedError):
+        home.releases.step("r1")
+    home.approve(home.releases.book.read("r1"))
+    home.releases.step("r1")
+    home.work()
+    home.clock.now += timedelta(hours=5)
+    assert home.releases.step("r1").released == 4
+
+
+# --- batches ---
+
+
+def test_the_next_batch_goes_when_the_last_is_done_and_is_five_times_larger(home: Home) -> None:
+    """HD-42."""
+    home.hold(20)
+    home.approve(home.plan(2))
+    waiting, sizes = home.backlog(), []
+    while not (at := home.releases.step("r1")).finished:
+        assert home.releases.step("r1").released == at.released, "not before the last is done"
+        sizes.append(len(home.work()))
+    assert [size for size in sizes if size] == [2, 10, 8]
+    assert (at.released, home.backlog()) == (20, [])
+    assert len(waiting) == 20
+
+
+def test_live_traffic_and_what_is_held_later_are_no_part_of_it(home: Home) -> None:
+    """HD-43, HD-25."""
+    home.hold(3)
+    home.approve(home.plan())
+    put(home.store, replace(a_mail(50), accepted_at=NOW))
+    assert len(home.work()) == 1
+    home.hold(2, start=60)
+    later = home.backlog()[3:]
+    assert len(home.carry_out()) == 3
+    assert home.backlog() == later
+
+
+def test_a_held_insurer_stays_held(home: Home) -> None:
+    """HD-25: an approved plan is no key to a closed door."""
+    home.hold(3)
+    home.approve(home.plan())
+    home.switch.set(f"eau_intake/{IK}", ScopeState.HOLD)
+    with pytest.raises(StillHeldError):
+        home.releases.step("r1")
+    assert (home.work(), home.releases.book.progress("r1")) == ([], Progress())
+    home.switch.set(f"eau_intake/{IK}", ScopeState.OPEN)
+    assert len(home.carry_out()) == 3
+
+
+def test_two_releases_of_one_mailbox_do_not_run_at_once(home: Home) -> None:
+    """What one of them stops, the other would let go."""
+    home.hold(5)
+    for id in ("r1", "r2"):
+        home.approve(home.plan(2, id))
+    home.releases.step("r1")
+    with pytest.raises(MailboxBusyError, match="r1"):
+        home.releases.step("r2")
+    home.releases.stop("r1", "enough", "anna")
+    assert home.releases.step("r2").released == 2
+
+
+# --- stops ---
+
+
+def test_more_than_one_percent_of_errors_stops_it_and_the_untouched_are_held(home: Home) -> None:
+    """T-23, HD-42."""
+    home.hold(20)
+    home.approve(home.plan(10))
+    home.releases.step("r1")
+    failed = home.work(State.QUARANTINED, 2)
+    at = home.releases.step("r1")
+    assert at.stopped == "2 of the last 10 failed; at most 1 may"
+    assert home.work() == []
+    assert len(home.backlog()) == 20 - len(failed)
+    assert home.told[-1] == {
+        "act": "release.stopped", "plan": "r1", "by": "rule", "reason": at.stopped, "returned": 8,
+    }  # fmt: skip
+
+
+def test_trouble_of_ours_that_puts_mails_back_counts_as_errors(home: Home) -> None:
+    home.hold(12)
+    home.approve(home.plan(10))
+    home.releases.step("r1")
+    taken = [one.id for one in home.store.leases.claim([Take(KASSE)], 2, "w", NOW, LEASE).mails]
+    home.store.leases.put_back(taken, "w", NOW + timedelta(minutes=5))
+    assert home.releases.step("r1").stopped
+    assert len(home.backlog()) == 12
+
+
+def test_what_had_failed_before_the_batch_went_does_not_count(home: Home) -> None:
+    """The ids of a batch may lie on both sides of others that were decided before the hold."""
+    put(home.store, *(a_mail(number) for number in range(1, 5)))
+    first = [one.id for one in home.store.leases.claim([Take(KASSE)], 1, "slow", NOW, LEASE).mails]
+    home.work(State.QUARANTINED)
+    home.store.leases.put_back(first, "slow", START)
+    home.hold(3, start=10)
+    home.approve(home.plan(4))
+    assert len(home.carry_out()) == 4
+    assert home.releases.book.progress("r1").finished
+
+
+def test_what_waits_for_a_time_since_before_the_hold_is_waited_for(home: Home) -> None:
+    put(home.store, *(a_mail(number) for number in range(1, 4)))
+    taken = [one.id for one in home.store.leases.claim([Take(KASSE)], 3, "w", NOW, LEASE).mails]
+    home.store.leases.put_back(taken, "w", NOW + timedelta(minutes=1))
+    home.hold(1, start=10)
+    home.approve(home.plan(4))
+    assert home.releases.step("r1").released == 0
+    home.clock.now += timedelta(minutes=1)
+    assert len(home.carry_out()) == 4
+
+
+def test_a_broken_seal_stops_it_before_the_batch_goes(home: Home) -> None:
+    """HD-45, HD-42."""
+    home.hold(5)
+    home.approve(home.plan(2))
+    home.releases.step("r1")
+    home.work()
+    spoil(home.site, home.store, home.backlog()[1], 600)
+    assert home.releases.step("r1").stopped == "1 of the next 3 no longer match their seal"
+    assert (home.work(), len(home.backlog())) == ([], 3)
+
+
+def test_one_person_stops_it_at_any_moment_and_for_good(home: Home) -> None:
+    home.hold(9)
+    home.approve(home.plan(4))
+    home.releases.step("r1")
+    (taken,) = [one.id for one in home.store.leases.claim([Take(KASSE)], 1, "w", NOW, LEASE).mails]
+    assert home.releases.stop("r1", "looks odd", "anna").stopped == "looks odd"
+    home.store.leases.finish([Outcome(taken, State.DELIVERED)], "w", NOW)  # under way: it ends as it ends
+    assert home.releases.step("r1").stopped == "looks odd"
+    assert (home.work(), len(home.backlog())) == ([], 8)
+    assert (home.told[-1]["returned"], home.told[-1]["by"]) == (3, "anna")
+
+
+def test_a_stop_before_its_begin_stops_it_too_and_after_its_end_nothing(home: Home) -> None:
+    home.hold(2)
+    home.approve(home.plan(2))
+    home.approve(home.plan(2, "r2"))
+    home.releases.stop("r1", "no", "anna")
+    assert home.releases.step("r1").stopped == "no"
+    assert len(home.carry_out("r2")) == 2
+    assert home.releases.stop("r2", "late", "anna").finished
+
+
+def test_a_stop_that_comes_while_a_step_is_under_way_wins(home: Home) -> None:
+    """Its order is a file, so it does not wait for the step; the step looks at it before it lets anything go."""
+    home.hold(4)
+    home.approve(home.plan(2))
+
+    def stop_meanwhile(facts: Mapping[str, Json], _granted: bool) -> None:
+        if facts["act"] == "release.step":
+            releases.book.order_stop("r1", "meanwhile", "anna", NOW)
+
+    releases = Releases(
+        ReleaseBook(home.folder), home.store.leases, home.switch, Rights([ANNA, BERT]), stop_meanwhile, home.clock
+    )
+    assert releases.step("r1").stopped == "meanwhile"
+    assert (home.work(), len(home.backlog())) == ([], 4)
+
+
+def test_a_stop_whose_file_cannot_be_read_stops(home: Home) -> None:
+    home.hold(4)
+    home.approve(home.plan(2))
+    home.releases.step("r1")
+    (home.folder / "r1" / "stop.json").write_bytes(b"\0")
+    assert home.releases.step("r1").stopped
+    assert len(home.backlog()) == 4
+
+
+# --- crashes ---
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("moment", range(5))
+def test_a_death_at_any_durable_step_loses_nothing_and_sends_nothing_twice(
+    home: Home, moment: int, after: bool
+) -> None:
+    home.hold(7)
+    waiting = home.backlog()
+    home.approve(home.plan(2))
+    home.deaths.left, home.deaths.after = moment, after
+    taken: list[int] = []
+    died = 0
+    while True:
+        try:
+            at = home.releases.step("r1")
+        except DeathError:
+            died += 1
+            continue
+        if at.finished:
+            break
+        taken += home.work()
+    assert (taken, at.released, home.backlog()) == (waiting, 7, [])
+    assert died == (moment < 4)  # two batches, a mailbox, the end
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("moment", range(2))
+def test_a_stop_whose_process_died_is_carried_out_by_the_next_step(home: Home, moment: int, after: bool) -> None:
+    home.hold(5)
+    home.approve(home.plan(4))
+    home.releases.step("r1")
+    home.deaths.left, home.deaths.after = moment, after
+    with pytest.raises(DeathError):
+        home.releases.stop("r1", "odd", "anna")
+    ordered = (moment, after) != (0, False)
+    assert bool(home.releases.step("r1").stopped) is ordered
+    assert len(home.backlog()) == (5 if ordered else 1)
+
+
+def test_what_the_journal_does_not_take_is_not_done_but_a_stop_is(home: Home) -> None:
+    home.hold(6)
+    home.approve(home.plan(2))
+    home.journal_is_full = True
+    with pytest.raises(UnavailableError):
+        home.releases.step("r1")
+    assert home.work() == []
+    home.journal_is_full = False
+    home.releases.step("r1")
+    home.journal_is_full = True
+    with pytest.raises(UnavailableError):
+        home.releases.stop("r1", "odd", "anna")
+    assert (home.work(), len(home.backlog())) == ([], 6)
+    home.journal_is_full = False
+    assert home.releases.step("r1").stopped == "odd"
+    assert acts(home)[-1] == "release.stopped"
+
+
+# --- files ---
+
+
+def test_only_what_was_begun_runs(home: Home) -> None:
+    home.hold(3)
+    home.approve(home.plan(2))
+    assert home.releases.book.running() == []
+    home.releases.step("r1")
+    assert home.releases.book.running() == ["r1"]
+    home.work()
+    home.carry_out()
+    assert home.releases.book.running() == []
+
+
+def test_names_are_no_paths_and_files_are_not_believed(home: Home) -> None:
+    home.hold(3)
+    home.plan()
+    book = home.releases.book
+    for id in ("none", "../r1", ".", ""):
+        with pytest.raises(NoSuchReleaseError):
+            book.read(id)
+    (home.folder / "r1" / "progress.json").write_text('{"done": [], "more": 1}')
+    with pytest.raises(ReleaseDamagedError):
+        home.releases.step("r1")
+    (home.folder / "r1").rename(home.folder / "r2")
+    with pytest.raises(ReleaseDamagedError, match="r2 has the plan of r1"):
+        book.read("r2")
