@@ -9,15 +9,18 @@ from typing import Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from schleuse.cli.up import german
 from schleuse.clock import utc_now
 from schleuse.config import default_home, read_config
 from schleuse.holding.resend import Account, statement, totals
-from schleuse.kim.receipts import sign
 from schleuse.processes.receipts import receipt_key
-from schleuse.processes.reconciling import reconcile_senders
+from schleuse.processes.reconciling import reconcile_senders, sign_statement
+
+#: Mails named for each practice; who asks for one practice sees all.
+_FEW, _ALL = 5, 1_000_000
 
 
 def reconcile(
@@ -32,7 +35,7 @@ def reconcile(
 ) -> None:
     """Say for each practice and insurer: resend these, or nothing.
 
-    A mail is named by the digest of its Message-ID, as the address of receipts takes it.
+    A mail is named by its Message-ID; once its content is purged, by the SHA-256 of it.
     """
     config = read_config(home or default_home())
     now = utc_now()
@@ -43,30 +46,39 @@ def reconcile(
         key = receipt_key(config.home) if signed else None
         for one in found:
             said = statement(one, config.hostname, begin, end, now)
-            print(json.dumps({"statement": said, "signature": sign(said, key)} if key else said, ensure_ascii=False))
+            shown = {"statement": said, "signature": sign_statement(said, key)} if key else said
+            print(json.dumps(shown, ensure_ascii=False))
         return
-    _print(found)
+    if practice and not found:  # no mail is no answer "nothing": what was sent is not here
+        de = german()
+        print(
+            f"{practice}: in dieser Zeit ist nichts angekommen; was gesendet wurde, erneut senden"
+            if de
+            else f"{practice}: nothing arrived in this time; what was sent has to be sent again"
+        )
+        return
+    _print(found, _ALL if practice else _FEW)
 
 
 def _utc(moment: datetime | None) -> datetime | None:
     return moment if moment is None or moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _print(found: list[Account]) -> None:
+def _print(found: list[Account], shown: int) -> None:
     de = german()
     table = Table(
         "Praxis" if de else "practice", "Kasse" if de else "insurer", "angenommen" if de else "accepted",
-        "gehalten" if de else "held", "offen" if de else "open", "erneut senden?" if de else "resend?",
+        "gehalten" if de else "held", "offen" if de else "open", "Antwort" if de else "answer",
         box=None, pad_edge=False,
     )  # fmt: skip
     for one in found:
-        numbers = one.numbers
-        answer = _answer(one, de)
-        table.add_row(one.sender, one.ik, str(numbers["accepted"]), str(numbers["held"]), str(one.open or "·"), answer)
+        sender = one.sender or ("(ohne Absender)" if de else "(no sender)")
+        numbers = (str(one.numbers["accepted"]), str(one.numbers["held"]), str(one.open or "·"))
+        table.add_row(escape(sender), one.ik, *numbers, escape(_answer(one, de, shown)))
     console = Console()
     console.print(table)
     sums = totals(found)
-    accepted, again = sums.get("accepted", 0), sums.get("must_resend", 0)
+    accepted, again = sums.get("accepted", 0), len({one.sender for one in found if one.must_resend})
     console.print(
         f"{accepted} angenommen; {again} Praxen müssen etwas erneut senden"
         if de
@@ -74,12 +86,13 @@ def _print(found: list[Account]) -> None:
     )
 
 
-def _answer(one: Account, de: bool) -> str:
+def _answer(one: Account, de: bool, shown: int) -> str:
     if not one.must_resend:
-        return "nein" if de else "no"
-    parts = [f"{reference[:16]} ({reason})" for reference, reason in sorted(one.resend)[:5]]
-    if len(one.resend) > 5:
+        return "nichts erneut zu senden" if de else "nothing to resend"
+    parts = [f"{reference} ({reason})" for reference, reason in sorted(one.resend)[:shown]]
+    if len(one.resend) > shown:
         parts.append(f"… {len(one.resend)}")
+    said = [("diese erneut senden: " if de else "resend these: ") + ", ".join(parts)] if parts else []
     if one.deferred:
-        parts.append("vertagt und nicht wiedergekommen" if de else "deferred and never came back")
-    return ("ja: " if de else "yes: ") + ", ".join(parts)
+        said.append("vertagt und nicht wiedergekommen" if de else "deferred and never came back")
+    return "; ".join(said)

@@ -1,29 +1,50 @@
-"""Does a practice have to resend anything? Asked of the mail store at this moment (incident.md § 6.8)."""
+"""Does a practice have to resend anything? Read from the records of the mail store at this moment (incident.md § 6.8).
+
+Nothing is kept of it: who asks again gets what is true then. A statement is a JWS in compact form (RFC 7515, EdDSA of
+RFC 8037) with the key of receipts, and of a type of its own, so that it can be taken for no receipt (RFC 8725 § 3.11).
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import jwt
 import sqlalchemy as sa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from sqlalchemy.exc import SQLAlchemyError
 
 from schleuse.clock import from_us, to_us
 from schleuse.config import Config
-from schleuse.database import create_engine, reading
+from schleuse.database import create_engine, reading, translate
+from schleuse.errors import RefusedError
 from schleuse.holding.resend import Account, Deferred, Received, accounts
-from schleuse.holding.states import State
+from schleuse.holding.states import WAITING, State
+from schleuse.journal.opening import Json
+from schleuse.kim.receipts import thumbprint
 from schleuse.kim.store import HoldWindow, open_leases
 from schleuse.kim.store.deferrals import read_away
 
+TYPE = "hold-reconciliation+jwt"
+
+# 1024 = 1 << RECIPIENT_BITS. Mail without a sender or a Message-ID has no origin; it counts all the same.
 _RECEIVED = sa.text(
-    "SELECT o.sender, o.reference, o.accepted_us, d.id, d.account, d.state, d.reason"
-    " FROM kim_origin AS o JOIN kim_delivery AS d ON d.id >= o.position * 1024 AND d.id < (o.position + 1) * 1024"
-    " WHERE o.accepted_us >= :since AND o.accepted_us < :until AND d.account IN :accounts"
+    "SELECT o.sender, o.reference, d.accepted_us, d.id, d.account, d.state, d.reason"
+    " FROM kim_delivery AS d LEFT JOIN kim_origin AS o ON o.position = d.id / 1024"
+    " WHERE d.account IN :accounts AND d.accepted_us >= :since AND d.accepted_us < :until"
     " AND (:sender = '' OR o.sender = :sender) ORDER BY d.id"
 ).bindparams(sa.bindparam("accounts", expanding=True))
+
+
+class StatementSignatureError(RefusedError):
+    """The statement was not signed with one of these keys, or was changed; it proves nothing."""
+
+    code = "reconciliation.signature"
 
 
 def reconcile_senders(
@@ -31,54 +52,87 @@ def reconcile_senders(
 ) -> list[Account]:
     """One for each practice and insurer with mail or deferred attempts in the interval. Raises UnavailableError.
 
-    The reference of a mail is the digest of its Message-ID, as the receipts' address takes it. Attempts that were
-    deferred show nothing but their envelope, so those of a sender who came back with anything count as come back.
+    A mail that has to be sent again is named by its Message-ID, or, once its content is purged, by the digest of it,
+    as the address of receipts takes it. Attempts that were deferred show nothing but their envelope, so those of a
+    sender who came back with anything count as come back.
     """
     insurers = {one.address.lower(): one.ik for one in config.insurers if ik in ("", one.ik)}
     if not insurers:
         return []
-    received = list(_received(config, insurers, since, until, practice.lower()))
     deferred = [
         Deferred(one.sender, insurers[one.recipient], one.last_at, one.attempts, came_back=False)
         for one in read_away(config.kim_database, since, until)
         if one.recipient in insurers and practice.lower() in ("", one.sender)
     ]
-    return accounts(received, deferred)
+    return accounts(_received(config, insurers, since, until, practice.lower()), deferred)
+
+
+def sign_statement(statement: Mapping[str, Json], key: Ed25519PrivateKey) -> str:
+    """The same statement gives the same text."""
+    headers = {"typ": TYPE, "kid": thumbprint(key.public_key())}
+    return jwt.encode(dict(statement), key, algorithm="EdDSA", headers=headers, sort_headers=True)
+
+
+def verify_statement(token: str, keys: Sequence[Ed25519PublicKey]) -> dict[str, Any]:
+    """What was signed. Raises StatementSignatureError."""
+    try:
+        header = jwt.get_unverified_header(token)
+        key = next((one for one in keys if thumbprint(one) == header.get("kid")), None)
+        if key is None or header.get("typ") != TYPE:
+            raise StatementSignatureError(f"expected a JWS of type {TYPE} by one of these keys")
+        return dict(jwt.decode(token, key, algorithms=["EdDSA"]))
+    except jwt.PyJWTError as cause:
+        raise StatementSignatureError(f"the signature does not match ({type(cause).__name__})") from cause
+
+
+def uncertain_deliveries(folder: Path) -> frozenset[int]:
+    """Deliveries that any worker of the eAU intake listed when it was cut (SW-10). folder: `<home>/switch/effects`."""
+    found: set[int] = set()
+    for path in folder.glob("[0-9]*/eau-*.json"):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            found |= {int(one) for one in json.loads(path.read_bytes())["uncertain"]}
+    return frozenset(found)
 
 
 def _received(
     config: Config, insurers: Mapping[str, str], since: datetime, until: datetime, sender: str
-) -> Iterator[Received]:
-    with open_leases(config.kim_database, config.kim.spool) as leases:
-        windows = leases.holds.windows(list(insurers))
+) -> list[Received]:
     uncertain = uncertain_deliveries(config.switch_folder / "effects")
-    engine = create_engine(config.kim_database)
+    rows = list(_rows(config.kim_database, insurers, since, until, sender))
+    returned = [row.id for row in rows if row.state == State.RETURNED]
+    windows: defaultdict[str, list[HoldWindow]] = defaultdict(list)
+    with open_leases(config.kim_database, config.kim.spool, timedelta(days=config.kim.retention_days)) as leases:
+        for window in leases.holds.windows(list(insurers)):
+            windows[window.account].append(window)
+        names = {one.id: one.message_id for one in leases.release_view.peek(returned)}
+    return [
+        Received(
+            row.sender or "",
+            insurers[row.account],
+            names.get(row.id) or (f"sha256:{bytes(row.reference).hex()}" if row.reference else str(row.id)),
+            from_us(row.accepted_us),
+            State(row.state),
+            row.reason or "",
+            held=any(_holds(window, row.id) for window in windows[row.account]),
+            uncertain=row.id in uncertain and State(row.state) in WAITING,  # when it is taken again, it is known
+        )
+        for row in rows
+    ]
+
+
+def _rows(
+    url: str, insurers: Mapping[str, str], since: datetime, until: datetime, sender: str
+) -> Iterator[sa.Row[Any]]:
+    engine = create_engine(url)
     values = {"since": to_us(since), "until": to_us(until), "accounts": list(insurers), "sender": sender}
     try:
         with reading(engine).begin() as connection:
-            for row in connection.execute(_RECEIVED, values):
-                yield Received(
-                    row.sender,
-                    insurers[row.account],
-                    bytes(row.reference).hex(),
-                    from_us(row.accepted_us),
-                    State(row.state),
-                    row.reason or "",
-                    held=any(_holds(window, row.account, row.id) for window in windows),
-                    uncertain=str(row.id) in uncertain,
-                )
+            yield from connection.execute(_RECEIVED, values)
+    except SQLAlchemyError as cause:
+        raise translate(cause) from cause
     finally:
         engine.dispose()
 
 
-def _holds(window: HoldWindow, account: str, id: int) -> bool:
-    return window.account == account and window.from_id < id and (window.to_id is None or id <= window.to_id)
-
-
-def uncertain_deliveries(folder: Path) -> frozenset[str]:
-    """Ids that any worker listed when it was cut (SW-10)."""
-    found: set[str] = set()
-    for path in folder.glob("[0-9]*/*.json"):
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            found |= {str(one).rpartition(" ")[2] for one in json.loads(path.read_bytes())["uncertain"]}
-    return frozenset(found)
+def _holds(window: HoldWindow, id: int) -> bool:
+    return window.from_id < id and (window.to_id is None or id <= window.to_id)

@@ -53,14 +53,18 @@ class PartOutcome:
     damaged: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Peeked:
-    """A waiting mail, unopened. label: its Dienstkennung, "" without one. whole: its seal matches (HD-45)."""
+    """A mail, unopened. label: its Dienstkennung, "" without one. whole: its seal matches (HD-45).
+
+    message_id: of its outer header, "" if it has none or the record is damaged or purged.
+    """
 
     id: int
     accepted_at: datetime
     label: str
     whole: bool
+    message_id: str = ""
 
 
 class ReleaseView:
@@ -101,7 +105,7 @@ class ReleaseView:
                 envelope, data = content
                 found = _LABEL.search(header_block(data))
                 label = found[1].decode("ascii", "replace").strip() if found else ""
-                yield Peeked(row.id, accepted_at, label, seal_matches(envelope, data))
+                yield Peeked(row.id, accepted_at, label, seal_matches(envelope, data), envelope.message_id)
 
     def sent_again(self, account: str, above: int) -> frozenset[int]:
         """Deliveries of the mailbox with id > above whose mail came once more and was linked to them (HD-26)."""
