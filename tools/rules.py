@@ -117,12 +117,10 @@ SCENARIOS: Mapping[str, str] = {
 LATER: Mapping[str, str] = {
     "HD-08": "a load test with repeated sendings",
     "HD-47": "forensics, which says which period is suspected",
-    "RO-02": "the control room",
     "RO-06": "the control room",
     "RS-20": "a load test with repeated sendings",
     "T-01": "a load test with repeated sendings; its parts are rehearsed",
     "HD-09": "answers to employers",
-    "HD-13": "ePA",
     "T-08": "answers to employers",
     "T-11": "forensics",
     "T-15": "duties",

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 CONFIGURATION: Mapping[str, str] = {
+    "vault.accept_older_store": "logs, as `LOG@SIZE`, whose lost keys the operator accepts after an older `vault.sqlite` was put back (decision 0020)",
     "kim.receipts": "HTTPS where senders read signed hold receipts (incident.md § 6.4)",
     "kim.receipt_mails": "one informational KIM mail for each held mail as well; only where it is agreed (HD-30)",
     "kim.receipt_label": "`X-KIM-Dienstkennung` of such mails",
@@ -310,6 +311,13 @@ MADE_NAMES: Mapping[str, list[str]] = {
 }  # fmt: skip
 
 LOG: Mapping[str, str] = {
+    "release.waits": "the release of a backlog met an error and goes on",
+    "maintenance.waits": "cutting sessions that nobody watches met an error and goes on",
+    "policy.insurer-key": "an insurer's key cannot be read; its cosignatures of policies do not count until it can",
+    "restart.backlog-unknown": "nobody could say how much of the backlog is left; the stage waits",
+    "switch.not-cut": "what ran at a closing could not be cut; the proof waits for it",
+    "vault.erased-again": "an older store had brought back persons who were erased; they were erased again",
+    "vault.versions-used-up": "versions of keys that a crash left without a key were marked as used",
     "closure.attempt": "an attempt to prove closings, and what it proved",
     "closure.broken": "what was proven closed is not any more: look at once (RS-07)",
     "closure.not-kept": "a proof could not be written; it is made again",

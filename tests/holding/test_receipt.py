@@ -27,7 +27,7 @@ def test_a_practice_whose_eau_is_held_need_not_resend_and_not_print() -> None:
 
 
 def test_without_a_dsn_the_day_after_which_paper_goes_is_named() -> None:
-    """incident.md § 2.2: warned after 24 h, posted at the end of that day."""
+    """HD-04: incident.md § 2.2: warned after 24 h, posted at the end of that day."""
     one = entry(replace(EAU, told=False), NOW)
     assert one.action is Action.PAPER
     assert one.action_by == datetime(2026, 11, 26, 22, 59, 59, tzinfo=UTC)

@@ -61,6 +61,7 @@ def test_mails_that_arrive_during_a_flush_share_the_next_one() -> None:
 
 
 def test_nobody_is_told_before_the_flush() -> None:
+    """HD-20: with a mirrored disk or a synchronous standby, the flush is on two media."""
     keep, answers = SlowKeep(), Answers()
     commit = GroupCommit(keep)
     commit.accept(A_MAIL, answers)

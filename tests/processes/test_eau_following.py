@@ -14,7 +14,9 @@ import pytest
 from tests.scenarios import switching
 from tests.scenarios.platform import build_home
 
+from schleuse.clock import utc_now
 from schleuse.config import Config, read_config
+from schleuse.eau.feed_store import Terms
 from schleuse.eau.store import EauStore, open_store
 from schleuse.eau.worker import Overtaken
 from schleuse.errors import UnavailableError
@@ -95,7 +97,7 @@ def test_a_closing_raises_the_fences_of_both_databases_and_begins_the_windows(ro
     assert (role.store.fence_head(), role.leases.holds.head()) == (epoch, epoch)
     assert [window.is_open for window in role.windows()] == [True]
     with pytest.raises(StaleEpochError):
-        role.store.feed.publish(IK(role.config.insurers[0].ik), None, epoch=epoch - 1)
+        role.store.feed.publish(IK(role.config.insurers[0].ik), None, terms=Terms(epoch - 1, utc_now()))
 
 
 def test_what_it_did_is_noted_for_the_closure_proof_and_told_to_the_journal(role: Role) -> None:

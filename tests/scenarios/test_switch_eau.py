@@ -107,7 +107,7 @@ def test_no_fehlernachricht_leaves_while_it_is_held_and_the_key_service_is_off(o
 
 
 def test_after_everything_was_killed_it_is_held_as_before(one: Platform) -> None:
-    """T-03, SW-02, HD-25: state and epoch are the same, and nothing was processed."""
+    """T-03, SW-02, HD-11, HD-25: state and epoch are the same, and nothing was processed."""
     epoch = close(one)
     one.send(one.mails(one.order(3)))
     until(lambda: states(one) == {State.HELD: 3}, "the mails to be held")

@@ -202,7 +202,8 @@ def reconcile(origin: str, counts: Mapping[str, int], *, vault: int, hsm: int | 
     """Compare the three numbers of § 14.5: entries, the vault's counter, the HSM's own.
 
     The log is an upper bound (§ 1): there may be entries without a release, and never a release without an entry.
-    hsm: how often it unwrapped, for releases and for rotations; fewer than releases is normal, because the vault remembers keys for a minute (§ 14.3).
+    hsm: how often it unwrapped, for releases and for rotations; fewer than releases is normal, because the vault
+    remembers keys for a minute (§ 14.3).
     """
     entries = releases(counts)
     found = []

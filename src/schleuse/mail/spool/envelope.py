@@ -30,6 +30,7 @@ class Envelope:
 
     message_id: of the outer header, unfolded, "" if it has none. digest: SHA-256 below the trace.
     size: of the whole content in octets. trace: how many of them are trace fields. under: as in `Mail`.
+    accepted_at: never changes (HD-23).
     """
 
     sender: str
