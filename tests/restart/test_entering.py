@@ -89,6 +89,17 @@ def test_commands_that_open_less_or_more_than_the_stage_are_not_its_commands() -
         assert "HUMAN: fail" in missing([*events, other, *both], [])
 
 
+@pytest.mark.parametrize("kind", [Kind.DRILL, Kind.MANUAL])
+def test_what_was_signed_before_a_closing_is_signed_anew(kind: Kind) -> None:
+    """SW-16: the switch would not let it open anything, so the stage must not count as entered."""
+    seen = rules_of([opening("eau_intake", 0)] * 3)  # the offer's signers had seen three epochs
+    assert "HUMAN" not in missing(ready_for_canary(), seen)
+    drill = rules_of([*(one.command for one in seen), closing(f"eau_intake/{INSURER}/process", kind)])
+    assert "HUMAN: fail: something was closed" in missing(ready_for_canary(), drill)
+    elsewhere = rules_of([*(one.command for one in seen), closing(f"eau_intake/{OTHER}/process", kind)])
+    assert "HUMAN" not in missing(ready_for_canary(), elsewhere)
+
+
 def test_after_an_abort_the_same_version_goes_nowhere() -> None:
     """RS-06, RO-04: what people knew when they approved it is not true any more."""
     closed = rules_of([closing("eau_intake")])

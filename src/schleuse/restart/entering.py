@@ -16,7 +16,7 @@ from schleuse.restart.documents import check_document, evidence_of
 from schleuse.restart.gates import DOCUMENTED, Evidence, Judged, Result, Waiver, judge
 from schleuse.restart.plan import GateKind, shares
 from schleuse.restart.progress import Progress, Waived
-from schleuse.switch.documents import OPENERS, Kind, Rights, Role, SignedCommand
+from schleuse.switch.documents import OPENERS, Command, Kind, Rights, Role, SignedCommand
 from schleuse.switch.standing import Rule, standing
 
 #: § 10: a gate is waived by the lead, and by the security officer, who does not execute.
@@ -159,6 +159,10 @@ def _human(at: Progress, look: Look) -> Judged:
         return Judged(GateKind.HUMAN, Result.INCONCLUSIVE, "nobody has prepared the commands; `restart advance` does")
     if any(one.plan != at.plan.hash for one in at.offer.commands) or not _is_whole(at):
         return Judged(GateKind.HUMAN, Result.FAIL, "the commands are not those of this stage; prepare them anew")
+    if any(_is_overtaken(command, look.rules) for command in at.offer.commands):
+        return Judged(
+            GateKind.HUMAN, Result.FAIL, "something was closed after the commands were prepared; prepare anew"
+        )
     until = min((one.expires_at for one in at.offer.commands if one.expires_at), default=None)
     if until is not None and look.now >= until:
         return Judged(GateKind.HUMAN, Result.EXPIRED, "the commands have expired; prepare them anew", until)
@@ -171,6 +175,24 @@ def _human(at: Progress, look: Look) -> Judged:
         except Error as error:
             return Judged(GateKind.HUMAN, Result.FAIL, str(error), until)
     return Judged(GateKind.HUMAN, Result.PASS, "signed by " + " and ".join(one.by for one in at.signed), until)
+
+
+def _is_overtaken(command: Command, rules: Sequence[Rule]) -> bool:
+    """Whether the opening would change nothing somewhere, because of a closing that its signers had not seen (SW-16).
+
+    A drill is one as well: what was signed before it is prepared and signed anew.
+    """
+    return any(
+        rule.epoch > command.basis
+        and (
+            rule.command is None
+            or (
+                not rule.command.opening
+                and any(closed.meets(mine) for closed in rule.command.scopes for mine in command.scopes)
+            )
+        )
+        for rule in rules
+    )
 
 
 def _is_whole(at: Progress) -> bool:
