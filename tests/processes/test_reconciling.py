@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tests.cli.conftest import NEW
 from tests.kim.mails import LEASE, START, Site, a_mail, put
 from tests.kim.test_store_audit import spoil
+from tests.postgres import fresh_database
 
 from schleuse.config import Config, read_config
 from schleuse.errors import UnavailableError
@@ -36,13 +37,16 @@ from schleuse.switch.effects import EffectBook, SwitchEffect
 
 PRAXIS, FERN = "praxis@kim.test.kim.telematik-test", "fern@anderswo.kim.telematik-test"
 END = START + timedelta(days=1)
+HELD = START + timedelta(minutes=5)
 
 
 class Place:
     """The mail store of a home with one insurer."""
 
-    def __init__(self, home: Path) -> None:
-        self.config: Config = read_config(home)
+    def __init__(self, home: Path, database: str | None = None) -> None:
+        config = read_config(home)
+        kim = config.kim.model_copy(update={"database": database})
+        self.config: Config = config.model_copy(update={"kim": kim}) if database else config
         self.account = self.config.insurers[0].address.lower()
         self.accounts = load_accounts(self.config)
         self.settings = replace(store_settings(self.config), reserve_bytes=0)
@@ -53,13 +57,13 @@ class Place:
     def accept(self, *numbers: int, sender: str = PRAXIS, at: datetime = START) -> None:
         put(self.store, *(replace(a_mail(one, self.account, sender=sender), accepted_at=at) for one in numbers))
 
-    def decide(self, state: State, reason: str | None = None, limit: int = 1) -> list[int]:
-        taken = [one.id for one in self.store.leases.claim([Take(self.account)], limit, "w", START, LEASE).mails]
-        self.store.leases.finish([Outcome(one, state, reason) for one in taken], "w", START)
+    def decide(self, state: State, reason: str | None = None, limit: int = 1, at: datetime = START) -> list[int]:
+        taken = [one.id for one in self.store.leases.claim([Take(self.account)], limit, "w", at, LEASE).mails]
+        self.store.leases.finish([Outcome(one, state, reason) for one in taken], "w", at)
         return taken
 
     def hold(self) -> None:
-        self.store.leases.holds.begin(self.account, 1, "c", "security_hold", START)
+        self.store.leases.holds.begin(self.account, 1, "c", "security_hold", HELD)
 
     def defer(self, sender: str) -> None:
         gathered = Gathered(self.accounts.account_of)
@@ -84,6 +88,21 @@ def place(tmp_path: Path, a_home: Path) -> Iterator[Place]:
         yield made
 
 
+@pytest.mark.postgres
+def test_the_answer_is_the_same_from_postgresql(tmp_path: Path, a_home: Path) -> None:
+    with fresh_database() as url:
+        place = Place(Path(shutil.copytree(a_home, tmp_path / "home")), url)
+        with place.store:
+            place.accept(1, 2)
+            place.decide(State.RETURNED, "eau.signature")
+            place.hold()
+            place.accept(3, sender="")
+            found = {one.sender: one for one in place.ask()}
+            assert found[PRAXIS].resend == [("<1@praxis.example>", "eau.signature")]
+            assert found[PRAXIS].numbers == {"accepted": 2, "held": 1, "waiting": 1, "returned": 1}
+            assert only(place.ask(practice=PRAXIS)).sender == PRAXIS
+
+
 def only(found: list[Account]) -> Account:
     (one,) = found
     return one
@@ -96,16 +115,26 @@ def test_what_is_held_or_delivered_is_not_sent_again(place: Place) -> None:
     place.accept(3)
     one = only(place.ask())
     assert (one.sender, one.ik, one.must_resend, one.open) == (PRAXIS, place.config.insurers[0].ik, False, 2)
-    assert one.numbers == {"accepted": 3, "delivered": 1, "waiting": 2, "held": 1}
+    assert one.numbers == {"accepted": 3, "delivered": 1, "waiting": 2, "held": 2}
 
 
-def test_what_waited_when_the_hold_began_was_not_held_by_it_only(place: Place) -> None:
-    """What was taken before is no part of the window; what a worker comes back with is."""
+def test_what_was_done_before_a_hold_and_what_came_after_it_was_not_held(place: Place) -> None:
+    place.accept(1, 2)
+    place.decide(State.DELIVERED, limit=2)
+    place.hold()
+    place.accept(3, at=HELD + timedelta(minutes=1))
+    place.store.leases.holds.end(place.account, 2, HELD + timedelta(hours=1))
+    place.accept(4, at=HELD + timedelta(hours=2))
+    assert only(place.ask()).numbers["held"] == 1
+
+
+def test_what_was_held_stays_so_when_it_is_delivered(place: Place) -> None:
     place.accept(1)
     place.hold()
-    place.store.leases.holds.end(place.account, 2, START + timedelta(hours=1))
-    place.accept(2, at=START + timedelta(hours=2))
-    assert only(place.ask()).numbers["held"] == 0
+    place.store.leases.holds.end(place.account, 2, HELD + timedelta(hours=1))
+    place.store.leases.holds.release_to(place.account, 1 << 60)
+    place.decide(State.DELIVERED, at=HELD + timedelta(hours=2))
+    assert only(place.ask()).numbers == {"accepted": 1, "delivered": 1, "held": 1}
 
 
 def test_what_was_returned_is_named_by_the_message_id_that_the_practice_knows(place: Place) -> None:

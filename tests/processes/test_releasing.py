@@ -29,6 +29,7 @@ from schleuse.processes.releasing import (
     PURPOSE,
     MailboxBusyError,
     NotApprovedError,
+    PeopleNeededError,
     Releases,
     StillHeldError,
     VoidApprovalError,
@@ -300,6 +301,27 @@ def test_two_releases_of_one_mailbox_do_not_run_at_once(home: Home) -> None:
     assert home.releases.step("r2").released == 2
 
 
+def test_no_timer_goes_on_with_what_was_held_and_opened_again(home: Home) -> None:
+    """SW-03, HD-25: a person who has looked runs it once more, and then it may go on without him."""
+    home.hold(7)
+    home.approve(home.plan(2))
+    home.releases.step("r1")
+    home.work()
+    home.switch.set(f"eau_intake/{IK}", ScopeState.HOLD)
+    home.switch.set(f"eau_intake/{IK}", ScopeState.OPEN)
+    with pytest.raises(PeopleNeededError):
+        home.releases.step("r1", alone=True)
+    assert home.work() == []
+    assert home.releases.step("r1").released == 7
+    home.switch.set(f"eau_intake/{IK_ZWEI}", ScopeState.HOLD)
+    assert home.releases.step("r1", alone=True).released == 7
+    home.switch.set(f"eau_intake/{IK}", ScopeState.OPEN)
+    home.releases.step("r1")  # nothing new goes, but somebody saw it
+    home.work()
+    home.releases.step("r1", alone=True)
+    assert home.releases.step("r1", alone=True).finished
+
+
 # --- stops ---
 
 
@@ -382,6 +404,19 @@ def test_a_stop_before_its_begin_stops_it_too_and_after_its_end_nothing(home: Ho
     assert home.releases.step("r1").stopped == "no"
     assert len(home.carry_out("r2")) == 2
     assert home.releases.stop("r2", "late", "anna").finished
+
+
+def test_the_end_of_a_restart_stops_what_was_begun_in_its_mailboxes(home: Home) -> None:
+    """T-14, RS-06."""
+    home.hold(4)
+    home.hold(4, ZWEI, start=10)
+    home.approve(home.plan(2, "r1", KASSE))
+    home.approve(home.plan(2, "r2", ZWEI))
+    home.approve(home.plan(2, "r3", KASSE))
+    for id in ("r1", "r2"):
+        home.releases.step(id)
+    assert home.releases.stop_all([KASSE], "aborted", "restart") == ["r1"]
+    assert (home.work(), len(home.work(account=ZWEI))) == ([], 2)
 
 
 def test_a_stop_that_comes_while_a_step_is_under_way_wins(home: Home) -> None:

@@ -34,7 +34,7 @@ TYPE = "hold-reconciliation+jwt"
 
 # 1024 = 1 << RECIPIENT_BITS. Mail without a sender or a Message-ID has no origin; it counts all the same.
 _RECEIVED = sa.text(
-    "SELECT o.sender, o.reference, d.accepted_us, d.id, d.account, d.state, d.reason"
+    "SELECT o.sender, o.reference, d.accepted_us, d.id, d.account, d.state, d.reason, d.changed_us"
     " FROM kim_delivery AS d LEFT JOIN kim_origin AS o ON o.position = d.id / 1024"
     " WHERE d.account IN :accounts AND d.accepted_us >= :since AND d.accepted_us < :until"
     " AND (:sender = '' OR o.sender = :sender) ORDER BY d.id"
@@ -113,7 +113,7 @@ def _received(
             from_us(row.accepted_us),
             State(row.state),
             row.reason or "",
-            held=any(_holds(window, row.id) for window in windows[row.account]),
+            held=any(_holds(window, row) for window in windows[row.account]),
             uncertain=row.id in uncertain and State(row.state) in WAITING,  # when it is taken again, it is known
         )
         for row in rows
@@ -134,5 +134,7 @@ def _rows(
         engine.dispose()
 
 
-def _holds(window: HoldWindow, id: int) -> bool:
-    return window.from_id < id and (window.to_id is None or id <= window.to_id)
+def _holds(window: HoldWindow, row: sa.Row[Any]) -> bool:
+    """Also what waited when it began; never what was done by then."""
+    is_after_begin = State(row.state) in WAITING or row.changed_us >= to_us(window.began_at)
+    return is_after_begin and (window.to_id is None or row.id <= window.to_id)

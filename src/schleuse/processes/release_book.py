@@ -52,7 +52,8 @@ class Progress:
 
     done: mailboxes that are finished. account, above, upto, size: the batch that was released last; batches: how many
     there were of this mailbox; errors_before: what had failed between `above` and `upto` before the batch went.
-    begun_at: when the first batch went, ISO 8601; the approvals had to be valid then. stopped: why nothing more goes,
+    begun_at: when the first batch went, ISO 8601; the approvals had to be valid then. epoch: of the switch when a
+    person last carried a step out. stopped: why nothing more goes,
     once all was taken back. finished: nothing is left.
     """
 
@@ -65,6 +66,7 @@ class Progress:
     released: int = 0
     errors_before: int = 0
     begun_at: str = ""
+    epoch: int = 0
     stopped: str = ""
     finished: bool = False
 

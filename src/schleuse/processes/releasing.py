@@ -11,7 +11,7 @@ file that every step looks at, before and after it lets a batch go. Where the fi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -79,6 +79,12 @@ class StillHeldError(UnavailableError):
     code = "release.still-held"
 
 
+class PeopleNeededError(UnavailableError):
+    """The insurer was switched since a person last ran this release; one who has looked runs it again, or stops it."""
+
+    code = "release.people-needed"
+
+
 class MailboxBusyError(ConflictError):
     """Another release of the same mailbox runs; stop it, or let it end first."""
 
@@ -135,10 +141,10 @@ class Releases:
         rights = _trusted(self._rights, self._now())
         return approved_by_two(self.book.approvals(plan.id), PURPOSE, plan.hash, FIRST, SECOND, rights, at)
 
-    def step(self, id: str) -> Progress:
-        """One look and at most one batch; doing it again after a crash is harmless.
+    def step(self, id: str, *, alone: bool = False) -> Progress:
+        """One look and at most one batch; doing it again after a crash is harmless. alone: no person looks on.
 
-        Raises NotApprovedError, MailboxBusyError, StillHeldError, UnavailableError, CorruptError.
+        Raises NotApprovedError, MailboxBusyError, StillHeldError, PeopleNeededError, UnavailableError, CorruptError.
         """
         plan = self.book.read(id)
         with self.book.alone():
@@ -147,7 +153,7 @@ class Releases:
                 return at
             if order is not None:  # whoever ordered it may have died before it was done
                 return self._end(plan, order)
-            return self._go_on(plan, at)
+            return self._go_on(plan, at, alone)
 
     def stop(self, id: str, reason: str, by: str) -> Progress:
         """Nothing more goes, at once; what nobody has taken is held again (HD-42). One person suffices."""
@@ -159,7 +165,16 @@ class Releases:
         with self.book.alone():  # a step that was under way may have let a batch go; it is over now
             return self._end(plan, order, returned)
 
-    def _go_on(self, plan: ReleasePlan, at: Progress) -> Progress:
+    def stop_all(self, accounts: Collection[str], reason: str, by: str) -> list[str]:
+        """Every release that was begun and has one of these mailboxes, as when a restart is aborted (T-14, RS-06)."""
+        those = [
+            id for id in self.book.running() if any(one.account in accounts for one in self.book.read(id).mailboxes)
+        ]
+        for id in those:
+            self.stop(id, reason, by)
+        return those
+
+    def _go_on(self, plan: ReleasePlan, at: Progress, alone: bool) -> Progress:
         if not self.is_approved(plan):
             raise NotApprovedError(
                 f"{plan.id} needs two persons: {', '.join(FIRST)}, and {' or '.join(sorted(SECOND))}"
@@ -168,8 +183,13 @@ class Releases:
         if mailbox is None:
             return self._moved(plan, replace(at, finished=True))
         self._require_free(plan)
-        if not self._switch.standing(Service.EAU_INTAKE, mailbox.ik, Direction.PROCESS).state.begins:
+        standing = self._switch.standing(Service.EAU_INTAKE, mailbox.ik, Direction.PROCESS)
+        if not standing.state.begins:
             raise StillHeldError(f"{mailbox.ik} is held; open it first, the rest of {plan.id} waits")
+        if not alone:
+            at = replace(at, epoch=self._switch.epoch)
+        elif standing.epoch > at.epoch:  # it was held and opened again meanwhile: no timer goes on with it (SW-03)
+            raise PeopleNeededError(f"{mailbox.ik} was switched at epoch {standing.epoch}; run {plan.id} again")
         if at.account == mailbox.account:
             self._leases.holds.release_to(mailbox.account, at.upto)  # again, if a crash came before it
         else:
@@ -177,13 +197,18 @@ class Releases:
         waiting = [one for one in self._leases.holds.backlog(mailbox.account, plan.largest) if one <= mailbox.upto]
         match next_step(plan, at.batches, self._seen(at, len(waiting))):
             case Patience():
-                return at
+                return at if alone else self._seen_by_people(plan, at)
             case MailboxDone():
                 return self._moved(plan, replace(at, done=(*at.done, mailbox.account)))
             case Stop(reason):
                 return self._stopped_by_rule(plan, reason)
             case Release(count):
                 return self._release(plan, at, waiting[:count])
+
+    def _seen_by_people(self, plan: ReleasePlan, at: Progress) -> Progress:
+        if at.begun_at and at.epoch > self.book.progress(plan.id).epoch:
+            self.book.note(plan.id, at)
+        return at
 
     def _seen(self, at: Progress, left: int) -> Seen:
         found = self._leases.release_view.outcome(at.account, at.above, at.upto, self._now())
@@ -304,7 +329,7 @@ async def run(config: Config, tell: Tell) -> None:
 def _try_step(releases: Releases, id: str, said: dict[str, str]) -> None:
     """said: what each waits for, so that the log has it once."""
     try:
-        releases.step(id)
+        releases.step(id, alone=True)
         said.pop(id, None)
     except Error as error:
         if said.get(id) != error.code:
