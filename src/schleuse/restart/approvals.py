@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 from schleuse.journal.opening import canonical_json
 from schleuse.restart.plan import GateKind
-from schleuse.switch.approval import LIFETIME, Approval, valid
+from schleuse.switch.approval import LIFETIME, Approval, differ, valid
 from schleuse.switch.documents import Person, Rights, Role, time_text
 
 #: What kinds of objects are approved here.
@@ -31,10 +31,7 @@ def approver(
     """Who gave it, if it was valid when it was given. longest: an approval that claims to hold longer is none."""
     if longest is not None and one.until - one.at > longest:
         return None
-    person = valid(one, purpose, hash, rights, one.at)
-    if person is None or (person.until is not None and one.at >= person.until):
-        return None
-    return person
+    return valid(one, purpose, hash, rights, one.at)
 
 
 def pair(
@@ -50,11 +47,6 @@ def pair(
     for one, person in found:
         for other, second in found:
             together = max(one.at, other.at) < min(one.until, other.until)
-            if (one.role, other.role) == roles and together and _differ(person, second):
+            if (one.role, other.role) == roles and together and differ(person, second):
                 return one, other
     return None
-
-
-def _differ(one: Person, other: Person) -> bool:
-    """One key is one person, whatever its names."""
-    return one.person != other.person and one.key.public_bytes_raw() != other.key.public_bytes_raw()

@@ -78,9 +78,12 @@ def parse_approval(table: Mapping[str, Any]) -> Approval:
 
 
 def valid(approval: Approval, purpose: str, hash: str, rights: Rights, now: datetime) -> Person | None:
-    """Who approves this object now, or None: another object, another time, a role he has not, no known identity."""
+    """Who approves this object now, or None: another object, another time, a role he has not, no known identity, or a
+    credential that was disabled before it was given (RO-05)."""
     person = rights.people().get(approval.operator)
     if person is None or approval.role not in person.roles:
+        return None
+    if person.until is not None and approval.at >= person.until:
         return None
     if (approval.purpose, approval.hash) != (purpose, hash) or not approval.at <= now < approval.until:
         return None
@@ -101,8 +104,17 @@ def approved_by_two(
     now: datetime,
 ) -> bool:
     """Whether two different persons approve, one in a role of each side (RO-01)."""
-    found = [(person.person, one.role) for one in approvals if (person := valid(one, purpose, hash, rights, now))]
-    return any(mine in first and theirs in second and who != other for who, mine in found for other, theirs in found)
+    found = [(person, one.role) for one in approvals if (person := valid(one, purpose, hash, rights, now))]
+    return any(
+        mine in first and theirs in second and differ(person, other)
+        for person, mine in found
+        for other, theirs in found
+    )
+
+
+def differ(one: Person, other: Person) -> bool:
+    """Whether these are two persons: one key is one person, whatever its names (T-12)."""
+    return one.person != other.person and one.key.public_bytes_raw() != other.key.public_bytes_raw()
 
 
 def _said(approval: Approval) -> dict[str, Json]:
