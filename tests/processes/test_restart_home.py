@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,7 +11,10 @@ import pytest
 from tests.cli.conftest import NEW
 
 from schleuse.config import FILE_NAME, Config, read_config
+from schleuse.holding.release import Mailbox, ReleasePlan
+from schleuse.journal.opening import Json
 from schleuse.processes.home import create_home
+from schleuse.processes.releasing import release_book
 from schleuse.processes.restart_home import backlog_of, fingerprint_of, mailboxes, restarts_of, take_back_of
 from schleuse.restart.ladder import default_plan
 from schleuse.restart.plan import RestartPlan
@@ -36,7 +41,21 @@ def test_only_mailboxes_of_the_plan_are_looked_at(config: Config) -> None:
 
 def test_nothing_waits_in_a_new_home_and_nothing_is_taken_back(config: Config) -> None:
     assert backlog_of(config)(plan(Service.EAU_INTAKE)) == 0
-    assert take_back_of(config)(plan(Service.EAU_INTAKE)) == 0
+    assert take_back_of(config, lambda _facts, _granted: None)(plan(Service.EAU_INTAKE)) == 0
+
+
+def test_a_release_that_runs_is_stopped_by_the_abort(config: Config) -> None:
+    """T-14, RS-06: the batch that nobody has taken goes back to HELD, and the release goes no further."""
+    told: list[Mapping[str, Json]] = []
+    ik, account = config.insurers[0].ik, config.insurers[0].address.lower()
+    book = release_book(config)
+    for id, box in (("r-mine", account), ("r-other", "other@kasse.kim.telematik-test")):
+        book.keep(ReleasePlan(id, 1, NOW, (Mailbox(box, ik, 5, 5),)))
+        book.note(id, replace(book.progress(id), begun_at=NOW.isoformat(), account=box, upto=2, released=2))
+    take_back_of(config, lambda facts, _granted: told.append(facts))(plan(Service.EAU_INTAKE))
+    assert "r1 was aborted" in book.progress("r-mine").stopped
+    assert not book.progress("r-other").stopped
+    assert [one["act"] for one in told] == ["release.stopped"]
 
 
 def test_a_store_that_does_not_answer_is_not_an_empty_one(config: Config) -> None:

@@ -106,7 +106,7 @@ async def run(config: Config) -> None:
             looks.trouble,
             automat_of(config, PlanMandates(restarts)),
             utc_now,
-            take_back_of(config),
+            take_back_of(config, tell),
         )
         registry.register(SwitchFigures(switch, closings.atoms))
         registry.register(

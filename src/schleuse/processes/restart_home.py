@@ -13,6 +13,7 @@ from schleuse.clock import utc_now
 from schleuse.config import FILE_NAME, Config
 from schleuse.errors import Error
 from schleuse.kim.store import open_leases
+from schleuse.processes.releasing import open_releases
 from schleuse.processes.restarting import Restarts, Tell
 from schleuse.processes.switching import rights_of, switch_log
 from schleuse.restart.book import Book
@@ -49,12 +50,19 @@ def backlog_of(config: Config) -> Callable[[RestartPlan], int | None]:
     return backlog
 
 
-def take_back_of(config: Config) -> Callable[[RestartPlan], int]:
-    """After an abort: what was let go and nobody has taken is held again; returns how many mails (RS-06)."""
+def take_back_of(config: Config, tell: Tell) -> Callable[[RestartPlan], int]:
+    """After an abort: releases stop, and what was let go and nobody has taken is held again (RS-06, T-14).
+
+    Returns how many mails of releases without a plan it was; a stopped release says its own number.
+    """
 
     def take_back(plan: RestartPlan) -> int:
+        accounts = mailboxes(config, plan)
+        with open_releases(config, tell, "control-release") as releases:
+            for id in releases.stop_all(accounts, f"the restart {plan.id} was aborted", "control"):
+                log.warning("restart.release-stopped", plan=plan.id, release=id)
         with open_leases(config.kim_database, config.kim.spool, _retention(config)) as leases:
-            return sum(leases.holds.take_back(account) for account in mailboxes(config, plan))
+            return sum(leases.holds.take_back(account) for account in accounts)
 
     return take_back
 
