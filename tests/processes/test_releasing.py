@@ -198,7 +198,7 @@ def test_nothing_goes_without_two_persons_in_both_roles(home: Home) -> None:
 
 
 def test_an_approval_that_would_count_for_nothing_is_refused_at_once(home: Home) -> None:
-    """RO-04, RO-05, T-12: another plan, a role he has not, another key, a key under two names, one who has left."""
+    """RO-04, RO-05: another plan, a role he has not, another key, one who has left, no end."""
     home.hold(3)
     plan = home.plan()
     other = replace(plan, first=1)
@@ -207,10 +207,11 @@ def test_an_approval_that_would_count_for_nothing_is_refused_at_once(home: Home)
         approve("restart-plan", plan.hash, "anna", Role.SWITCH_OFFICER, KEYS["anna"], NOW),
         approve(PURPOSE, plan.hash, "bert", Role.SWITCH_OFFICER, KEYS["bert"], NOW),
         approve(PURPOSE, plan.hash, "bert", Role.SERVICE_OWNER, KEYS["anna"], NOW),
-        approve(PURPOSE, plan.hash, "alias", Role.SERVICE_OWNER, KEYS["anna"], NOW),
         approve(PURPOSE, plan.hash, "gone", Role.TENANT_DELEGATE, KEYS["gone"], NOW),
         approve(PURPOSE, plan.hash, "nobody", Role.SERVICE_OWNER, KEYS["gone"], NOW),
+        approve(PURPOSE, plan.hash, "gone", Role.TENANT_DELEGATE, KEYS["gone"], NOW - timedelta(hours=1)),
         approve(PURPOSE, plan.hash, "anna", Role.SWITCH_OFFICER, KEYS["anna"], NOW - timedelta(hours=4)),
+        approve(PURPOSE, plan.hash, "anna", Role.SWITCH_OFFICER, KEYS["anna"], NOW, timedelta(days=1)),
     ):
         with pytest.raises(VoidApprovalError):
             home.releases.approve(plan, void)
@@ -218,11 +219,16 @@ def test_an_approval_that_would_count_for_nothing_is_refused_at_once(home: Home)
 
 
 def test_an_approval_that_was_laid_beside_the_plan_by_hand_is_judged_as_any(home: Home) -> None:
+    """T-12: one key under two names is one person."""
     home.hold(3)
     plan = home.plan()
     home.approve(plan, TWO[0])
     home.releases.book.keep_approval("r1", approve(PURPOSE, plan.hash, "alias", Role.SERVICE_OWNER, KEYS["anna"], NOW))
     (home.folder / "r1" / "approval-x.json").write_text("{}")
+    assert not home.releases.is_approved(plan)
+    home.releases.book.keep_approval(
+        "r1", approve(PURPOSE, plan.hash, "bert", Role.SERVICE_OWNER, KEYS["bert"], NOW, timedelta(days=1))
+    )
     assert not home.releases.is_approved(plan)
 
 

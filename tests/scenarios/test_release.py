@@ -130,3 +130,20 @@ def test_one_person_stops_it_and_the_rest_is_held(one: Platform) -> None:
         made.stop("r1", "looks odd", "anna")
         assert made.step("r1").stopped == "looks odd"
     assert states(one) == {State.HELD: 10, State.DELIVERED: 2}
+
+
+def test_an_operator_types_it_from_the_plan_to_the_end(one: Platform) -> None:
+    """§ 6.6 by commands alone; who is asked afterwards has an answer."""
+    held_and_opened(one, 5)
+    home = ("--home", str(one.home))
+    id = one.command("hold", "release", "plan", "--first", "2", "--yes", *home).stdout.split()[-1]
+    for name, role in (("betrieb-1", "switch_officer"), ("betrieb-2", "service_owner")):
+        key = str(one.home / "operators" / f"{name}.key")
+        words = ("--operator", name, "--operator-key", key, "--role", role, "--yes")
+        one.command("hold", "release", "approve", id, *words, *home)
+    assert one.command("hold", "release", "run", id, *home).stdout == "5 mails released and processed\n"
+    assert states(one) == {State.DELIVERED: 5}
+    answer = one.command("hold", "reconcile", *home).stdout
+    assert "nothing to resend" in answer
+    assert "5 accepted; 0 practices have to resend something" in answer
+    one.command("hold", "check", *home)

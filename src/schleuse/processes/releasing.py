@@ -40,9 +40,9 @@ from schleuse.kim.store import Leases, open_leases
 from schleuse.processes.release_book import Progress, ReleaseBook, StopOrder
 from schleuse.processes.switching import open_switch, rights_of
 from schleuse.scopes import Direction, Service
-from schleuse.switch.approval import Approval, approved_by_two, valid
+from schleuse.switch.approval import LIFETIME, Approval, approved_by_two, valid
 from schleuse.switch.copy import Switch
-from schleuse.switch.documents import Person, Rights, Role
+from schleuse.switch.documents import Rights, Role
 
 log = structlog.get_logger()
 
@@ -126,7 +126,7 @@ class Releases:
     def approve(self, plan: ReleasePlan, approval: Approval) -> None:
         """Keep an approval that counts. Raises VoidApprovalError (RO-04, RO-05)."""
         person = valid(approval, PURPOSE, plan.hash, _trusted(self._rights, self._now()), self._now())
-        if person is None or approval.role not in FIRST | SECOND:
+        if person is None or approval.role not in FIRST | SECOND or not _expires(approval):
             raise VoidApprovalError(
                 f"{approval.operator} as {approval.role.value} does not approve {plan.id}: expected an operator who has"
                 f" the role, as {' or '.join(sorted(FIRST | SECOND))}, and his own key"
@@ -139,7 +139,8 @@ class Releases:
         begun = self.book.progress(plan.id).begun_at
         at = datetime.fromisoformat(begun) if begun else self._now()
         rights = _trusted(self._rights, self._now())
-        return approved_by_two(self.book.approvals(plan.id), PURPOSE, plan.hash, FIRST, SECOND, rights, at)
+        given = [one for one in self.book.approvals(plan.id) if _expires(one)]
+        return approved_by_two(given, PURPOSE, plan.hash, FIRST, SECOND, rights, at)
 
     def step(self, id: str, *, alone: bool = False) -> Progress:
         """One look and at most one batch; doing it again after a crash is harmless. alone: no person looks on.
@@ -286,12 +287,13 @@ class Releases:
 
 
 def _trusted(rights: Rights, at: datetime) -> Rights:
-    """Without disabled credentials; of those with one key only the first counts: it is one person (T-12)."""
-    people: dict[bytes, Person] = {}
-    for one in rights.people().values():
-        if one.until is None or at < one.until:
-            people.setdefault(one.key.public_bytes_raw(), one)
-    return Rights([*people.values()])
+    """Without those whose credential is disabled by now, whatever time they write into an approval."""
+    return Rights([one for one in rights.people().values() if one.until is None or at < one.until])
+
+
+def _expires(approval: Approval) -> bool:
+    """Who signs writes the end himself; § 9.3 has it within hours."""
+    return approval.until - approval.at <= LIFETIME
 
 
 def release_book(config: Config) -> ReleaseBook:
