@@ -125,3 +125,41 @@ def test_from_held_to_the_second_cohort_and_back_at_a_touched_decoy(base_home: P
         way.reach("S0")
         assert "decoy-mailbox" in way.status()["aborted"]
         assert one.conservation().holds
+
+
+@pytest.mark.slow
+def test_the_whole_way_back_until_everything_is_open(base_home: Path, tmp_path: Path) -> None:
+    """RS-01 to RS-09, HD-40: each opening signed by two, the backlog by a plan of its own, nothing lost."""
+    with platform(base_home, tmp_path / "home") as one:
+        way = started(one)
+        switching.close(one.home, "eau", ScopeState.HOLD)
+        one.send_until_accepted(one.mails(one.order(5)))
+        way.plan("--scopes", "eau/*", "--fast")
+        way.documents()
+        way.reach("S2")
+        way.sign()
+        for stage, rehearsed in (("S3 canary", CANARY), ("S4 5 %", CANARY)):
+            way.reach(stage)
+            way.rehearse(f"eau_intake/{one.config.insurers[rehearsed].ik}/process")
+            way.sign()
+        way.reach("S4 100 %")
+        assert (way.state(0), way.state(1)) == (ScopeState.OPEN, ScopeState.OPEN)
+        way.sign()
+        way.reach("S6")  # outbound was signed; the backlog's stage opens nothing
+        assert any("backlog are left" in gate["reason"] for gate in way.status()["gates"])
+
+        home = ("--home", str(one.home))
+        made = one.command("hold", "release", "plan", "--yes", *home).stdout.split()[-1]
+        for operator, role in (("betrieb-1", "switch_officer"), ("betrieb-2", "service_owner")):
+            key = ("--operator-key", str(one.home / "operators" / f"{operator}.key"), "--role", role)
+            one.command("hold", "release", "approve", made, "--operator", operator, *key, "--yes", *home)
+        one.command("hold", "release", "run", made, *home)
+        for stage in ("S7 reads", "S7 writes", "S8", "S9"):
+            way.sign()
+            way.reach(stage)
+        status = way.status()
+        assert status["done"]
+        assert [taken[0] for taken in status["measured"]][:2] == ["S1", "S2"]  # RS-15
+        assert one.command("closure", "list", *home, check=False).returncode == 0  # nothing is ordered closed any more
+        until(lambda: len(one.events()) >= 5, "what was held")
+        assert one.conservation().holds

@@ -59,8 +59,7 @@ def take_back_of(config: Config, tell: Tell) -> Callable[[RestartPlan], int]:
     def take_back(plan: RestartPlan) -> int:
         accounts = mailboxes(config, plan)
         with open_releases(config, tell, "control-release") as releases:
-            for id in releases.stop_all(accounts, f"the restart {plan.id} was aborted", "control"):
-                log.warning("restart.release-stopped", plan=plan.id, release=id)
+            releases.stop_all(accounts, f"the restart {plan.id} was aborted", "control")
         with open_leases(config.kim_database, config.kim.spool, _retention(config)) as leases:
             return sum(leases.holds.take_back(account) for account in accounts)
 
