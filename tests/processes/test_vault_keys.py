@@ -184,7 +184,9 @@ def test_a_public_key_or_certificate_that_cannot_be_read_is_one_insurers_trouble
     keys = token_keys(config)
     assert ("zwei", OTHER.value) in keys
     assert ("eins", KASSE.value) not in keys
-    assert {name for name, ik in keys if not ik} == {operator.name for operator in config.operators}
+    # A rule of the platform closes; it orders nothing about keys.
+    people = {operator.name for operator in config.operators if "automat" not in operator.roles}
+    assert {name for name, ik in keys if not ik} == people
     found = insured(config)
     assert (len(found[KASSE].encryption), found[KASSE].signature) == (1, None)
     assert found[OTHER].signature is not None
