@@ -91,7 +91,7 @@ class Parties:
         return ("witness", "run", "--config", self.witness(ik))
 
     def metrics(self, ik: str) -> str:
-        return f"127.0.0.1:{int(self.config.journal.http.rpartition(':')[2]) + 4 + 2 * IKS.index(ik)}"
+        return f"127.0.0.1:{int(self.config.journal.http.rpartition(':')[2]) + 6 + 2 * IKS.index(ik)}"
 
     def is_up(self, name: str, listen: str) -> bool:
         assert self.processes[name].poll() is None, self.log(name)

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import structlog
+
 from schleuse.clock import utc_now
 from schleuse.config import Config
 from schleuse.journal.client import JournalClient
@@ -38,6 +40,7 @@ class Offline:
 @contextmanager
 def offline(config: Config) -> Iterator[Offline]:
     """Open what a command needs, and close it."""
+    log_before = structlog.get_config()
     configure_log("command", logging.ERROR)  # to stderr: what a command prints is for people or machines
     switch = open_switch(config, COPY)
     probes = PlatformProbes(config)
@@ -52,3 +55,4 @@ def offline(config: Config) -> Iterator[Offline]:
         )
     finally:
         probes.close()
+        structlog.configure(**log_before)
