@@ -35,7 +35,7 @@ def test_twenty_eau_and_a_faulty_one(running: Platform) -> None:
 
 @pytest.mark.parametrize("name", [name for name, fault in FAULTS.items() if fault.code])
 def test_each_fault_comes_back_with_its_code_and_is_not_filed(running: Platform, name: str) -> None:
-    [mail] = running.mails(running.order(0, name), seed=hash(name) % 1000)
+    [mail] = running.mails(running.order(0, name), seed=500 + sorted(FAULTS).index(name))
     running.send([mail])
     until(lambda: answered(running, {mail.sent.message_id}, {Progress.FAULTY}), f"the code of {name}")
     assert running.ledger.mails[mail.sent.message_id].code == str(FAULTS[name].code)

@@ -32,6 +32,7 @@ from schleuse.processes.life import until_stopped
 from schleuse.processes.maintenance import cut_sessions, sweep
 from schleuse.processes.observe import observed
 from schleuse.processes.policies import policies_of
+from schleuse.processes.releasing import run as go_on_releasing
 from schleuse.processes.restart_control import PlanMandates, RestartController
 from schleuse.processes.restart_evidence import Looks
 from schleuse.processes.restart_home import restarts_of, take_back_of
@@ -132,6 +133,7 @@ async def run(config: Config) -> None:
                     _external(external),
                     drills.run(),
                     back.run(),
+                    go_on_releasing(config, tell),
                     _exceptions(config),
                     _sessions(config),
                     trail.run(),
