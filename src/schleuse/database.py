@@ -26,6 +26,12 @@ class DatabaseUnavailableError(UnavailableError):
     code = "database.unavailable"
 
 
+class DatabaseMissingError(DatabaseUnavailableError):
+    """The embedded database of another role is not there yet; that role makes it when it first starts."""
+
+    code = "database.missing"
+
+
 class DatabaseTooNewError(UnavailableError):
     """A newer version of this program has changed the tables; nothing is touched."""
 
@@ -116,6 +122,31 @@ def transaction(engine: Engine) -> Iterator[sa.Connection]:
             yield connection
     except DBAPIError as cause:
         raise translate(cause) from cause
+
+
+def open_existing(url: str) -> Engine:
+    """An engine for a process that only reads what another role keeps: it makes neither tables nor a file.
+
+    Raises DatabaseMissingError, DatabaseUnavailableError.
+    """
+    parsed = sa.make_url(url)
+    if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").exists():
+        raise DatabaseMissingError("the database is not there yet; its role makes it when it first starts")
+    return create_engine(url)
+
+
+@contextmanager
+def asking(url: str) -> Iterator[sa.Connection]:
+    """One transaction that only reads another role's database, beside that role; it never waits for the writer.
+
+    Raises DatabaseUnavailableError, DatabaseCorruptError.
+    """
+    engine = open_existing(url)
+    try:
+        with transaction(reading(engine)) as connection:
+            yield connection
+    finally:
+        engine.dispose()
 
 
 def translate(cause: BaseException) -> DatabaseUnavailableError | DatabaseCorruptError:

@@ -25,7 +25,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError
 
 from schleuse.config import Config, host_and_port
-from schleuse.database import DatabaseUnavailableError, create_engine, reading
+from schleuse.database import open_existing, reading
 from schleuse.errors import Error
 from schleuse.journal.entry import Purpose
 from schleuse.scopes import Direction, Scope, Service
@@ -204,10 +204,7 @@ class PlatformProbes:
     def _engine(self, url: str) -> Engine:
         """Raises DatabaseUnavailableError: the database is its role's to make."""
         if url not in self._engines:
-            file = sa.make_url(url).database
-            if url.startswith("sqlite") and not (file and Path(file).exists()):
-                raise DatabaseUnavailableError("the database is not there yet")
-            self._engines[url] = create_engine(url)
+            self._engines[url] = open_existing(url)
         return self._engines[url]
 
 

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 
 from schleuse.clock import Now, to_us
 from schleuse.config import Config
-from schleuse.database import create_engine, reading
+from schleuse.database import asking
 from schleuse.errors import CorruptError, Error
 from schleuse.identifiers import IK
 from schleuse.journal import audit
@@ -264,12 +264,8 @@ class Checks:
 
     @staticmethod
     def _number(url: str, query: sa.TextClause, values: dict[str, object]) -> int:
-        engine = create_engine(url)
-        try:
-            with reading(engine).begin() as connection:
-                return int(connection.execute(query, values).scalar_one() or 0)
-        finally:
-            engine.dispose()
+        with asking(url) as connection:
+            return int(connection.execute(query, values).scalar_one() or 0)
 
 
 _LATE = sa.text(

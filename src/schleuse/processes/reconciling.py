@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -17,11 +17,10 @@ from typing import Any
 import jwt
 import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from sqlalchemy.exc import SQLAlchemyError
 
 from schleuse.clock import from_us, to_us
 from schleuse.config import Config
-from schleuse.database import create_engine, reading, translate
+from schleuse.database import asking
 from schleuse.errors import RefusedError
 from schleuse.holding.resend import Account, Deferred, Received, accounts
 from schleuse.holding.states import WAITING, State
@@ -98,7 +97,7 @@ def _received(
     config: Config, insurers: Mapping[str, str], since: datetime, until: datetime, sender: str
 ) -> list[Received]:
     uncertain = uncertain_deliveries(config.switch_folder / "effects")
-    rows = list(_rows(config.kim_database, insurers, since, until, sender))
+    rows = _rows(config.kim_database, insurers, since, until, sender)
     returned = [row.id for row in rows if row.state == State.RETURNED]
     windows: defaultdict[str, list[HoldWindow]] = defaultdict(list)
     with open_leases(config.kim_database, config.kim.spool, timedelta(days=config.kim.retention_days)) as leases:
@@ -120,18 +119,10 @@ def _received(
     ]
 
 
-def _rows(
-    url: str, insurers: Mapping[str, str], since: datetime, until: datetime, sender: str
-) -> Iterator[sa.Row[Any]]:
-    engine = create_engine(url)
+def _rows(url: str, insurers: Mapping[str, str], since: datetime, until: datetime, sender: str) -> list[sa.Row[Any]]:
     values = {"since": to_us(since), "until": to_us(until), "accounts": list(insurers), "sender": sender}
-    try:
-        with reading(engine).begin() as connection:
-            yield from connection.execute(_RECEIVED, values)
-    except SQLAlchemyError as cause:
-        raise translate(cause) from cause
-    finally:
-        engine.dispose()
+    with asking(url) as connection:
+        return list(connection.execute(_RECEIVED, values))
 
 
 def _holds(window: HoldWindow, row: sa.Row[Any]) -> bool:

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from schleuse.clock import Now
 from schleuse.config import Config
-from schleuse.database import open_database, reading, transaction
+from schleuse.database import asking
 from schleuse.eau.outcome import Quarantine
 from schleuse.errors import Error
 from schleuse.journal import audit
@@ -34,7 +34,6 @@ from schleuse.shutdown.closure import Verdict
 from schleuse.switch.documents import Kind, parse_scope, parse_time
 
 READY_SECONDS = 3.0
-MIGRATIONS = "schleuse.eau.migrations"
 
 
 class Looks:
@@ -173,23 +172,17 @@ class Looks:
         return None
 
     def _decided_since(self, epoch: int) -> tuple[int, int]:
-        probe = Quarantine.TEST_IN_PRODUCTION.value
-        return self._number(_ERRORS, {"epoch": epoch, "probe": probe}), self._number(_DECIDED, {"epoch": epoch})
-
-    def _number(self, query: sa.TextClause, values: Mapping[str, object]) -> int:
-        engine = open_database(self._config.eau_database, MIGRATIONS)
-        try:
-            with transaction(reading(engine)) as connection:
-                return int(connection.execute(query, dict(values)).scalar_one() or 0)
-        finally:
-            engine.dispose()
+        """How many of this stage's decisions were errors, and how many there were."""
+        values = {"epoch": epoch, "probe": Quarantine.TEST_IN_PRODUCTION.value}
+        with asking(self._config.eau_database) as connection:
+            row = connection.execute(_DECIDED, values).one()
+        return int(row.errors), int(row.decided)
 
 
-_DECIDED = sa.text("SELECT count(*) FROM eau_received WHERE epoch >= :epoch")
 #: Test mails in production are probes, not errors (HD-07).
-_ERRORS = sa.text(
-    "SELECT count(*) FROM eau_received WHERE epoch >= :epoch AND state IN ('RETURNED', 'QUARANTINED')"
-    " AND coalesce(reason, '') <> :probe"
+_DECIDED = sa.text(
+    "SELECT count(*) AS decided, count(CASE WHEN state IN ('RETURNED', 'QUARANTINED')"
+    " AND coalesce(reason, '') <> :probe THEN 1 END) AS errors FROM eau_received WHERE epoch >= :epoch"
 )
 
 

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from schleuse.clock import Now
 from schleuse.config import Config
-from schleuse.database import create_engine, reading, transaction
+from schleuse.database import asking
 from schleuse.errors import Error, UnavailableError
 from schleuse.journal import audit
 from schleuse.journal.checkpoint import Checkpoint
@@ -122,12 +122,8 @@ class JournalWatch:
                     yield entry.object
 
     def _have(self, account: str) -> set[bytes]:
-        engine = create_engine(self._config.kim_database)
-        try:
-            with transaction(reading(engine)) as connection:
-                rows = connection.execute(_DELIVERIES, {"account": account, "most": DELIVERIES}).all()
-        finally:
-            engine.dispose()
+        with asking(self._config.kim_database) as connection:
+            rows = connection.execute(_DELIVERIES, {"account": account, "most": DELIVERIES}).all()
         return {object_commitment(row.digest[:16], object_name(row.id, bytes(row.digest)), 0) for row in rows}
 
     def _kept(self, origin: str) -> Note | None:

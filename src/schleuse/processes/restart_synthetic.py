@@ -24,7 +24,7 @@ import sqlalchemy as sa
 
 from schleuse.clock import Now
 from schleuse.config import Config
-from schleuse.database import create_engine, reading, transaction
+from schleuse.database import asking
 from schleuse.eau.feed_client import FeedAccess, FeedConnection, Signature
 from schleuse.eau.outcome import Quarantine
 from schleuse.environment import Environment
@@ -133,12 +133,8 @@ class Synthetic:
         return int(str(self._ask(_PROBES, ik=ik, reason=Quarantine.TEST_IN_PRODUCTION.value)))
 
     def _ask(self, query: sa.TextClause, **values: str) -> object:
-        engine = create_engine(self._config.eau_database)
-        try:
-            with transaction(reading(engine)) as connection:
-                return connection.execute(query, values).scalar_one_or_none()
-        finally:
-            engine.dispose()
+        with asking(self._config.eau_database) as connection:
+            return connection.execute(query, values).scalar_one_or_none()
 
     def _receipt(self, practice: Identity, mail: Prepared) -> tuple[Result, str] | None:
         with mailbox(self._server(practice)) as client:

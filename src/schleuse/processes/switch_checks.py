@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import sqlalchemy as sa
-from sqlalchemy.exc import SQLAlchemyError
 
 from schleuse.config import Config
-from schleuse.database import create_engine
+from schleuse.database import DatabaseMissingError, asking
+from schleuse.errors import Error
 from schleuse.processes.switching import switch_log
 from schleuse.switch import fence
 from schleuse.switch.copy import CopyDamagedError, copy_mark, read_copy
@@ -39,17 +39,13 @@ def heads(config: Config) -> Mapping[str, int | str]:
 
 
 def _head(url: str) -> int | str:
-    parsed = sa.make_url(url)
-    if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").exists():
-        return 0
-    engine = create_engine(url)
     try:
-        with engine.connect() as connection:
+        with asking(url) as connection:
             return fence.head(connection) if sa.inspect(connection).has_table(fence.TABLE_NAME) else 0
-    except SQLAlchemyError as cause:
-        return f"cannot be read ({type(cause).__name__})"
-    finally:
-        engine.dispose()
+    except DatabaseMissingError:
+        return 0
+    except Error as error:
+        return f"cannot be read: {error}"
 
 
 def findings(config: Config) -> Iterator[Finding]:

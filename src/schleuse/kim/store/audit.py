@@ -8,9 +8,8 @@ from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import DBAPIError
 
-from schleuse.database import create_engine, reading, translate
+from schleuse.database import asking, create_engine
 from schleuse.holding.reconcile import Books
 from schleuse.holding.states import WAITING, State
 from schleuse.kim.store.backing import Backing
@@ -69,16 +68,10 @@ def read_books(url: str, spool: Path) -> Books:
 def read_deliveries(url: str, accounts: Sequence[str]) -> dict[str, dict[int, State]]:
     """State of every delivery of these accounts, in one snapshot; for a process that has no store open."""
     query = sa.select(DELIVERY.c.account, DELIVERY.c.id, DELIVERY.c.state).where(DELIVERY.c.account.in_(accounts))
-    engine = create_engine(url)
     found: dict[str, dict[int, State]] = {account: {} for account in accounts}
-    try:
-        with reading(engine).begin() as connection:
-            for account, id, state in connection.execute(query):
-                found[account][id] = State(state)
-    except DBAPIError as cause:
-        raise translate(cause) from cause
-    finally:
-        engine.dispose()
+    with asking(url) as connection:
+        for account, id, state in connection.execute(query):
+            found[account][id] = State(state)
     return found
 
 

@@ -12,10 +12,9 @@ from datetime import datetime
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import SQLAlchemyError
 
 from schleuse.clock import from_us, to_us
-from schleuse.database import create_engine, reading, translate
+from schleuse.database import asking
 from schleuse.kim.deferred import OTHERS, AccountOf, Attempts, recipient_key, sender_key
 from schleuse.kim.store.backing import Backing
 from schleuse.kim.store.placement import Arrived
@@ -95,14 +94,8 @@ class Deferrals:
 
 def read_away(url: str, since: datetime, until: datetime, limit: int = 100_000) -> list[Away]:
     """As `Deferrals.away`, beside a running role and without changing anything. Raises UnavailableError."""
-    engine = create_engine(url)
-    try:
-        with reading(engine).begin() as connection:
-            return _away(connection, since, until, limit)
-    except SQLAlchemyError as cause:
-        raise translate(cause) from cause
-    finally:
-        engine.dispose()
+    with asking(url) as connection:
+        return _away(connection, since, until, limit)
 
 
 def note_came_back(connection: Connection, arrived: Collection[Arrived], account_of: AccountOf) -> None:
