@@ -35,6 +35,7 @@ from schleuse.restart.ladder import closed_scopes, default_plan
 from schleuse.restart.plan import GateKind, RestartPlan, StageName, next_version, parse_plan
 from schleuse.scopes import ANY, NONE, Service, parse_scopes
 from schleuse.switch.documents import CLOSERS, OPENERS, Role, parse_time
+from schleuse.switch.log import rules_of
 from schleuse.vault.tokens import read_token_key
 
 app = App(name="restart", help="Back stage by stage: plans, gates, two persons.")
@@ -377,7 +378,7 @@ def _default(
     """What of these scopes is closed now."""
     known, now = [one.ik for one in config.insurers], utc_now()
     wanted = [scope for text in scopes or ["all"] for scope in parse_scopes(text)]
-    rules = [rule for one in switch_log(config).read_all() if (rule := one.rule) is not None]
+    rules = rules_of(switch_log(config).read_all())
     closed = [one for one in closed_scopes(rules, known, now) if any(scope.meets(one) for scope in wanted)]
     if not closed:
         raise NothingClosedError(f"nothing of {', '.join(scopes or ['all'])} is closed")

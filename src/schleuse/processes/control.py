@@ -99,7 +99,7 @@ async def run(config: Config) -> None:
             utc_now,
         )
         looks = Looks(config, closings, utc_now)
-        restarts = restarts_of(config, tell)
+        restarts = restarts_of(config, tell, switch.entries)
         back = RestartController(
             restarts,
             switch.entries,

@@ -18,12 +18,12 @@ import structlog
 
 from schleuse.clock import Now
 from schleuse.errors import Error
-from schleuse.scopes import Direction, Scope, Service
+from schleuse.scopes import Scope
 from schleuse.shutdown.closure import ClosureProof, Need, Verdict, effective_at, needs, newest
 from schleuse.shutdown.drill_run import Progress
 from schleuse.shutdown.probes import Sources, prove, prove_and_keep
 from schleuse.shutdown.proofs import Claim, claims, keep, unproven
-from schleuse.switch.copy import LocalSwitch
+from schleuse.switch.copy import LocalSwitch, standing_of
 from schleuse.switch.effects import EffectBook, SwitchEffect
 from schleuse.switch.log import Accepted
 from schleuse.switch.standing import Standing
@@ -85,7 +85,7 @@ class Closings:
     def standings(self, scopes: Sequence[Scope] | None = None) -> dict[Scope, Standing]:
         """Of all atoms, or of those that these scopes cover."""
         return {
-            atom: self.switch.standing(Service(atom.service), atom.tenant, Direction(atom.direction), atom.path)
+            atom: standing_of(self.switch, atom)
             for atom in self.atoms
             if scopes is None or any(scope.covers(atom) for scope in scopes)
         }
@@ -249,4 +249,4 @@ def digest_of(made: Sequence[ClosureProof]) -> str:
 
 def is_closing(entry: Accepted) -> bool:
     """Whether it closes something; an epoch that nobody can read does."""
-    return entry.signed is None or (not entry.fault and not entry.signed.command.opening)
+    return entry.signed is None or (entry.command is not None and not entry.command.opening)

@@ -25,8 +25,8 @@ from schleuse.shutdown.automat import Automat, ended_emergencies
 from schleuse.shutdown.evidence import Collection, Source, collect, collected
 from schleuse.switch.copy import LocalSwitch
 from schleuse.switch.documents import time_text
-from schleuse.switch.log import Accepted
-from schleuse.switch.standing import Rule, standing
+from schleuse.switch.log import Accepted, rules_of
+from schleuse.switch.standing import standing
 
 log = structlog.get_logger()
 
@@ -176,7 +176,7 @@ class Watch:
 
 def anything_closed(entries: Sequence[Accepted], atoms: Sequence[Scope]) -> bool:
     """Whether any atom or any scope that a command ever named is not OPEN. Pure."""
-    rules: list[Rule] = [rule for one in entries if (rule := one.rule) is not None]
+    rules = rules_of(entries)
     named = {scope for one in rules if one.command for scope in one.command.scopes}
     return any(standing(rules, scope).state is not ScopeState.OPEN for scope in (*atoms, *sorted(named)))
 

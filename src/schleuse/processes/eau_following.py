@@ -26,8 +26,8 @@ from schleuse.processes.following import Cut, EpochFollower, Running
 from schleuse.processes.switch_figures import tell_effect
 from schleuse.processes.switching import effect_book
 from schleuse.processes.trail import Act, Trail
-from schleuse.scopes import Direction, Scope, Service
-from schleuse.switch.copy import LocalSwitch
+from schleuse.scopes import Scope
+from schleuse.switch.copy import LocalSwitch, standing_of
 
 log = structlog.get_logger()
 
@@ -113,7 +113,7 @@ class EauFollower:
         self._emergencies = emergencies
 
     def _is_emergency(self, scope: Scope) -> bool:
-        at = self._switch.standing(Service(scope.service), scope.tenant, Direction(scope.direction))
+        at = standing_of(self._switch, scope)
         return at.closes_at is not None
 
     async def _keep_lapsing(self) -> None:

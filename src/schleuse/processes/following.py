@@ -19,8 +19,8 @@ import structlog
 
 from schleuse.clock import Now
 from schleuse.errors import Error
-from schleuse.scopes import Direction, Scope, Service
-from schleuse.switch.copy import LocalSwitch
+from schleuse.scopes import Direction, Scope
+from schleuse.switch.copy import LocalSwitch, standing_of
 from schleuse.switch.effects import EffectBook, SwitchEffect
 
 log = structlog.get_logger()
@@ -171,17 +171,16 @@ class EpochFollower:
         self._fence({atom: self._standing_epoch(atom) for atom in self._atoms}, epoch)
 
     def _standing_epoch(self, atom: Scope) -> int:
-        return self._switch.standing(Service(atom.service), atom.tenant, Direction(atom.direction), atom.path).epoch
+        return standing_of(self._switch, atom).epoch
 
     def _closed(self) -> list[Scope]:
         """The atoms of this process in which no unit may begin now."""
         return [atom for atom in self._atoms if self._is_closed(atom)]
 
     def _is_closed(self, atom: Scope) -> bool:
-        direction = Direction(atom.direction)
-        state = self._switch.standing(Service(atom.service), atom.tenant, direction, atom.path).state
+        state = standing_of(self._switch, atom).state
         # Taking in goes on while it is held (HD-02): waiting until nothing arrives would never end.
-        return not (state.accepts if direction is Direction.ACCEPT else state.begins)
+        return not (state.accepts if atom.direction == Direction.ACCEPT else state.begins)
 
     def _note(self, effect: SwitchEffect) -> None:
         effect = replace(effect, safe=self._switch.safe)

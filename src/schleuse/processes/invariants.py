@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from pathlib import Path
+from functools import cached_property
 
 import sqlalchemy as sa
 
@@ -32,6 +32,7 @@ from schleuse.processes.journal_keys import origin_of
 from schleuse.processes.switching import switch_log
 from schleuse.scopes import Direction, Scope, Service, atom
 from schleuse.shutdown.closure import Verdict
+from schleuse.switch.copy import CopyDamagedError, read_copy
 from schleuse.switch.documents import OPENERS, Kind, Role
 from schleuse.switch.log import Accepted
 from schleuse.vault.client import VaultClient
@@ -135,8 +136,8 @@ class Checks:
         """3: every opening that counts has two persons in different roles, before its end; every copy says the same."""
         cases: list[str] = []
         opened = 0
-        for entry in self._log():
-            command = entry.signed.command if entry.signed is not None and not entry.fault else None
+        for entry in self._log:
+            command = entry.command
             if entry.signed is None or command is None or not command.opening:
                 continue
             opened += 1
@@ -165,13 +166,12 @@ class Checks:
         """5: what opens was never made by a rule."""
         cases = [
             f"epoch {entry.epoch} was opened by a rule"
-            for entry in self._log()
+            for entry in self._log
             if entry.signed is not None
-            and entry.signed.command.opening
-            and not entry.fault
+            and entry.command is not None
+            and entry.command.opening
             and (
-                entry.signed.command.kind is Kind.AUTOMATIC
-                or any(one.role is Role.AUTOMAT for one in entry.signed.signatures)
+                entry.command.kind is Kind.AUTOMATIC or any(one.role is Role.AUTOMAT for one in entry.signed.signatures)
             )
         ]
         return Found(cases, "no opening of the log was made by a rule")
@@ -234,27 +234,30 @@ class Checks:
     def _last_closing(self, scope: Scope) -> Accepted | None:
         found = [
             one
-            for one in self._log()
-            if one.signed is not None
-            and not one.fault
-            and not one.signed.command.opening
-            and any(mine.covers(scope) for mine in one.signed.command.scopes)
+            for one in self._log
+            if one.command is not None
+            and not one.command.opening
+            and any(mine.covers(scope) for mine in one.command.scopes)
         ]
         return found[-1] if found else None
 
+    @cached_property
     def _log(self) -> list[Accepted]:
+        """Read and verified once, so that all questions are about the same epochs."""
         return switch_log(self._config).read_all()
 
     def _copies(self) -> Iterator[str]:
         """Copies of processes that say something else than the log, where both have the epoch."""
-        log = [one.digest for one in self._log()]
+        log = [one.digest for one in self._log]
         for path in sorted((self._config.switch_folder / "copies").glob("*.json")):
             if path.name.startswith("."):
                 continue
-            entries = _entries_of(path)
-            if entries is None:
+            try:
+                seen = read_copy(path)
+            except CopyDamagedError:
                 yield f"the copy {path.stem} cannot be read"
-            elif any(mine != theirs for mine, theirs in zip(entries, log, strict=False)):
+                continue
+            if any(hashlib.sha256(mine).hexdigest() != theirs for mine, theirs in zip(seen, log, strict=False)):
                 yield f"the copy {path.stem} has other commands than the log"
 
     def _windows(self) -> list[HoldWindow]:
@@ -275,12 +278,3 @@ _LATE = sa.text(
 _LETTERS = sa.text(
     "SELECT count(*) FROM eau_letter WHERE ik = :ik AND created_at > :begun AND created_at < :ended"
 ).bindparams(sa.bindparam("begun", type_=sa.DateTime(timezone=True)), sa.bindparam("ended", type_=sa.DateTime(True)))
-
-
-def _entries_of(path: Path) -> list[str] | None:
-    """Digests of the epochs in a copy, or None."""
-    try:
-        entries = json.loads(path.read_bytes().partition(b"\n")[2])["entries"]
-        return [hashlib.sha256(one.encode("latin-1")).hexdigest() for one in entries]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None

@@ -19,8 +19,9 @@ from schleuse.processes.kim_mailboxes import Mailboxes
 from schleuse.processes.switch_figures import tell_effect
 from schleuse.processes.switching import effect_book
 from schleuse.processes.trail import Trail
-from schleuse.scopes import Direction, Scope, ScopeState, Service
-from schleuse.switch.copy import LocalSwitch, Switch
+from schleuse.scopes import Scope, ScopeState
+from schleuse.switch.copy import LocalSwitch, Switch, standing_of
+from schleuse.switch.log import rules_of
 
 #: Name of this process in the switch's copies and effects.
 KIM = "kim"
@@ -33,7 +34,7 @@ def atoms_of(config: Config) -> list[Scope]:
 
 def held_scopes(switch: Switch, atoms: Sequence[Scope]) -> list[str]:
     """Those in which less than usual happens now, as texts: a state of the role, and no fault of it."""
-    standings = ((one, switch.standing(Service(one.service), one.tenant, Direction(one.direction))) for one in atoms)
+    standings = ((one, standing_of(switch, one)) for one in atoms)
     return [f"{one} {at.state}" for one, at in standings if at.state is not ScopeState.OPEN]
 
 
@@ -41,8 +42,7 @@ def held_by(switch: LocalSwitch) -> Callable[[Scope, datetime, datetime], timede
     """For how long nothing of a scope might begin, by the commands that this role has seen."""
 
     def held(scope: Scope, since: datetime, until: datetime) -> timedelta:
-        rules = [rule for one in switch.entries() if (rule := one.rule) is not None]
-        return held_between(rules, scope, since, until)
+        return held_between(rules_of(switch.entries()), scope, since, until)
 
     return held
 

@@ -16,8 +16,8 @@ from schleuse.kim.store import MailStore, Under
 from schleuse.kim.store.maildrop import Entry, Mailbox
 from schleuse.kim.switched import reading
 from schleuse.mail.pop3 import MailboxClosedError
-from schleuse.scopes import Direction, Scope, Service
-from schleuse.switch.copy import Switch
+from schleuse.scopes import Scope
+from schleuse.switch.copy import Switch, standing_of
 from schleuse.switch.fence import StaleEpochError
 
 
@@ -56,7 +56,7 @@ class Mailboxes:
         return reading(found.insurer if found else None)
 
     def _under(self, scope: Scope) -> Under:
-        at = self._switch.standing(Service(scope.service), scope.tenant, Direction(scope.direction))
+        at = standing_of(self._switch, scope)
         if not at.state.begins:
             raise MailboxClosedError("the switch has closed this mailbox; two persons open it again")
         return Under(scope, at.epoch)

@@ -11,8 +11,8 @@ from schleuse.kim.store import Under
 from schleuse.kim.store.outbound import Outbound
 from schleuse.kim.switched import SENDING
 from schleuse.mail.contracts import Outgoing
-from schleuse.scopes import Direction, Scope, Service
-from schleuse.switch.copy import Switch
+from schleuse.scopes import Scope
+from schleuse.switch.copy import Switch, standing_of
 from schleuse.switch.standing import Standing
 
 #: (scope, since, until) -> for how long nothing of it might begin.
@@ -21,7 +21,7 @@ HeldBetween = Callable[[Scope, datetime, datetime], timedelta]
 
 def sending(switch: Switch) -> Standing:
     """Where the outbound queue stands now."""
-    return switch.standing(Service(SENDING.service), SENDING.tenant, Direction(SENDING.direction))
+    return standing_of(switch, SENDING)
 
 
 class SendingGate:

@@ -21,7 +21,7 @@ from schleuse.journal.entry import Kind, Result
 from schleuse.journal.opening import Json
 from schleuse.processes.switch_orders import tell, tenants_of
 from schleuse.processes.switching import effect_book, open_switch
-from schleuse.scopes import Direction, Scope, Service
+from schleuse.scopes import Scope
 from schleuse.shutdown.maintenance import (
     MARK,
     CredentialWaitsError,
@@ -35,9 +35,8 @@ from schleuse.shutdown.maintenance import (
     leader_of,
     processes_of,
 )
-from schleuse.switch.copy import LocalSwitch
+from schleuse.switch.copy import LocalSwitch, standing_of
 from schleuse.switch.effects import SwitchEffect
-from schleuse.switch.standing import Standing
 
 log = structlog.get_logger()
 
@@ -101,7 +100,7 @@ def _may_begin(config: Config, switch: LocalSwitch, book: SessionBook, session: 
 
 def _closed(config: Config, switch: LocalSwitch, session: Session) -> str:
     atoms = atoms_of(session.scope, [one.ik for one in config.insurers])
-    found = closed_by({one: _standing(switch, one) for one in atoms})
+    found = closed_by({one: standing_of(switch, one) for one in atoms})
     return "" if found is None else f"{found[0]} is {found[1].state} since epoch {found[1].epoch}"
 
 
@@ -204,10 +203,6 @@ def _cut(config: Config, book: SessionBook, session: Session, epoch: int, why: s
         more: dict[str, Json] = {"epoch": epoch, "why": why, "left": list(ended.left), "rotate": session.credential}
         _tell(config, ended, "maintenance.cut", Result.FAILED if ended.left else Result.GRANTED, more)
     return ended
-
-
-def _standing(switch: LocalSwitch, scope: Scope) -> Standing:
-    return switch.standing(Service(scope.service), scope.tenant, Direction(scope.direction), scope.path)
 
 
 def _tell(config: Config, session: Session, act: str, result: Result, more: dict[str, Json]) -> bool:

@@ -29,7 +29,7 @@ from schleuse.kim.store.holds import spans
 from schleuse.kim.store.origins import Record
 from schleuse.kim.switched import SENDING, reading
 from schleuse.scopes import Direction, Scope, Service, atom
-from schleuse.switch.copy import Switch
+from schleuse.switch.copy import Switch, standing_of
 from schleuse.vault.tokens import read_token_key
 
 KEY = Path("keys/receipts.key")
@@ -142,7 +142,7 @@ class Issuer:
         return window_of(record.delivery, windows) or self._closed(account.insurer.value)
 
     def _of(self, scope: Scope) -> Hold | None:
-        at = self._switch.standing(Service(scope.service), scope.tenant, Direction(scope.direction))
+        at = standing_of(self._switch, scope)
         return None if at.state.begins else Hold(at.reason, at.since)
 
 

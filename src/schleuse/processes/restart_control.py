@@ -27,8 +27,8 @@ from schleuse.restart.plan import GateKind, RestartPlan, closes_on_abort
 from schleuse.restart.progress import Progress
 from schleuse.scopes import Scope, ScopeState
 from schleuse.shutdown.automat import Agreed, Automat, Order
-from schleuse.switch.log import Accepted
-from schleuse.switch.standing import Rule, standing
+from schleuse.switch.log import Accepted, rules_of
+from schleuse.switch.standing import standing
 
 log = structlog.get_logger()
 
@@ -214,7 +214,7 @@ def closed_since(at: Progress, epochs: Sequence[Accepted], now: datetime) -> Clo
     """
     if at.plan is None:
         return None
-    rules: list[Rule] = [rule for one in epochs if (rule := one.rule) is not None]
+    rules = rules_of(epochs)
     last = next((one for one in reversed(rules) if one.epoch > at.basis and closes_part_of(at, one)), None)
     if last is None or last.epoch < max(at.epochs, default=0):
         return None

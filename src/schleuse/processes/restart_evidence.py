@@ -113,7 +113,7 @@ class Looks:
             text = f"{len(open_claims)} closings are proven"
             return self._found(GateKind.OFF, plan, Result.PASS, text, [one.need.text for one in open_claims])
         for entry in reversed(self._closings.switch.entries()):
-            command = entry.signed.command if entry.signed is not None and not entry.fault else None
+            command = entry.command
             if command is None or command.opening or command.kind is not Kind.DRILL:
                 continue
             if at.entered_at is None or entry.accepted_at < at.entered_at:

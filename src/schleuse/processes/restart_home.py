@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 import structlog
@@ -19,12 +19,13 @@ from schleuse.processes.switching import rights_of, switch_log
 from schleuse.restart.book import Book
 from schleuse.restart.plan import RestartPlan
 from schleuse.scopes import ANY, Direction, Scope, Service
+from schleuse.switch.log import Accepted
 
 log = structlog.get_logger()
 
 
-def restarts_of(config: Config, tell: Tell) -> Restarts:
-    """tell: see `Tell`."""
+def restarts_of(config: Config, tell: Tell, entries: Callable[[], Sequence[Accepted]] | None = None) -> Restarts:
+    """tell: see `Tell`. entries: see `Restarts`."""
     return Restarts(
         Book(config.switch_folder / "restart"),
         switch_log(config),
@@ -33,6 +34,7 @@ def restarts_of(config: Config, tell: Tell) -> Restarts:
         tell,
         utc_now,
         fingerprint_of(config),
+        entries,
     )
 
 

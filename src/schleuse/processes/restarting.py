@@ -70,12 +70,10 @@ from schleuse.switch.documents import (
     Reason,
     Rights,
     Role,
-    Signature,
     SignedCommand,
     sign,
 )
-from schleuse.switch.log import SwitchLog
-from schleuse.switch.standing import Rule
+from schleuse.switch.log import Accepted, SwitchLog, rules_of
 
 log = structlog.get_logger()
 
@@ -126,7 +124,10 @@ def no_fingerprint() -> str:
 
 
 class Restarts:
-    """All restarts of a home. Thread-safe as far as the files are: whoever comes second is told to look again."""
+    """All restarts of a home. Thread-safe as far as the files are: whoever comes second is told to look again.
+
+    entries: the epochs for looking, from who keeps them at hand; what is decided reads and verifies the log itself.
+    """
 
     def __init__(
         self,
@@ -137,7 +138,9 @@ class Restarts:
         tell: Tell,
         now: Now,
         fingerprint: Fingerprint = no_fingerprint,
+        entries: Callable[[], Sequence[Accepted]] | None = None,
     ) -> None:
+        self._entries = entries or log.read_all
         self._book = book
         self._fingerprint = fingerprint
         self._log = log
@@ -161,7 +164,7 @@ class Restarts:
     def judged(self, plan: str) -> tuple[Progress, list[Judged], list[str]]:
         """Where it stands, every gate before the next stage, and what is missing to enter it."""
         at = self._book.read(plan)[0]
-        look = self._look(at)
+        look = self._look(at, self._entries())
         return at, gates(at, look), may_enter(at, look)
 
     def is_approved(self, at: Progress) -> bool:
@@ -229,7 +232,7 @@ class Restarts:
         person = self._person(signer, role)
         if any(self._rights.people()[one.by].person == person.person for one in at.signed):
             raise RoleMissingError("the same person has signed already; opening needs two (RO-01)")
-        signatures = {one.hash: self._signature(one, signer, role) for one in at.offer.commands}
+        signatures = {one.hash: sign(one, signer.name, role, signer.key) for one in at.offer.commands}
         self._append(plan, Signed(self._now(), signer.name, role, signatures), count, role=role.value)
 
     def waive(self, plan: str, kind: GateKind, signer: Signer, role: Role, reason: str, until: datetime) -> None:
@@ -320,7 +323,7 @@ class Restarts:
         Commands of the offer that are in the log already were let in before a crash: the rest follows, and the record.
         """
         at, count = self._book.read(plan)
-        look = self._look(at)
+        look = self._look(at, self._log.read_all())
         if not self._is_begun(at, look):
             reasons = may_enter(at, look)
             if reasons:
@@ -344,11 +347,10 @@ class Restarts:
             return False
         return not any(one.epoch > basis and closes_part_of(at, one) for one in look.rules)
 
-    def _look(self, at: Progress) -> Look:
-        rules: list[Rule] = [rule for one in self._log.read_all() if (rule := one.rule) is not None]
+    def _look(self, at: Progress, entries: Sequence[Accepted]) -> Look:
         drains = at.plan is not None and at.stage is not None and at.stage.drains
         backlog = self._backlog(at.plan) if at.plan is not None and drains else None
-        return Look(self._rights, rules, backlog, self._now(), self._others(at))
+        return Look(self._rights, rules_of(entries), backlog, self._now(), self._others(at))
 
     def _others(self, at: Progress) -> Mapping[str, Progress]:
         mine = at.plan.id if at.plan is not None else ""
@@ -370,10 +372,6 @@ class Restarts:
         if approver(given, purpose, hash, self._rights, None) is None:
             raise RoleMissingError(f"{signer.name} may not approve any more; the credential was disabled")
         return given
-
-    @staticmethod
-    def _signature(command: Command, signer: Signer, role: Role) -> Signature:
-        return sign(command, signer.name, role, signer.key)
 
     def _append(self, plan: str, event: Event, after: int, **facts: Json) -> None:
         digest = self._book.append(plan, event, after)
@@ -402,9 +400,5 @@ def who_must_act(at: Progress, judged: Sequence[Judged]) -> list[str]:
         GateKind.OFF: Role.SWITCH_OFFICER,
         GateKind.HUMAN: Role.SWITCH_OFFICER if at.offer is None else ", ".join(missing_roles(at) or OPENERS),
     }
-    turns = [
-        f"{one.kind}: {owners.get(one.kind, 'control')}"
-        for one in judged
-        if not one.lets_in and one.result is not Result.WAIVED
-    ]
+    turns = [f"{one.kind}: {owners.get(one.kind, 'control')}" for one in judged if not one.lets_in]
     return turns if at.next_stage is not None else []

@@ -10,8 +10,8 @@ from prometheus_client.registry import Collector
 from schleuse.journal.entry import Kind, Purpose, Result
 from schleuse.journal.opening import Json
 from schleuse.processes.trail import PLATFORM, Act, Trail
-from schleuse.scopes import Direction, Scope, Service
-from schleuse.switch.copy import LocalSwitch
+from schleuse.scopes import Scope
+from schleuse.switch.copy import LocalSwitch, standing_of
 from schleuse.switch.documents import time_text
 from schleuse.switch.effects import SwitchEffect
 
@@ -35,7 +35,7 @@ class SwitchFigures(Collector):
             labels=["service", "tenant", "direction"],
         )
         for one in self._atoms:
-            at = self._switch.standing(Service(one.service), one.tenant, Direction(one.direction), one.path)
+            at = standing_of(self._switch, one)
             states.add_metric([one.service, one.tenant, one.direction], at.state.openness)
         yield states
 

@@ -29,7 +29,7 @@ from schleuse.shutdown.proofs import Claim, claims
 from schleuse.switch.copy import put_back
 from schleuse.switch.documents import CLOSERS, MAX_DOCUMENT, NotAuthorisedError, Role, SignedCommand, time_text
 from schleuse.switch.effects import SwitchEffect
-from schleuse.switch.log import Accepted, SwitchLog
+from schleuse.switch.log import Accepted, SwitchLog, rules_of
 from schleuse.switch.standing import Rule, Standing, refused, standing
 
 log = structlog.get_logger()
@@ -102,7 +102,7 @@ def unchanged(config: Config, accepted: Accepted) -> tuple[Scope, ...]:
     except Error as error:  # it is in force all the same
         log.error("switch.log-unreadable", code=error.code, reason=str(error))
         return ()
-    rules = [rule for one in entries if (rule := one.rule) is not None]
+    rules = rules_of(entries)
     return refused(rules, rules[-1]) if rules and rules[-1].epoch == accepted.epoch else ()
 
 

@@ -16,7 +16,7 @@ from schleuse.clock import Now
 from schleuse.errors import RefusedError
 from schleuse.scopes import Scope, ScopeState
 from schleuse.switch.documents import Command, Kind, Reason, Role, SignedCommand, sign
-from schleuse.switch.log import Accepted
+from schleuse.switch.log import Accepted, rules_of
 from schleuse.switch.standing import Rule, standing
 
 
@@ -159,7 +159,7 @@ class Ended:
 
 def ended_emergencies(entries: Sequence[Accepted], atoms: Sequence[Scope], now: datetime) -> list[Ended]:
     """Those that nobody has closed by a command yet; what was properly opened since stays open. Pure."""
-    rules = [rule for one in entries if (rule := one.rule) is not None]
+    rules = rules_of(entries)
     ids = {rule.command.id for rule in rules if rule.command}
     over = [
         rule.command

@@ -32,8 +32,8 @@ from schleuse.shutdown.closure import METHOD, ClosureProof, Need, Verdict, What
 from schleuse.shutdown.proofs import keep
 from schleuse.switch.documents import time_text
 from schleuse.switch.effects import EffectBook, SwitchEffect
-from schleuse.switch.log import Accepted
-from schleuse.switch.standing import Rule, Standing, standing
+from schleuse.switch.log import Accepted, rules_of
+from schleuse.switch.standing import Standing, standing
 
 log = structlog.get_logger()
 
@@ -207,7 +207,7 @@ class ExternalKeeper:
 
     def needs(self) -> list[Need]:
         """The systems that must be proven stopped."""
-        rules = self._rules()
+        rules = rules_of(self._entries())
         found = [(one, standing(rules, one.scope).at(self._now())) for one in self._systems]
         return [
             Need(one.scope, at.state, at.epoch, at.command, at.since, one.name)
@@ -217,11 +217,9 @@ class ExternalKeeper:
 
     async def step(self) -> None:
         """Look at each system once, and do what is due. Raises nothing."""
-        entries, rules, now = self._entries(), self._rules(), self._now()
+        entries, now = self._entries(), self._now()
+        rules = rules_of(entries)
         await asyncio.gather(*(self._one(one, standing(rules, one.scope).at(now), entries) for one in self._systems))
-
-    def _rules(self) -> list[Rule]:
-        return [rule for one in self._entries() if (rule := one.rule) is not None]
 
     async def _one(self, system: ExternalSystem, at: Standing, entries: Sequence[Accepted]) -> None:
         record = self._read(system)
@@ -322,10 +320,7 @@ class ExternalKeeper:
 
 def _is_opening(at: Standing, entries: Sequence[Accepted]) -> bool:
     """Whether the state comes from a command that two persons signed."""
-    return any(
-        one.signed is not None and not one.fault and one.signed.command.opening and one.epoch == at.epoch
-        for one in entries
-    )
+    return any(one.command is not None and one.command.opening and one.epoch == at.epoch for one in entries)
 
 
 def _proof(

@@ -28,7 +28,7 @@ from schleuse.errors import CorruptError, Error
 from schleuse.journal.opening import Json, canonical_json, parse_canonical_json
 from schleuse.scopes import NONE, Direction, Scope, Service, atom
 from schleuse.switch.disk import LinkingDisk, SwitchDisk, put
-from schleuse.switch.log import GENESIS, Accepted, Mark, SwitchLog, SwitchLogError
+from schleuse.switch.log import GENESIS, Accepted, Mark, SwitchLog, SwitchLogError, rules_of
 from schleuse.switch.standing import UNKNOWN_TIME, Folded, Rule, Standing, fold, safe_standing
 
 log = structlog.get_logger()
@@ -54,6 +54,11 @@ class Switch(Protocol):
     def epoch(self) -> int:
         """The highest epoch seen."""
         ...
+
+
+def standing_of(switch: Switch, atom: Scope) -> Standing:
+    """Of a whole atom, as `Switch.standing` of its parts. Raises ValueError: a group is no atom."""
+    return switch.standing(Service(atom.service), atom.tenant, Direction(atom.direction), atom.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +95,7 @@ class _View:
 
     def continued(self, new: Sequence[Accepted]) -> _View:
         """With further epochs at the end."""
-        rules = [rule for one in new if (rule := one.rule) is not None]
+        rules = rules_of(new)
         known = dict(self.known)
         for key in self.older.keys() - known.keys():  # nobody asked for these since; they must not fall behind
             known[key] = fold(self.older[key], self.rules[self.done :], Scope(*key))
@@ -263,7 +268,7 @@ class LocalSwitch:
         self._view = _View(entries, self._rules(entries))
 
     def _rules(self, entries: Sequence[Accepted]) -> tuple[Rule, ...]:
-        found = [rule for one in entries if (rule := one.rule) is not None]
+        found = rules_of(entries)
         if self._safe is None:
             return tuple(found)
         mark = self._safe.epoch

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -71,16 +71,26 @@ class Accepted:
         return hashlib.sha256(self.data).hexdigest()
 
     @property
+    def command(self) -> Command | None:
+        """What is in force; None for what nobody can read or nobody was allowed to order."""
+        return self.signed.command if self.signed is not None and not self.fault else None
+
+    @property
     def rule(self) -> Rule | None:
         """What the fold gets; None for a command that was not authorised."""
         if self.signed is None:
             return Rule(self.epoch, self.accepted_at, None)
-        return None if self.fault else Rule(self.epoch, self.accepted_at, self.signed.command)
+        return None if self.command is None else Rule(self.epoch, self.accepted_at, self.command)
 
     @property
     def id(self) -> str | None:
         """Of the command, if it counts: a file that anybody may have written takes nobody's id away."""
-        return self.signed.command.id if self.signed is not None and not self.fault else None
+        return self.command.id if self.command is not None else None
+
+
+def rules_of(entries: Iterable[Accepted]) -> list[Rule]:
+    """What the fold gets of these epochs."""
+    return [rule for one in entries if (rule := one.rule) is not None]
 
 
 #: What `SwitchLog.mark` returns: another value means that something in the folder is new, gone or replaced.
@@ -92,6 +102,7 @@ class SwitchLog:
 
     def __init__(self, folder: Path, rights: Rights, disk: SwitchDisk | None = None) -> None:
         self.folder = folder
+        self._prefix = f"{folder}{os.sep}"
         self._rights = rights
         self._disk = disk or LinkingDisk()
 
@@ -102,7 +113,7 @@ class SwitchLog:
 
     def has(self, epoch: int) -> bool:
         """Whether this epoch was accepted; a microsecond, so that it can be asked for each unit of work."""
-        return os.access(self._path(epoch), os.F_OK)
+        return os.access(f"{self._prefix}{epoch:010d}.json", os.F_OK)
 
     def mark(self) -> Mark | None:
         """Changes with every change of the folder; None while it cannot be seen. A microsecond."""
