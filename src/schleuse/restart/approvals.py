@@ -11,8 +11,8 @@ from datetime import datetime, timedelta
 
 from schleuse.journal.opening import canonical_json
 from schleuse.restart.plan import GateKind
-from schleuse.switch.approval import LIFETIME, Approval, differ, valid
-from schleuse.switch.documents import Person, Rights, Role, time_text
+from schleuse.switch.approval import LIFETIME, Approval, valid
+from schleuse.switch.documents import Person, Rights, Role, differ, time_text
 
 #: What kinds of objects are approved here.
 PLAN = "restart-plan"

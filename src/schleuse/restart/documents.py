@@ -16,7 +16,6 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from schleuse.errors import MalformedError, RefusedError
@@ -153,12 +152,10 @@ def check_document(signed: SignedDocument, rights: Rights, at: datetime | None =
     if signed.role not in SIGNERS[document.kind]:
         allowed = ", ".join(sorted(SIGNERS[document.kind]))
         raise DocumentRefusedError(f"for {document.kind} answers one of {allowed}, not {signed.role}")
-    if at is not None and person.until is not None and at >= person.until:
+    if at is not None and person.until is not None and person.is_disabled(at):
         raise DocumentRefusedError(f"{person.name} was disabled at {time_text(person.until)}")
-    try:
-        person.key.verify(signed.signature, _message(document, signed.role))
-    except InvalidSignature as cause:
-        raise DocumentRefusedError(f"the signature of {person.name} does not match the document") from cause
+    if not person.has_signed(signed.signature, _message(document, signed.role)):
+        raise DocumentRefusedError(f"the signature of {person.name} does not match the document")
 
 
 def evidence_of(signed: SignedDocument) -> Evidence:

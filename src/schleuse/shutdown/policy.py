@@ -18,14 +18,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from schleuse.errors import ConflictError, Error, MalformedError, RefusedError, UnavailableError
+from schleuse.journal.note import ed25519_verifies
 from schleuse.journal.opening import Json, canonical_json, parse_canonical_json
-from schleuse.scopes import ANY, NONE, Scope, ScopeState, parse_scopes
+from schleuse.scopes import ANY, NONE, Scope, ScopeState
 from schleuse.switch.disk import LinkingDisk, put
-from schleuse.switch.documents import Rights, Role, parse_time, time_text
+from schleuse.switch.documents import Rights, Role, parse_scope, parse_time, time_text
 
 _SIGNED = b"schleuse switch policy v1\n"
 #: Who agrees for the platform: "change policies" of § 10, two persons.
@@ -161,10 +161,8 @@ def check_signature(policy: Policy, one: PolicySignature, rights: Rights, keys: 
         if person is None or one.role not in person.roles or one.role not in AGREE:
             raise PolicyNotSignedError(f"{one.name} may not agree to policies as {one.role}; {' and '.join(AGREE)} do")
         key = person.key
-    try:
-        key.verify(one.value, _message(policy, one.role))
-    except InvalidSignature as cause:
-        raise PolicyNotSignedError(f"the signature of {one.name} does not match the policy") from cause
+    if not ed25519_verifies(key.public_bytes_raw(), one.value, _message(policy, one.role)):
+        raise PolicyNotSignedError(f"the signature of {one.name} does not match the policy")
 
 
 def missing(signed: SignedPolicy, rights: Rights, keys: InsurerKeys, now: datetime) -> list[str]:
@@ -192,7 +190,7 @@ def cosigners(signed: SignedPolicy, rights: Rights, keys: InsurerKeys) -> list[s
 def _owner(one: PolicySignature, rights: Rights, now: datetime) -> str:
     """Whose signature it is; one of a credential that was disabled counts no longer: the rule would close by it."""
     person = rights.people()[one.name]
-    return "" if person.until is not None and now >= person.until else person.person
+    return "" if person.is_disabled(now) else person.person
 
 
 def _counts(policy: Policy, one: PolicySignature, rights: Rights, keys: InsurerKeys) -> bool:
@@ -303,7 +301,7 @@ def _policy(table: Mapping[str, Any]) -> Policy:
         name=table["name"],
         version=table["version"],
         trigger=table["trigger"],
-        scopes=tuple(_scope(one) for one in table["scopes"]),
+        scopes=tuple(parse_scope(one) for one in table["scopes"]),
         state=ScopeState(table["state"]),
         insurers=tuple(table["insurers"]),
         cosign=table["cosign"] == 1,
@@ -312,14 +310,6 @@ def _policy(table: Mapping[str, Any]) -> Policy:
         valid_from=parse_time(table["valid_from"]),
         valid_until=parse_time(table["valid_until"]),
     )
-
-
-def _scope(text: str) -> Scope:
-    service, *rest = text.split("/")
-    if service == ANY:
-        return Scope(ANY, *(NONE if one == "-" else one for one in rest))
-    [found] = parse_scopes(text)
-    return found
 
 
 def _as_json(policy: Policy) -> dict[str, Json]:

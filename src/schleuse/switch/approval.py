@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from schleuse.errors import MalformedError
 from schleuse.journal.opening import Json, canonical_json
-from schleuse.switch.documents import Person, Rights, Role, parse_time, time_text
+from schleuse.switch.documents import Person, Rights, Role, differ, parse_time, time_text
 
 _DOMAIN = b"schleuse approval v1\n"
 #: G-HUMAN of incident.md § 9.3.
@@ -83,15 +82,11 @@ def valid(approval: Approval, purpose: str, hash: str, rights: Rights, now: date
     person = rights.people().get(approval.operator)
     if person is None or approval.role not in person.roles:
         return None
-    if person.until is not None and approval.at >= person.until:
+    if person.is_disabled(approval.at):
         return None
     if (approval.purpose, approval.hash) != (purpose, hash) or not approval.at <= now < approval.until:
         return None
-    try:
-        person.key.verify(approval.signature, _DOMAIN + canonical_json(_said(approval)))
-    except InvalidSignature:
-        return None
-    return person
+    return person if person.has_signed(approval.signature, _DOMAIN + canonical_json(_said(approval))) else None
 
 
 def approved_by_two(
@@ -110,11 +105,6 @@ def approved_by_two(
         for person, mine in found
         for other, theirs in found
     )
-
-
-def differ(one: Person, other: Person) -> bool:
-    """Whether these are two persons: one key is one person, whatever its names (T-12)."""
-    return one.person != other.person and one.key.public_bytes_raw() != other.key.public_bytes_raw()
 
 
 def _said(approval: Approval) -> dict[str, Json]:

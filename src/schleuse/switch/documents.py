@@ -13,10 +13,10 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from schleuse.errors import Error, MalformedError, RefusedError
+from schleuse.journal.note import ed25519_verifies
 from schleuse.journal.opening import Json, canonical_json, parse_canonical_json
 from schleuse.scopes import ANY, GROUPS, BadScopeError, Scope, ScopeState, parse_scopes
 
@@ -105,6 +105,19 @@ class Person:
     roles: frozenset[Role]
     key: Ed25519PublicKey
     until: datetime | None = None
+
+    def is_disabled(self, at: datetime) -> bool:
+        """Whether the credential signs nothing any more at this time."""
+        return self.until is not None and at >= self.until
+
+    def has_signed(self, signature: bytes, message: bytes) -> bool:
+        """Whether the signature over these octets is of this key."""
+        return ed25519_verifies(self.key.public_bytes_raw(), signature, message)
+
+
+def differ(one: Person, other: Person) -> bool:
+    """Whether these are two persons: one key is one person, whatever its names (T-12)."""
+    return one.person != other.person and one.key.public_bytes_raw() != other.key.public_bytes_raw()
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,13 +278,11 @@ class Rights:
         person = self._people.get(signature.operator)
         if person is None:
             raise UnknownSignerError(f"no operator {signature.operator!r} is configured")
-        try:
-            person.key.verify(signature.value, _signed(command, signature.role))
-        except InvalidSignature as cause:
-            raise NotAuthorisedError(f"the signature of {person.name} does not match the command") from cause
+        if not person.has_signed(signature.value, _signed(command, signature.role)):
+            raise NotAuthorisedError(f"the signature of {person.name} does not match the command")
         if signature.role not in person.roles:
             raise UnknownSignerError(f"{person.name} does not have the role {signature.role}")
-        if at is not None and person.until is not None and at >= person.until:
+        if at is not None and person.until is not None and person.is_disabled(at):
             raise UnknownSignerError(f"{person.name} was disabled at {time_text(person.until)}")
         return person, signature.role
 
@@ -283,16 +294,12 @@ def closes_all(command: Command) -> bool:
 
 
 def _pair(signers: Sequence[tuple[Person, Role]], roles: tuple[Role, Role]) -> bool:
-    """Whether two different persons stand in these two roles. One key is one person, whatever its names (T-12)."""
+    """Whether two different persons stand in these two roles."""
     return any(
-        first[1] is roles[0] and second[1] is roles[1] and _differ(first[0], second[0])
+        first[1] is roles[0] and second[1] is roles[1] and differ(first[0], second[0])
         for first in signers
         for second in signers
     )
-
-
-def _differ(one: Person, other: Person) -> bool:
-    return one.person != other.person and one.key.public_bytes_raw() != other.key.public_bytes_raw()
 
 
 def _list(roles: frozenset[Role] | set[Role]) -> str:
