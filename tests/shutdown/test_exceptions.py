@@ -20,7 +20,7 @@ from schleuse.shutdown.exceptions import (
     keep_exemption,
     sign_exemption,
 )
-from schleuse.switch.documents import NotAuthorisedError, Role
+from schleuse.switch.documents import NotAuthorisedError, Rights, Role
 
 ONE = Exemption(
     id="x-1",
@@ -81,6 +81,19 @@ def test_only_a_person_who_may_close_signs_one(tmp_path: Path, signed: SignedExe
     with pytest.raises(NotAuthorisedError):
         keep_exemption(tmp_path, signed, RIGHTS)
     assert exemptions(tmp_path, RIGHTS) == ([], [])
+
+
+def test_a_disabled_credential_signs_none_and_what_it_signed_before_stays(tmp_path: Path) -> None:
+    """RO-05."""
+    keep_exemption(tmp_path, by_officer(), RIGHTS)
+    officer = RIGHTS.people()["officer"]
+    rights = Rights([replace(officer, until=NOW + timedelta(hours=1))])
+    assert exemptions(tmp_path, rights) == ([by_officer()], [])
+    late = by_officer(replace(ONE, id="x-2", made_at=NOW + timedelta(hours=1)))
+    with pytest.raises(NotAuthorisedError, match="was disabled"):
+        keep_exemption(tmp_path, late, rights)
+    keep_exemption(tmp_path, late, RIGHTS)
+    assert exemptions(tmp_path, rights) == ([by_officer()], ["x-2.json"])
 
 
 def test_a_file_that_was_changed_exempts_nothing_and_is_named(tmp_path: Path) -> None:

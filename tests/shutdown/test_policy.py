@@ -94,6 +94,15 @@ def test_two_accounts_of_one_person_agree_to_nothing() -> None:
     assert "two persons" in lacks(agreed(), Rights([CHIEF, replace(LEAD, person="isb")]))
 
 
+def test_one_key_under_two_names_agrees_to_nothing() -> None:
+    """T-12: one key is one person, whatever its names."""
+    twin = replace(LEAD, key=CHIEF.key)
+    signed = SignedPolicy(POLICY).signed("isb", Role.SECURITY_OFFICER.value, CHIEF_KEY)
+    signed = signed.signed("lead", Role.LEAD.value, CHIEF_KEY)
+    assert "two persons" in lacks(signed, Rights([CHIEF, twin]))
+    assert lacks(agreed()) == ""
+
+
 def test_a_disabled_credential_agrees_no_longer() -> None:
     """Without a person who answers for it, a rule closes nothing by itself."""
     assert "two persons" in lacks(agreed(), Rights([replace(CHIEF, until=NOW), LEAD]))

@@ -100,10 +100,12 @@ def sign_exemption(exemption: Exemption, operator: str, role: Role, key: Ed25519
 
 
 def check_exemption(signed: SignedExemption, rights: Rights) -> None:
-    """Raises NotAuthorisedError."""
+    """As for commands, one of a credential that was disabled later stays (RO-05). Raises NotAuthorisedError."""
     person = rights.people().get(signed.operator)
     if person is None or signed.role not in person.roles or signed.role not in CLOSERS - {Role.AUTOMAT}:
         raise NotAuthorisedError(f"{signed.operator!r} may not sign an exception as {signed.role}")
+    if person.until is not None and person.is_disabled(signed.exemption.made_at):
+        raise NotAuthorisedError(f"{person.name} was disabled at {time_text(person.until)}")
     if not person.has_signed(signed.signature, _message(signed.exemption, signed.role)):
         raise NotAuthorisedError(f"the signature of {signed.operator} does not match the exception")
 

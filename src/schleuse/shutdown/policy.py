@@ -25,7 +25,7 @@ from schleuse.journal.note import ed25519_verifies
 from schleuse.journal.opening import Json, canonical_json, parse_canonical_json
 from schleuse.scopes import ANY, NONE, Scope, ScopeState
 from schleuse.switch.disk import LinkingDisk, put
-from schleuse.switch.documents import Rights, Role, parse_scope, parse_time, time_text
+from schleuse.switch.documents import Rights, Role, differ, parse_scope, parse_time, time_text
 
 _SIGNED = b"schleuse switch policy v1\n"
 #: Who agrees for the platform: "change policies" of § 10, two persons.
@@ -168,9 +168,10 @@ def check_signature(policy: Policy, one: PolicySignature, rights: Rights, keys: 
 def missing(signed: SignedPolicy, rights: Rights, keys: InsurerKeys, now: datetime) -> list[str]:
     """What keeps it from being in force, in words; empty: it is. Pure."""
     good = [one for one in signed.signatures if _counts(signed.policy, one, rights, keys)]
-    people = {role: {_owner(one, rights, now) for one in good if one.role == role} - {""} for role in AGREE}
-    first, second = (people[role] for role in AGREE)
-    found = [] if any(a != b for a in first for b in second) else [f"two persons, {AGREE[0]} and {AGREE[1]}"]
+    first, second = ([rights.people()[one.name] for one in good if one.role == role] for role in AGREE)
+    # A credential that is disabled by now counts no longer: the rule would close by it.
+    together = any(differ(a, b) for a in first for b in second if not (a.is_disabled(now) or b.is_disabled(now)))
+    found = [] if together else [f"two persons, {AGREE[0]} and {AGREE[1]}"]
     cosigned = {one.role.removeprefix(INSURER) for one in good if one.role.startswith(INSURER)}
     if signed.policy.cosign:
         found += [f"the cosignature of {ik}" for ik in signed.policy.insurers if ik not in cosigned]
@@ -185,12 +186,6 @@ def cosigners(signed: SignedPolicy, rights: Rights, keys: InsurerKeys) -> list[s
     """IKs of the insurers that have cosigned."""
     good = [one for one in signed.signatures if _counts(signed.policy, one, rights, keys)]
     return sorted({one.role.removeprefix(INSURER) for one in good if one.role.startswith(INSURER)})
-
-
-def _owner(one: PolicySignature, rights: Rights, now: datetime) -> str:
-    """Whose signature it is; one of a credential that was disabled counts no longer: the rule would close by it."""
-    person = rights.people()[one.name]
-    return "" if person.is_disabled(now) else person.person
 
 
 def _counts(policy: Policy, one: PolicySignature, rights: Rights, keys: InsurerKeys) -> bool:
