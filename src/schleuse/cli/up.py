@@ -6,8 +6,6 @@ import asyncio
 import os
 import signal
 import sys
-import urllib.request
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal, assert_never
 
@@ -109,28 +107,18 @@ async def _up(config: Config, console: Console) -> None:
 
 
 async def _announce(config: Config, console: Console) -> None:
-    ports = {
-        "journal": config.journal.metrics,
-        "vault": config.vault.metrics,
-        "kim": config.kim.metrics,
-        "eau": config.eau.metrics,
-        "control": config.control.metrics,
-    }
+    from schleuse.processes.answering import is_ready, working_roles
+
+    ports = {**working_roles(config), "control": config.control.metrics}
     with _Steps(console) as steps:
         for role, listen in ports.items():
             steps.next(role)
-            while not await asyncio.to_thread(_is_ready, listen):
+            while not await asyncio.to_thread(is_ready, listen, 2.0):
                 await asyncio.sleep(0.1)
     from schleuse.processes.demo import what_runs_where
 
     console.print(what_runs_where(config, german()), soft_wrap=True)
     sys.stderr.flush()
-
-
-def _is_ready(listen: str) -> bool:
-    with suppress(OSError), urllib.request.urlopen(f"http://{listen}/readyz", timeout=2) as answer:
-        return bool(answer.status == 200)
-    return False
 
 
 class _Steps:

@@ -6,6 +6,7 @@ checked against the checkpoint.
 
 from __future__ import annotations
 
+import http.client
 import urllib.error
 import urllib.request
 from collections import Counter
@@ -72,7 +73,7 @@ def from_url(url: str) -> Source:
             with urllib.request.urlopen(f"{url.rstrip('/')}/{path}", timeout=TIMEOUT_S) as answer:  # noqa: S310
                 data: bytes = answer.read()
                 return data
-        except (urllib.error.URLError, TimeoutError) as cause:
+        except (OSError, http.client.HTTPException) as cause:  # a server that dies within its answer, too
             if isinstance(cause, urllib.error.HTTPError) and cause.code == 404:
                 cause.close()
                 raise SourceAbsentError(f"{url.rstrip('/')}/{path} is not there") from cause

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import schleuse
 from schleuse.config import FILE_NAME, Config
+from schleuse.processes.answering import working_roles
 from schleuse.shutdown import evidence
 from schleuse.shutdown.evidence import Source
 
@@ -17,12 +18,6 @@ COUNTER_SECONDS = 5.0
 
 def sources(config: Config) -> Mapping[str, Source]:
     """By name of the file that each becomes."""
-    metrics = {
-        "journal": config.journal.metrics,
-        "vault": config.vault.metrics,
-        "kim": config.kim.metrics,
-        "eau": config.eau.metrics,
-    }
     found: dict[str, Source] = {
         "processes.jsonl": evidence.process_list,
         "sockets.txt": evidence.sockets,
@@ -30,7 +25,7 @@ def sources(config: Config) -> Mapping[str, Source]:
         "configuration.sha256": lambda: evidence.hashes(_configuration(config)),
         "program.sha256": lambda: evidence.hashes([Path(schleuse.__file__).parent, Path(sys.executable).resolve()]),
     }
-    for role, listen in metrics.items():
+    for role, listen in working_roles(config).items():
         found[f"counters-{role}.txt"] = lambda listen=listen: _counters(listen)  # type: ignore[misc]
     return found
 

@@ -164,7 +164,7 @@ class PlatformProbes:
                 f"http://{self._config.vault.metrics}/metrics", timeout=PROBE_SECONDS
             ) as answer:
                 text = answer.read().decode()
-        except (OSError, ValueError):
+        except (OSError, http.client.HTTPException, ValueError):
             return None
         return {
             (sample.labels["ik"], sample.labels["purpose"]): int(sample.value)

@@ -8,7 +8,6 @@ duties and the status page (9, 10, 11, 12) follow with what they are about.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -22,8 +21,8 @@ from schleuse.config import Config
 from schleuse.database import asking
 from schleuse.errors import CorruptError, Error
 from schleuse.identifiers import IK
-from schleuse.journal import audit
 from schleuse.kim.store import HoldWindow, open_leases
+from schleuse.processes.answering import journal_health
 from schleuse.processes.conservation import check_conservation
 from schleuse.processes.control import is_exempt, known_exemptions
 from schleuse.processes.control_closing import Closings
@@ -193,20 +192,19 @@ class Checks:
 
     def journal(self) -> Found:
         """7: the journal runs, found nothing wrong with itself, and witnesses have read what is published."""
-        health = json.loads(audit.from_url(f"http://{self._config.journal.http}")("health"))
-        cases = [f"the journal is in state {health['state']}"] if health["state"] != "RUNNING" else []
-        cases += [str(one) for one in health["findings"]]
-        behind = [origin for origin, log in health["logs"].items() if log["witnessed"] < log["published"]]
-        if behind and not cases:
-            return Found([], "", f"{len(behind)} logs are being witnessed; ask again")
-        return Found(cases, f"{len(health['logs'])} logs, all witnessed up to their published end")
+        health = journal_health(self._config)
+        cases = [f"the journal is in state {health.state}"] if health.state != "RUNNING" else []
+        cases += health.findings
+        if health.behind and not cases:
+            return Found([], "", f"{len(health.behind)} logs are being witnessed; ask again")
+        return Found(cases, f"{len(health.logs)} logs, all witnessed up to their published end")
 
     def openings_of_the_vault(self) -> Found:
         """8: the vault's own counter of releases is the last number in the journal, for each insurer."""
         with VaultClient(self._config.vault_socket) as vault:
             logs = vault.status()["logs"]
         reader = HistoryReader(f"http://{self._config.journal.http}")
-        sizes = json.loads(audit.from_url(f"http://{self._config.journal.http}")("health"))["logs"]
+        sizes = journal_health(self._config).logs
         cases: list[str] = []
         total = 0
         for insurer in self._config.insurers:
@@ -214,9 +212,14 @@ class Checks:
             if origin not in logs:
                 continue
             counted = logs[origin]["counter"]
-            written = reader.read(origin, sizes[origin]["published"], self._now()).counter
+            if origin not in sizes:
+                if counted:
+                    cases.append(f"{origin}: the vault counted {counted} releases, the journal has no such log")
+                continue
+            published = sizes[origin].published
+            written = reader.read(origin, published, self._now()).counter
             total += counted
-            if counted != written and sizes[origin]["published"] >= logs[origin]["size"]:
+            if counted != written and published >= logs[origin]["size"]:
                 cases.append(f"{origin}: the vault counted {counted} releases, the journal has {written}")
         return Found(cases, f"{total} releases, as many in the journal")
 

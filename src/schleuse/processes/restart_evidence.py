@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import datetime
@@ -21,7 +19,7 @@ from schleuse.config import Config
 from schleuse.database import asking
 from schleuse.eau.outcome import Quarantine
 from schleuse.errors import Error
-from schleuse.journal import audit
+from schleuse.processes.answering import is_ready, journal_health, working_roles
 from schleuse.processes.conservation import check_conservation
 from schleuse.processes.control_closing import Closings
 from schleuse.processes.restart_journal import JournalWatch
@@ -60,10 +58,10 @@ class Looks:
 
     def watch(self, plan: RestartPlan, _at: Progress) -> Evidence:
         """Heartbeats: every role is ready, and every log is read by witnesses up to its published end."""
-        silent = [name for name, listen in self._roles().items() if not _is_ready(listen)]
+        silent = [name for name, listen in working_roles(self._config).items() if not is_ready(listen, READY_SECONDS)]
         if silent:
             return self._found(GateKind.WATCH, plan, Result.FAIL, f"not ready: {', '.join(silent)}", silent)
-        behind = [origin for origin, log in self._logs().items() if log["published"] - log["witnessed"] > 0]
+        behind = journal_health(self._config).behind
         if behind:
             text = f"{len(behind)} logs are published further than witnessed"
             return self._found(GateKind.WATCH, plan, Result.INCONCLUSIVE, text, behind)
@@ -71,12 +69,13 @@ class Looks:
 
     def data(self, plan: RestartPlan, _at: Progress) -> Evidence:
         """The stores agree with each other, and the journal is whole up to its witnessed end (G-DATA)."""
-        health = json.loads(audit.from_url(f"http://{self._config.journal.http}")("health"))
-        if health["state"] != "RUNNING" or health["findings"]:
-            text = f"the journal is in state {health['state']}"
-            return self._found(GateKind.DATA, plan, Result.FAIL, text, health["findings"])
+        health = journal_health(self._config)
+        if health.state != "RUNNING" or health.findings:
+            text = f"the journal is in state {health.state}"
+            return self._found(GateKind.DATA, plan, Result.FAIL, text, health.findings)
         found = check_conservation(self._config)
-        facts: dict[str, object] = {"accepted": found.accepted, "accounted": found.accounted, "logs": self._logs()}
+        logs = {origin: asdict(log) for origin, log in health.logs.items()}
+        facts: dict[str, object] = {"accepted": found.accepted, "accounted": found.accounted, "logs": logs}
         if not found.holds:
             return self._found(GateKind.DATA, plan, Result.FAIL, f"conservation: {found.findings[0]}", facts)
         compared = self._journal.compare()
@@ -145,21 +144,6 @@ class Looks:
         digest = hashlib.sha256(json.dumps(observed, sort_keys=True, default=str).encode()).hexdigest()
         return Evidence(kind, plan.id, result, self._now(), "control", text, digest)
 
-    def _roles(self) -> dict[str, str]:
-        config = self._config
-        return {
-            "journal": config.journal.metrics,
-            "vault": config.vault.metrics,
-            "kim": config.kim.metrics,
-            "eau": config.eau.metrics,
-        }
-
-    def _logs(self) -> Mapping[str, Mapping[str, int]]:
-        logs: Mapping[str, Mapping[str, int]] = json.loads(
-            audit.from_url(f"http://{self._config.journal.http}")("health")
-        )["logs"]
-        return logs
-
     @staticmethod
     def _opened(plan: RestartPlan, at: Progress) -> str | None:
         """An insurer whose eAU are processed by now."""
@@ -205,11 +189,3 @@ def touched(folder: Path, plan: RestartPlan, since: datetime | None) -> str:
         if action == "auto_hold" and mine and (since is None or at >= since):
             return text
     return ""
-
-
-def _is_ready(listen: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://{listen}/readyz", timeout=READY_SECONDS) as answer:
-            return bool(answer.status == 200)
-    except (OSError, urllib.error.URLError, ValueError):
-        return False

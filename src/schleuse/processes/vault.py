@@ -7,7 +7,6 @@ written, every request about this insurer ends with VaultUnavailableError, and t
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import pwd
 import time
@@ -21,10 +20,10 @@ from prometheus_client import CollectorRegistry
 
 from schleuse.clock import Now, utc_now
 from schleuse.config import BadConfigError, Config
-from schleuse.errors import CorruptError, Error, UnavailableError
+from schleuse.errors import CorruptError, Error
 from schleuse.identifiers import IK
-from schleuse.journal import audit
 from schleuse.journal.client import JournalClient
+from schleuse.processes.answering import journal_health
 from schleuse.processes.following import EpochFollower, Running
 from schleuse.processes.journal_keys import origin_of
 from schleuse.processes.life import collect_seldom, until_stopped
@@ -153,7 +152,7 @@ class Readiness:
         if self._reason or self.store:
             return self._reason or self.store
         try:
-            state = journal_state(self._config)
+            state = journal_health(self._config).state
         except Error as error:
             return f"{error.code}: {error}"
         return True if state == "RUNNING" else f"the journal is in state {state}"
@@ -235,15 +234,6 @@ async def _noted(core: Core, before: str) -> str:
     if reason != before:
         (log.error if reason else log.info)("vault.store-waits" if reason else "vault.store-back", reason=reason)
     return reason
-
-
-def journal_state(config: Config) -> str:
-    """What the journal says of itself. Raises UnavailableError."""
-    answer = audit.from_url(f"http://{config.journal.http}")("health")
-    try:
-        return str(json.loads(answer)["state"])
-    except (ValueError, KeyError, TypeError) as cause:
-        raise UnavailableError("what answers at the journal's address is no journal") from cause
 
 
 def open_keys(config: Config, store: VaultStore) -> Kek:
