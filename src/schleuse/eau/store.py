@@ -110,11 +110,8 @@ class EauStore:
 
     def probes(self, ik: IK) -> int:
         """How many test mails came to the insurer's productive mailbox: counted apart, never filed (HD-07)."""
-        query = sa.select(sa.func.count()).where(
-            RECEIVED.c.ik == ik.value, RECEIVED.c.reason == Quarantine.TEST_IN_PRODUCTION.value
-        )
         with transaction(reading(self._engine)) as connection:
-            return connection.execute(query).scalar_one()
+            return count_probes(connection, ik)
 
     def documents(self, ik: IK) -> dict[tuple[Kind, DocumentState], int]:
         """How many documents of the insurer are in each state."""
@@ -139,6 +136,14 @@ class EauStore:
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
+
+
+def count_probes(connection: sa.Connection, ik: IK) -> int:
+    """See `EauStore.probes`; for a process that has no store open."""
+    query = sa.select(sa.func.count()).where(
+        RECEIVED.c.ik == ik.value, RECEIVED.c.reason == Quarantine.TEST_IN_PRODUCTION.value
+    )
+    return connection.execute(query).scalar_one()
 
 
 def open_store(url: str) -> EauStore:

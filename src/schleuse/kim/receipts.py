@@ -49,9 +49,9 @@ def document(
     }
 
 
-def sign(payload: Mapping[str, Any], key: Ed25519PrivateKey) -> str:
-    """The same payload gives the same receipt."""
-    headers = {"typ": TYPE, "kid": thumbprint(key.public_key())}
+def sign(payload: Mapping[str, Any], key: Ed25519PrivateKey, kind: str = TYPE) -> str:
+    """The same payload gives the same receipt. kind: another type, of what is no receipt (RFC 8725 § 3.11)."""
+    headers = {"typ": kind, "kid": thumbprint(key.public_key())}
     return jwt.encode(dict(payload), key, algorithm="EdDSA", headers=headers, sort_headers=True)
 
 

@@ -21,6 +21,7 @@ from schleuse.errors import Error
 from schleuse.scopes import Scope
 from schleuse.shutdown.closure import ClosureProof, Need, Verdict, effective_at, needs, newest
 from schleuse.shutdown.drill_run import Progress
+from schleuse.shutdown.order import PROOF
 from schleuse.shutdown.probes import Sources, prove, prove_and_keep
 from schleuse.shutdown.proofs import Claim, claims, keep, unproven
 from schleuse.switch.copy import LocalSwitch, standing_of
@@ -36,8 +37,6 @@ SETTLED_NS = 1_000_000_000
 LOOK_AGAIN_SECONDS = 1.0
 #: Between two attempts that proved nothing new, growing.
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
-#: The hard limit of § 5.2; then it is an alarm, again each time this passes.
-PROOF_LIMIT = timedelta(seconds=60)
 RECHECK = timedelta(minutes=5)
 
 
@@ -221,16 +220,12 @@ class Prover:
                 self._told[epoch] = numbers
             except Error as error:
                 log.error("closure.not-told", code=error.code, reason=str(error))
-        self._alarm([one for one in found if one.verdict is not Verdict.PROVEN])
+        self._alarm(found)
 
-    def _alarm(self, open_claims: Sequence[Claim]) -> None:
-        late = [
-            one
-            for one in open_claims
-            if (one.age is None or one.age > PROOF_LIMIT) and not self._exempted(one.need.scope)
-        ]
+    def _alarm(self, found: Sequence[Claim]) -> None:
+        late = late_claims(found, self._exempted)
         now = self._now()
-        if not late or (self._alarmed is not None and now - self._alarmed < PROOF_LIMIT):
+        if not late or (self._alarmed is not None and now - self._alarmed < PROOF.limit):  # again each time this passes
             return
         self._alarmed = now
         ages = [one.age for one in late if one.age is not None]
@@ -240,6 +235,17 @@ class Prover:
             first=late[0].need.text,
             age_seconds=int(max(ages).total_seconds()) if ages else -1,
         )
+
+
+def late_claims(found: Sequence[Claim], exempted: Callable[[Scope], bool]) -> list[Claim]:
+    """Those without a proof beyond the hard limit of § 5.2, and without a person who answers for it: an alarm."""
+    return [
+        one
+        for one in found
+        if one.verdict is not Verdict.PROVEN
+        and (one.age is None or one.age > PROOF.limit)
+        and not exempted(one.need.scope)
+    ]
 
 
 def digest_of(made: Sequence[ClosureProof]) -> str:

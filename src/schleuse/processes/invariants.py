@@ -25,20 +25,20 @@ from schleuse.kim.store import HoldWindow, open_leases
 from schleuse.processes.answering import journal_health
 from schleuse.processes.conservation import check_conservation
 from schleuse.processes.control import is_exempt, known_exemptions
-from schleuse.processes.control_closing import Closings
+from schleuse.processes.control_closing import Closings, late_claims
 from schleuse.processes.control_drills import Freshness
 from schleuse.processes.journal_keys import origin_of
 from schleuse.processes.switching import switch_log
 from schleuse.scopes import Direction, Scope, Service, atom
-from schleuse.shutdown.closure import Verdict
+from schleuse.shutdown.order import PROOF
 from schleuse.switch.copy import CopyDamagedError, read_copy
 from schleuse.switch.documents import OPENERS, Kind, Role
 from schleuse.switch.log import Accepted
 from schleuse.vault.client import VaultClient
 from schleuse.vault.history import HistoryReader
 
-#: A proof may take this long (§ 5.2), and an effect may be under way for so long after an order (SW-10).
-PROOF_LIMIT = timedelta(seconds=60)
+#: An effect may be under way for so long after an order (§ 5.2, SW-10).
+UNDER_WAY = PROOF.limit
 
 
 class Answer(StrEnum):
@@ -152,13 +152,8 @@ class Checks:
         """4: every closing is proven, or somebody answers for it."""
         now, known = self._now(), known_exemptions(self._config)
         claims = self._closings.claims(now)
-        cases = [
-            f"{one.need.text}: {one.text}"
-            for one in claims
-            if one.verdict is not Verdict.PROVEN
-            and (one.age is None or one.age > PROOF_LIMIT)
-            and not is_exempt(one.need.scope, known, now)
-        ]
+        late = late_claims(claims, lambda scope: is_exempt(scope, known, now))
+        cases = [f"{one.need.text}: {one.text}" for one in late]
         return Found(cases, f"{len(claims)} scopes are ordered closed")
 
     def timers(self) -> Found:
@@ -183,7 +178,7 @@ class Checks:
             insurer = next((one for one in self._config.insurers if one.address.lower() == window.account), None)
             if insurer is None:
                 continue
-            begun = window.began_at + PROOF_LIMIT  # a batch that ran may have ended after the order (SW-10)
+            begun = window.began_at + UNDER_WAY  # a batch that ran may have ended after the order (SW-10)
             values = {"ik": insurer.ik, "begun": begun, "ended": window.ended_at or self._now()}
             made = self._number(self._config.eau_database, _LETTERS, values)
             if made:

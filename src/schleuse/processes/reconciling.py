@@ -25,7 +25,7 @@ from schleuse.errors import RefusedError
 from schleuse.holding.resend import Account, Deferred, Received, accounts
 from schleuse.holding.states import WAITING, State
 from schleuse.journal.opening import Json
-from schleuse.kim.receipts import thumbprint
+from schleuse.kim.receipts import sign, thumbprint
 from schleuse.kim.store import HoldWindow, open_leases
 from schleuse.kim.store.deferrals import read_away
 
@@ -68,8 +68,7 @@ def reconcile_senders(
 
 def sign_statement(statement: Mapping[str, Json], key: Ed25519PrivateKey) -> str:
     """The same statement gives the same text."""
-    headers = {"typ": TYPE, "kid": thumbprint(key.public_key())}
-    return jwt.encode(dict(statement), key, algorithm="EdDSA", headers=headers, sort_headers=True)
+    return sign(statement, key, TYPE)
 
 
 def verify_statement(token: str, keys: Sequence[Ed25519PublicKey]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from schleuse.clock import Now
 from schleuse.config import Config
 from schleuse.database import asking
 from schleuse.eau.feed_client import FeedAccess, FeedConnection, Signature
-from schleuse.eau.outcome import Quarantine
+from schleuse.eau.store import count_probes
 from schleuse.environment import Environment
 from schleuse.errors import Error
 from schleuse.identifiers import IK
@@ -48,7 +48,6 @@ STEP_SECONDS = 30.0
 LOOK_SECONDS = 0.2
 #: Of a mailbox that others use as well, only what came last is looked at.
 NEWEST_MAILS = 50
-_PROBES = sa.text("SELECT count(*) FROM eau_received WHERE ik = :ik AND reason = :reason")
 _FILED = sa.text("SELECT state FROM eau_document WHERE ik = :ik AND document_id = :id")
 
 #: Whether a unit of work of this service, tenant and direction may begin now.
@@ -119,7 +118,8 @@ class Synthetic:
         return (Result.PASS if reply.accepted else Result.FAIL), str(reply.code)
 
     def _filed(self, ik: str, document: str) -> tuple[Result, str] | None:
-        state = self._ask(_FILED, ik=ik, id=document)
+        with asking(self._config.eau_database) as connection:
+            state = connection.execute(_FILED, {"ik": ik, "id": document}).scalar_one_or_none()
         if state is None:
             return None
         return (Result.FAIL if state == "rejected" else Result.PASS), str(state)
@@ -130,11 +130,8 @@ class Synthetic:
     def _probes(self, ik: str) -> int:
         if self._config.environment is not Environment.PRODUCTION:
             return 0
-        return int(str(self._ask(_PROBES, ik=ik, reason=Quarantine.TEST_IN_PRODUCTION.value)))
-
-    def _ask(self, query: sa.TextClause, **values: str) -> object:
         with asking(self._config.eau_database) as connection:
-            return connection.execute(query, values).scalar_one_or_none()
+            return count_probes(connection, IK(ik))
 
     def _receipt(self, practice: Identity, mail: Prepared) -> tuple[Result, str] | None:
         with mailbox(self._server(practice)) as client:

@@ -13,17 +13,14 @@ import hashlib
 import json
 import os
 import re
-import secrets
 import threading
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from schleuse.errors import ConflictError, CorruptError, Error, MalformedError, UnavailableError
-from schleuse.journal.disk import OsDisk
 from schleuse.restart.documents import signed_document_from
 from schleuse.restart.gates import Evidence, Result
 from schleuse.restart.plan import GateKind, plan_from
@@ -43,6 +40,7 @@ from schleuse.restart.progress import (
     Waived,
     fold,
 )
+from schleuse.switch.disk import LinkingDisk, place
 from schleuse.switch.documents import Role, Signature, SignedCommand, parse_time, signed_from, time_text
 
 GENESIS = "0" * 64  #: what the first event names as the one before
@@ -119,27 +117,18 @@ class Book:
         Raises OvertakenError, BookNotWrittenError, BadNameError.
         """
         folder = self._of(plan)
-        target = folder / f"{after + 1:05d}.json"
-        draft = folder / f".{os.getpid()}.{secrets.token_hex(4)}"
+        disk = LinkingDisk()
         try:
             if not folder.is_dir():
                 folder.mkdir(parents=True, exist_ok=True)
-                OsDisk().sync_directory(self._folder)
+                disk.sync_directory(self._folder)
             before = hashlib.sha256((folder / f"{after:05d}.json").read_bytes()).hexdigest() if after else GENESIS
             data = json.dumps({"previous": before, **encode(event)}, indent=1, ensure_ascii=False).encode()
-            with draft.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(draft, target)
-            OsDisk().sync_directory(folder)
-        except FileExistsError as cause:
-            raise OvertakenError(f"{plan} has a newer event; `restart status {plan}` shows it") from cause
+            placed = place(disk, folder / f"{after + 1:05d}.json", data, shown=False)
         except OSError as cause:
             raise BookNotWrittenError(f"{plan}: an event cannot be written ({cause.strerror})") from cause
-        finally:
-            with suppress(OSError):
-                draft.unlink()
+        if not placed:
+            raise OvertakenError(f"{plan} has a newer event; `restart status {plan}` shows it")
         return hashlib.sha256(data).hexdigest()
 
     def _of(self, plan: str) -> Path:

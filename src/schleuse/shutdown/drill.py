@@ -19,6 +19,7 @@ from schleuse.scopes import Scope, ScopeState
 from schleuse.switch.documents import (
     Command,
     Kind,
+    Limit,
     Reason,
     Rights,
     SignedCommand,
@@ -113,34 +114,28 @@ def plan_drill(
         text="drill of the switch (SW-15)",
         incident=id,
     )
-    opening = replace(
+    return closing, _opening(closing, before.state, before.limit, now + valid)
+
+
+def _opening(closing: Command, state: ScopeState, limit: Limit | None, expires_at: datetime | None) -> Command:
+    """What gives back all that this closing takes, and nothing else."""
+    return replace(
         closing,
-        id=f"{id}-open",
-        state=before.state,
-        limit=before.limit,
+        id=f"{closing.incident}-open",
+        state=state,
+        limit=limit,
         opening=True,
-        expires_at=now + valid,
+        expires_at=expires_at,
         with_backlog=True,
         plan=closing.hash,
         stage=AFTER_DRILL,
     )
-    return closing, opening
 
 
 def check_plan(plan: DrillPlan, rights: Rights, now: datetime) -> None:
     """Raises BadDrillError, NotAuthorisedError, DrillRefusedError (expired) unless both documents suffice."""
     closing, opening = plan.closing.command, plan.opening.command
-    expected = replace(
-        closing,
-        id=f"{plan.id}-open",
-        state=opening.state,
-        limit=opening.limit,
-        opening=True,
-        expires_at=opening.expires_at,
-        with_backlog=True,
-        plan=closing.hash,
-        stage=AFTER_DRILL,
-    )
+    expected = _opening(closing, opening.state, opening.limit, opening.expires_at)
     if closing.kind is not Kind.DRILL or closing.opening or closing.id != f"{plan.id}-close":
         raise BadDrillError("the first document of a drill is its closing")
     if replace(opening, actor=closing.actor, requested_at=closing.requested_at) != expected:

@@ -16,12 +16,12 @@ from schleuse.errors import Error
 from schleuse.scopes import Scope
 from schleuse.shutdown.drill import DrillPlan, DrillRefusedError, DrillResult, Outcome, check_plan
 from schleuse.shutdown.drill_book import DrillBook
+from schleuse.shutdown.order import PROOF
 from schleuse.switch.documents import Rights, SignedCommand
 from schleuse.switch.log import Accepted
 from schleuse.switch.standing import Standing
 
-#: From the closing on; then the drill has failed (§ 5.2, § 14).
-PROOF_SECONDS = 60.0
+#: From the closing on; beyond the limit of the proof the drill has failed (§ 5.2, § 14).
 HOLD_LIMIT = timedelta(seconds=30)
 _STEP_SECONDS = 0.05
 
@@ -92,7 +92,7 @@ def _refuse_unless_open(plan: DrillPlan, desk: Desk) -> None:
 
 
 async def _proven(plan: DrillPlan, closed: Accepted, desk: Desk) -> Progress:
-    deadline = closed.accepted_at + timedelta(seconds=PROOF_SECONDS)
+    deadline = closed.accepted_at + PROOF.limit
     while True:
         progress = desk.progress(plan.scopes, closed.epoch)
         if progress.proven_at is not None or desk.now() >= deadline:
@@ -123,7 +123,7 @@ async def _open_again(plan: DrillPlan, closed: Accepted, progress: Progress, des
     if not await _seen(plan, opened, desk):
         return replace(result, outcome=Outcome.FAILED, why="not every worker has seen the opening")
     if to_proof is None:
-        return replace(result, outcome=Outcome.FAILED, why=f"not proven closed within {PROOF_SECONDS:.0f} s")
+        return replace(result, outcome=Outcome.FAILED, why=f"not proven closed within {PROOF.limit.seconds} s")
     if to_hold is None or to_hold > HOLD_LIMIT:
         return replace(result, outcome=Outcome.FAILED, why=f"not quiet within {HOLD_LIMIT.seconds} s")
     return result

@@ -36,11 +36,14 @@ class LinkingDisk(OsDisk):
         os.fchmod(fd, _READABLE)
 
 
-def place(disk: SwitchDisk, path: Path, data: bytes) -> bool:
-    """The whole file, durably, unless the name is taken. Returns whether we did. Raises OSError."""
+def place(disk: SwitchDisk, path: Path, data: bytes, *, shown: bool = True) -> bool:
+    """The whole file, durably, unless the name is taken. Returns whether we did. Raises OSError.
+
+    shown: to others too, whatever our umask is.
+    """
     draft = _draft(path)
     try:
-        _fill(disk, draft, data, shown=True)
+        _fill(disk, draft, data, shown=shown)
         try:
             disk.link(draft, path)
         except FileExistsError:

@@ -265,12 +265,7 @@ class VaultService:
         sk = await asyncio.to_thread(self._core.keyring.subject_key, subject, version, share)
         return open_for_person(sk, row)
 
-    async def _note(
-        self,
-        ik: IK,
-        claims: Claims,
-        kind: Kind,
-    ) -> None:
+    async def _note(self, ik: IK, claims: Claims, kind: Kind) -> None:
         """The entry of an operator's order."""
         actor = await self._core.actor(ik, f"operator {claims.name}")
         why = Purpose.DATA_PROTECTION
