@@ -29,6 +29,7 @@ from schleuse.journal.client import JournalClient
 from schleuse.journal.contracts import Level, QuarantinedError
 from schleuse.journal.entry import Entry, Kind, Purpose, Result
 from schleuse.journal.note import LogKey
+from schleuse.journal.server import listen
 from schleuse.processes.journal import UnknownUserError, role_of, run
 from schleuse.processes.journal_keys import JournalRole, KeyMissingError, log_signer, origin_of, policy_file
 from schleuse.processes.observe import serving
@@ -102,10 +103,9 @@ class Host:
 
     async def _answers(self) -> bool:
         try:
-            _, writer = await asyncio.open_unix_connection(self.role.socket)
+            await self.health()
         except OSError:
             return False
-        writer.close()
         return True
 
     async def health(self) -> dict[str, Any]:
@@ -167,6 +167,28 @@ def test_the_platform_has_a_log_of_its_own_and_no_key_shares(tmp_path: Path) -> 
             assert of_platform.share in (None, bytes(32))
         keys = {path.name for path in (host.role.folder / "keys").iterdir()}
         assert {one for one in keys if one.startswith("share-")} == {f"share-{KASSE}"}
+
+    asyncio.run(run_it())
+
+
+def test_whoever_reads_that_the_journal_runs_can_write_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The vault is ready by these pages; it met a socket without a listener with its first mail after a restart."""
+
+    async def run_it() -> None:
+        host = Host(tmp_path)
+        told_early: list[str] = []
+
+        @asynccontextmanager
+        async def slow(*of: Any, **more: Any) -> AsyncIterator[None]:
+            with suppress(OSError):
+                told_early.append((await host.health())["state"])
+            async with listen(*of, **more):
+                yield
+
+        monkeypatch.setattr("schleuse.processes.journal.listen", slow)
+        async with host.running() as client:
+            await client.append(host.origin, entry())
+        assert told_early == []
 
     asyncio.run(run_it())
 

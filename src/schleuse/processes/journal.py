@@ -109,8 +109,9 @@ async def run(role: JournalRole) -> None:
         host, port = host_and_port(role.http)
         app = JournalPages(journal, readers.told).app()
         web = uvicorn.Config(app, host=host, port=port, log_config=None, access_log=False, lifespan="off")
-        await stack.enter_async_context(serving(web))
+        # the socket first: whoever reads on the pages that the journal runs may write to it (`answering`)
         await stack.enter_async_context(listen(role.socket, journal, peers, shares=shares))
+        await stack.enter_async_context(serving(web))
         journal.publisher.signed.append(shards.show)
         care = Care(journal, role.home / "run" / "retention.frozen", role.retention_years, role.now)
         for work in (_tick(journal, role.publish_seconds), shards.watch(), care.watch(), care.prune_daily()):
