@@ -21,18 +21,12 @@ from schleuse.holding.resend import Account, statement
 from schleuse.holding.states import State
 from schleuse.journal.opening import Json
 from schleuse.kim.deferred import Gathered
-from schleuse.kim.receipts import TYPE, sign
+from schleuse.kim.receipts import BadReceiptError, ReceiptSignatureError, sign, verify
 from schleuse.kim.store import MailStore, Outcome, Take, open_mail_store
 from schleuse.kim.store.origins import reference_of
 from schleuse.processes.home import create_home
 from schleuse.processes.kim import load_accounts, store_settings
-from schleuse.processes.reconciling import (
-    StatementSignatureError,
-    reconcile_senders,
-    sign_statement,
-    uncertain_deliveries,
-    verify_statement,
-)
+from schleuse.processes.reconciling import STATEMENT, reconcile_senders, uncertain_deliveries
 from schleuse.switch.effects import EffectBook, SwitchEffect
 
 PRAXIS, FERN = "praxis@kim.test.kim.telematik-test", "fern@anderswo.kim.telematik-test"
@@ -219,23 +213,24 @@ def said(place: Place) -> dict[str, Json]:
 
 def test_a_signed_statement_says_what_was_signed(place: Place) -> None:
     key, made = Ed25519PrivateKey.generate(), said(place)
-    token = sign_statement(made, key)
-    assert token == sign_statement(made, key)
-    assert verify_statement(token, [Ed25519PrivateKey.generate().public_key(), key.public_key()]) == made
+    token = sign(made, key, STATEMENT)
+    assert token == sign(made, key, STATEMENT)
+    assert verify(token, [Ed25519PrivateKey.generate().public_key(), key.public_key()], STATEMENT) == made
     assert made["must_resend"] == "no"
 
 
 def test_no_other_key_no_change_and_no_receipt_passes_as_a_statement(place: Place) -> None:
     """RFC 8725 § 3.11."""
     key, made = Ed25519PrivateKey.generate(), said(place)
-    token = sign_statement(made, key)
+    token = sign(made, key, STATEMENT)
     head, body, signature = token.split(".")
     for bad in (
-        sign_statement(made, Ed25519PrivateKey.generate()),
-        ".".join((head, sign_statement({**made, "must_resend": "yes"}, key).split(".")[1], signature)),
+        sign(made, Ed25519PrivateKey.generate(), STATEMENT),
+        ".".join((head, sign({**made, "must_resend": "yes"}, key, STATEMENT).split(".")[1], signature)),
         sign(made, key),
         body,
     ):
-        with pytest.raises(StatementSignatureError):
-            verify_statement(bad, [key.public_key()])
-    assert TYPE not in token
+        with pytest.raises((BadReceiptError, ReceiptSignatureError)):
+            verify(bad, [key.public_key()], STATEMENT)
+    with pytest.raises(BadReceiptError):
+        verify(token, [key.public_key()])

@@ -32,6 +32,7 @@ app = App(name="hold", help="What is held, and that nothing is missing.")
 app.command("schleuse.cli.hold_release:app", name="release")
 app.command("schleuse.cli.hold_reconcile:reconcile", name="reconcile")
 app.command("schleuse.cli.hold_receipt:receipt", name="receipt")
+app.command("schleuse.cli.hold_receipt:statement", name="statement")
 app.command("schleuse.cli.hold_deferred:deferred", name="deferred")
 
 DOES_NOT_HOLD = 70

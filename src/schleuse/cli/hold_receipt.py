@@ -1,4 +1,4 @@
-"""`schleuse hold receipt FILE`: check a hold receipt offline (incident.md § 6.4)."""
+"""`schleuse hold receipt|statement FILE`: check offline what the platform signed (incident.md § 6.4, § 6.8)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from schleuse.cli.up import german
 from schleuse.config import default_home
 from schleuse.errors import UnavailableError
 from schleuse.kim.receipt_text import receipt_text
 from schleuse.kim.receipts import check_file, keys_of, thumbprint
+from schleuse.processes.reconciling import STATEMENT
 
 #: Where the platform's own home has the public keys.
 JWKS = Path("keys/receipts.jwks.json")
@@ -23,15 +25,12 @@ class ReceiptFileError(UnavailableError):
     code = "cli.receipt-file"
 
 
-def receipt(
-    file: Path,
-    *,
-    keys: Annotated[
-        Path | None, Parameter(help="JWKS of the platform [default: keys/receipts.jwks.json of the home]")
-    ] = None,
-    home: Annotated[Path | None, Parameter(help="Folder of configuration and data")] = None,
-    json_output: Annotated[bool, Parameter(name="--json", help="What was signed, as one JSON object")] = False,
-) -> None:
+Keys = Annotated[Path | None, Parameter(help="JWKS of the platform [default: keys/receipts.jwks.json of the home]")]
+Home = Annotated[Path | None, Parameter(help="Folder of configuration and data")]
+AsJson = Annotated[bool, Parameter(name="--json", help="What was signed, as JSON")]
+
+
+def receipt(file: Path, *, keys: Keys = None, home: Home = None, json_output: AsJson = False) -> None:
     """Verify that the platform signed this receipt, and show what it says. Asks nobody; exit code 0: it is genuine.
 
     Parameters
@@ -40,12 +39,43 @@ def receipt(
         As it was fetched from the status address or came as a mail's attachment.
     """
     public = keys_of(_read(keys or (home or default_home()) / JWKS))
-    payload: dict[str, Any] = check_file(_read(file), public)
+    payload = check_file(_read(file), public)
     if json_output:
         print(json.dumps(payload))
-        return
-    print(receipt_text(payload))
-    print(f"✓ {payload['iss']}  {', '.join(thumbprint(key) for key in public)}")
+    else:
+        print(receipt_text(payload))
+        print(f"✓ {payload['iss']}  {', '.join(thumbprint(key) for key in public)}")
+
+
+def statement(file: Path, *, keys: Keys = None, home: Home = None, json_output: AsJson = False) -> None:
+    """Verify that the platform signed these statements, and show them. Asks nobody; exit code 0: all are genuine.
+
+    Parameters
+    ----------
+    file
+        What `hold reconcile --sign` printed: one statement, or one a line.
+    """
+    public = keys_of(_read(keys or (home or default_home()) / JWKS))
+    payloads = [check_file(one, public, STATEMENT) for one in _statements(_read(file))]
+    for payload in payloads:
+        print(json.dumps(payload, ensure_ascii=False) if json_output else _told(payload))
+
+
+def _statements(data: bytes) -> list[bytes]:
+    lines = [line for line in data.splitlines() if line.strip()]
+    return lines if lines and all(line.startswith(b"{") for line in lines) else [data]
+
+
+def _told(said: dict[str, Any]) -> str:
+    de = german()
+    head = f"✓ {said['practice']} → {said['insurer']}, {said['from']} – {said['to']}, {said['platform']}"
+    if said["must_resend"] == "no":
+        return f"{head}: {'nichts erneut zu senden' if de else 'nothing to resend'}"
+    lines = [f"{head}: {'erneut zu senden' if de else 'to be sent again'}:"]
+    lines += [f"    {one['reference']} ({one['reason']})" for one in said["resend"]]
+    if said["deferred_without_success"]:
+        lines.append("    " + ("vertagt und nicht wiedergekommen" if de else "deferred and never came back"))
+    return "\n".join(lines)
 
 
 def _read(path: Path) -> bytes:

@@ -16,8 +16,9 @@ from schleuse.cli.up import german
 from schleuse.clock import utc_now
 from schleuse.config import default_home, read_config
 from schleuse.holding.resend import Account, statement, totals
+from schleuse.kim.receipts import sign
 from schleuse.processes.receipts import receipt_key
-from schleuse.processes.reconciling import reconcile_senders, sign_statement
+from schleuse.processes.reconciling import STATEMENT, reconcile_senders
 
 #: Mails named for each practice; who asks for one practice sees all.
 _FEW, _ALL = 5, 1_000_000
@@ -46,7 +47,7 @@ def reconcile(
         key = receipt_key(config.home) if signed else None
         for one in found:
             said = statement(one, config.hostname, begin, end, now)
-            shown = {"statement": said, "signature": sign_statement(said, key)} if key else said
+            shown = {"statement": said, "signature": sign(said, key, STATEMENT)} if key else said
             print(json.dumps(shown, ensure_ascii=False))
         return
     if practice and not found:  # no mail is no answer "nothing": what was sent is not here

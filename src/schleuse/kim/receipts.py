@@ -1,7 +1,8 @@
 """Signed hold receipts: the document, its signature, and how anybody checks it offline (incident.md § 6.4).
 
 A receipt is a JWS in compact form (RFC 7515, EdDSA of RFC 8037), type `hold-receipt+jwt`, with `kid` = thumbprint of
-the platform's key (RFC 7638). Its payload is the document that the status address shows beside it.
+the platform's key (RFC 7638). Its payload is the document that the status address shows beside it. What else is signed
+with this key is another `Form`, and checked in the same way.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -19,18 +20,28 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from schleuse.errors import MalformedError, RefusedError
 from schleuse.holding.receipt import Entry
 
-TYPE = "hold-receipt+jwt"
-MAX_RECEIPT = 1 << 20  #: octets of a file that is checked
+MAX_FILE = 1 << 20  #: octets of a file that is checked
+
+
+class Form(NamedTuple):
+    """What is signed: the type of the JWS, so that none is taken for another (RFC 8725 § 3.11), and the name of the
+    payload where it is shown in JSON beside its signature."""
+
+    type: str
+    part: str
+
+
+RECEIPT = Form("hold-receipt+jwt", "receipt")
 
 
 class BadReceiptError(MalformedError):
-    """The file is no hold receipt; whoever has it fetches it again from the status address."""
+    """The file is not what it is taken for; whoever has it fetches it again, or asks the platform for it again."""
 
     code = "receipt.bad"
 
 
 class ReceiptSignatureError(RefusedError):
-    """The receipt was not signed with one of these keys, or was changed; it proves nothing."""
+    """The file was not signed with one of these keys, or was changed; it proves nothing."""
 
     code = "receipt.signature"
 
@@ -49,25 +60,25 @@ def document(
     }
 
 
-def sign(payload: Mapping[str, Any], key: Ed25519PrivateKey, kind: str = TYPE) -> str:
-    """The same payload gives the same receipt. kind: another type, of what is no receipt (RFC 8725 § 3.11)."""
-    headers = {"typ": kind, "kid": thumbprint(key.public_key())}
+def sign(payload: Mapping[str, Any], key: Ed25519PrivateKey, form: Form = RECEIPT) -> str:
+    """The same payload gives the same text."""
+    headers = {"typ": form.type, "kid": thumbprint(key.public_key())}
     return jwt.encode(dict(payload), key, algorithm="EdDSA", headers=headers, sort_headers=True)
 
 
-def verify(token: str, keys: Sequence[Ed25519PublicKey]) -> dict[str, Any]:
+def verify(token: str, keys: Sequence[Ed25519PublicKey], form: Form = RECEIPT) -> dict[str, Any]:
     """The payload. Raises BadReceiptError, ReceiptSignatureError."""
     try:
         header = jwt.get_unverified_header(token)
     except jwt.PyJWTError as cause:
         raise BadReceiptError("expected a JWS in compact form") from cause
-    if header.get("typ") != TYPE:
-        raise BadReceiptError(f"expected a JWS of type {TYPE}")
+    if header.get("typ") != form.type:
+        raise BadReceiptError(f"expected a JWS of type {form.type}")
     key = next((one for one in keys if thumbprint(one) == header.get("kid")), None)
     if key is None:
-        raise ReceiptSignatureError("the receipt names a key that is none of these")
+        raise ReceiptSignatureError(f"the {form.part} names a key that is none of these")
     try:
-        # No time is judged: a receipt says what was true when it was made, for ever.
+        # No time is judged: it says what was true when it was made, for ever.
         options: Any = {"verify_exp": False, "verify_iat": False, "verify_nbf": False, "verify_aud": False}
         return dict(jwt.decode(token, key, algorithms=["EdDSA"], options=options))
     except jwt.PyJWTError as cause:
@@ -82,27 +93,27 @@ def read_payload(token: str) -> dict[str, Any]:
         raise BadReceiptError("expected a JWS in compact form") from cause
 
 
-def read_file(data: bytes) -> tuple[str, Mapping[str, Any] | None]:
-    """A receipt as it was fetched: the JSON of the status address, or the JWS alone. Raises BadReceiptError."""
-    if len(data) > MAX_RECEIPT:
-        raise BadReceiptError(f"a receipt has at most {MAX_RECEIPT} octets")
+def read_file(data: bytes, form: Form = RECEIPT) -> tuple[str, Mapping[str, Any] | None]:
+    """As it was fetched: JSON with payload and signature, or the JWS alone. Raises BadReceiptError."""
+    if len(data) > MAX_FILE:
+        raise BadReceiptError(f"a {form.part} has at most {MAX_FILE} octets")
     try:
         text = data.decode().strip()
         if not text.startswith("{"):
             return text, None
         value = json.loads(text)
-        token, shown = value["signature"], value["receipt"]
+        token, shown = value["signature"], value[form.part]
     except (ValueError, KeyError, TypeError, RecursionError) as cause:
-        raise BadReceiptError('expected JSON with "receipt" and "signature", or a JWS') from cause
+        raise BadReceiptError(f'expected JSON with "{form.part}" and "signature", or a JWS') from cause
     if not isinstance(token, str) or not isinstance(shown, dict):
-        raise BadReceiptError('"signature" is a text and "receipt" an object')
+        raise BadReceiptError(f'"signature" is a text and "{form.part}" an object')
     return token, shown
 
 
-def check_file(data: bytes, keys: Sequence[Ed25519PublicKey]) -> dict[str, Any]:
+def check_file(data: bytes, keys: Sequence[Ed25519PublicKey], form: Form = RECEIPT) -> dict[str, Any]:
     """What was signed. Raises BadReceiptError, ReceiptSignatureError, also when it is not what the file shows."""
-    token, shown = read_file(data)
-    payload = verify(token, keys)
+    token, shown = read_file(data, form)
+    payload = verify(token, keys, form)
     if shown is not None and shown != payload:
         raise ReceiptSignatureError("what the file shows is not what was signed")
     return payload

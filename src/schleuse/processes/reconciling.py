@@ -1,35 +1,31 @@
 """Does a practice have to resend anything? Read from the records of the mail store at this moment (incident.md § 6.8).
 
-Nothing is kept of it: who asks again gets what is true then. A statement is a JWS in compact form (RFC 7515, EdDSA of
-RFC 8037) with the key of receipts, and of a type of its own, so that it can be taken for no receipt (RFC 8725 § 3.11).
+Nothing is kept of it: who asks again gets what is true then. A statement is signed with the key of receipts, in a form
+of its own (`receipts.Form`).
 """
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import jwt
 import sqlalchemy as sa
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from schleuse.clock import from_us, to_us
 from schleuse.config import Config
 from schleuse.database import asking
-from schleuse.errors import RefusedError
 from schleuse.holding.resend import Account, Deferred, Received, accounts
 from schleuse.holding.states import WAITING, State
-from schleuse.journal.opening import Json
-from schleuse.kim.receipts import sign, thumbprint
+from schleuse.kim.receipts import Form
 from schleuse.kim.store import HoldWindow, open_leases
 from schleuse.kim.store.deferrals import read_away
 
-TYPE = "hold-reconciliation+jwt"
+STATEMENT = Form("hold-reconciliation+jwt", "statement")
 
 # 1024 = 1 << RECIPIENT_BITS. Mail without a sender or a Message-ID has no origin; it counts all the same.
 _RECEIVED = sa.text(
@@ -38,12 +34,6 @@ _RECEIVED = sa.text(
     " WHERE d.account IN :accounts AND d.accepted_us >= :since AND d.accepted_us < :until"
     " AND (:sender = '' OR o.sender = :sender) ORDER BY d.id"
 ).bindparams(sa.bindparam("accounts", expanding=True))
-
-
-class StatementSignatureError(RefusedError):
-    """The statement was not signed with one of these keys, or was changed; it proves nothing."""
-
-    code = "reconciliation.signature"
 
 
 def reconcile_senders(
@@ -64,23 +54,6 @@ def reconcile_senders(
         if one.recipient in insurers and practice.lower() in ("", one.sender)
     ]
     return accounts(_received(config, insurers, since, until, practice.lower()), deferred)
-
-
-def sign_statement(statement: Mapping[str, Json], key: Ed25519PrivateKey) -> str:
-    """The same statement gives the same text."""
-    return sign(statement, key, TYPE)
-
-
-def verify_statement(token: str, keys: Sequence[Ed25519PublicKey]) -> dict[str, Any]:
-    """What was signed. Raises StatementSignatureError."""
-    try:
-        header = jwt.get_unverified_header(token)
-        key = next((one for one in keys if thumbprint(one) == header.get("kid")), None)
-        if key is None or header.get("typ") != TYPE:
-            raise StatementSignatureError(f"expected a JWS of type {TYPE} by one of these keys")
-        return dict(jwt.decode(token, key, algorithms=["EdDSA"]))
-    except jwt.PyJWTError as cause:
-        raise StatementSignatureError(f"the signature does not match ({type(cause).__name__})") from cause
 
 
 def uncertain_deliveries(folder: Path) -> frozenset[int]:
