@@ -19,9 +19,11 @@ from schleuse.eau.store import open_store
 from schleuse.kim.store import open_leases
 from schleuse.processes.control_offline import Offline, offline
 from schleuse.processes.invariants import Answer, Invariant, check_invariants
-from schleuse.processes.switching import effect_book, open_switch
-from schleuse.scopes import ScopeState
+from schleuse.processes.switching import effect_book, open_switch, rights_of
+from schleuse.scopes import Scope, ScopeState, Service
+from schleuse.shutdown.exceptions import Exemption, keep_exemption, sign_exemption
 from schleuse.switch.effects import SwitchEffect
+from schleuse.vault.tokens import read_token_key
 
 EINS = "109900011"
 
@@ -62,7 +64,7 @@ def test_while_nothing_runs_what_cannot_be_asked_is_unknown_and_nothing_is_viola
 ) -> None:
     """RS-04."""
     found = asked(config, tools)
-    assert {number for number, one in found.items() if one.answer is Answer.HOLDS} == {1, 2, 3, 4, 5, 6}
+    assert {number for number, one in found.items() if one.answer is Answer.HOLDS} == {1, 2, 3, 4, 5, 6, 13}
     assert {number for number, one in found.items() if one.answer is Answer.UNKNOWN} == {7, 8, 14}
 
 
@@ -132,7 +134,24 @@ def test_openings_of_two_persons_are_counted(config: Config, home: Path, tools: 
     switching.open(home, "eau/*")
     found = asked(config, tools)
     assert (found[3].answer, found[5].answer) == (Answer.HOLDS, Answer.HOLDS)
-    assert found[3].text.startswith("1 openings")
+    assert found[3].text.en.startswith("1 openings")
+
+
+def test_an_exception_that_nobody_looked_at_in_time_or_nobody_signed_is_named(config: Config, tools: Offline) -> None:
+    """Appendix B no. 13."""
+    now = utc_now()
+    scope = Scope(Service.PAYMENTS_SUPPORT)
+    made = Exemption("e1", scope, "no switch yet", "watched by hand", "betrieb-1", now + timedelta(days=1), now)
+    name, role = switching.CLOSER
+    signed = sign_exemption(made, name, role, read_token_key(config.home / "operators" / f"{name}.key"))
+    folder = config.switch_folder / "exceptions"
+    keep_exemption(folder, signed, rights_of(config))
+    assert asked(config, tools)[13].answer is Answer.HOLDS
+    late = asked(config, tools, timedelta(days=2))[13]
+    assert late.answer is Answer.VIOLATED
+    assert "e1 of betrieb-1" in late.findings[0]
+    (folder / "e2.json").write_text("{}")
+    assert "e2" in asked(config, tools)[13].findings[0]
 
 
 def test_a_home_that_is_older_than_its_drills_is_a_violation(config: Config, tools: Offline) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 from rich.console import Console
+from rich.markup import escape
 
 from schleuse.cli.up import german
 from schleuse.clock import utc_now
@@ -22,17 +23,6 @@ app = App(name="invariants", help="What must hold at any moment.")
 #: Exit codes: one is violated; one cannot be asked now and none is violated.
 VIOLATED, UNKNOWN = 70, 75
 
-_NAMES = {
-    1: "nichts verloren, nichts doppelt",
-    2: "keine Wirkung unter einer älteren Epoche",
-    3: "jede Öffnung von zwei Personen",
-    4: "jede Schließung bewiesen oder mit Ausnahme",
-    5: "keine Öffnung durch eine Regel oder Uhr",
-    6: "keine Fehlernachricht, weil etwas aus ist",
-    7: "Journal lückenlos und bezeugt",
-    8: "so viele Öffnungen wie Einträge",
-    14: "jeder Bereich wurde geübt",
-}
 _MARKS = {Answer.HOLDS: "[green]✓[/]", Answer.VIOLATED: "[red]✗[/]", Answer.UNKNOWN: "[yellow]?[/]"}
 
 
@@ -47,14 +37,16 @@ def check(
     with offline(config) as tools:
         found = check_invariants(config, tools.closings, utc_now)
     if json_output:
-        print(json.dumps([asdict(one) for one in found], ensure_ascii=False))
+        print(
+            json.dumps([{**asdict(one), "name": one.name.en, "text": one.text.en} for one in found], ensure_ascii=False)
+        )
     else:
         console = Console()
         for one in found:
-            name = _NAMES[one.number] if german() else one.name
-            console.print(f"{_MARKS[one.answer]} {one.number:>2}  {name}: {one.text}", highlight=False)
+            name, text = (one.name.de, one.text.de) if german() else (one.name.en, one.text.en)
+            console.print(f"{_MARKS[one.answer]} {one.number:>2}  {escape(f'{name}: {text}')}", highlight=False)
             for case in one.findings:
-                console.print(f"       {case}", highlight=False)
+                console.print(f"       {escape(case)}", highlight=False)
     answers = {one.answer for one in found}
     if Answer.VIOLATED in answers:
         sys.exit(VIOLATED)

@@ -2,7 +2,8 @@
 
 Each invariant is one question with its number; its answer is a query over records that do not know each other. What
 cannot be asked now is unknown, and unknown is never "holds" (RS-04). Invariants about evidence, data statements,
-duties and the status page (9, 10, 11, 12) follow with what they are about.
+duties and the status page (9, 10, 11, 12) follow with what they are about. Sentences are in German and English; single
+cases and errors are English, as they are everywhere.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import cached_property
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
@@ -28,11 +30,12 @@ from schleuse.processes.control import is_exempt, known_exemptions
 from schleuse.processes.control_closing import Closings, late_claims
 from schleuse.processes.control_drills import Freshness
 from schleuse.processes.journal_keys import origin_of
-from schleuse.processes.switching import switch_log
+from schleuse.processes.switching import rights_of, switch_log
 from schleuse.scopes import Direction, Scope, Service, atom
+from schleuse.shutdown.exceptions import exemptions
 from schleuse.shutdown.order import PROOF
 from schleuse.switch.copy import CopyDamagedError, read_copy
-from schleuse.switch.documents import OPENERS, Kind, Role
+from schleuse.switch.documents import OPENERS, Kind, Role, time_text
 from schleuse.switch.log import Accepted
 from schleuse.vault.client import VaultClient
 from schleuse.vault.history import HistoryReader
@@ -49,54 +52,71 @@ class Answer(StrEnum):
     UNKNOWN = "unknown"
 
 
+class Said(NamedTuple):
+    """One sentence."""
+
+    de: str
+    en: str
+
+
 @dataclass(frozen=True, slots=True)
 class Invariant:
     """number: of appendix B. text: what was found, in one sentence. findings: single cases, at most some."""
 
     number: int
-    name: str
+    name: Said
     answer: Answer
-    text: str
+    text: Said
     findings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a question found: the cases that contradict it, and what it looked at. unknown: why it cannot be asked."""
+    """What a question found: the cases that contradict it, and what it looked at. known: whether it could be asked."""
 
     cases: Sequence[str]
-    text: str
-    unknown: str = ""
+    text: Said
+    known: bool = True
 
 
 def check_invariants(config: Config, closings: Closings, now: Now) -> list[Invariant]:
     """All that can be asked today, in the order of appendix B."""
     checks = Checks(config, closings, now)
-    questions: list[tuple[int, str, Callable[[], Found]]] = [
-        (1, "conservation", checks.conservation),
-        (2, "no effect under an older epoch", checks.epochs),
-        (3, "two persons for every opening", checks.openings),
-        (4, "a proof or an exception for every closing", checks.closings),
-        (5, "no timer opens", checks.timers),
-        (6, "no Fehlernachricht because something is off", checks.letters),
-        (7, "journal without a gap, witnessed", checks.journal),
-        (8, "as many openings as entries", checks.openings_of_the_vault),
-        (14, "every scope was switched for real", checks.drills),
+    questions: list[tuple[int, Said, Callable[[], Found]]] = [
+        (1, Said("nichts verloren, nichts doppelt", "conservation"), checks.conservation),
+        (2, Said("keine Wirkung unter einer älteren Epoche", "no effect under an older epoch"), checks.epochs),
+        (3, Said("jede Öffnung von zwei Personen", "two persons for every opening"), checks.openings),
+        (
+            4,
+            Said("jede Schließung bewiesen oder mit Ausnahme", "a proof or an exception for every closing"),
+            checks.closings,
+        ),
+        (5, Said("keine Öffnung durch eine Regel oder Uhr", "no timer opens"), checks.timers),
+        (
+            6,
+            Said("keine Fehlernachricht, weil etwas aus ist", "no Fehlernachricht because something is off"),
+            checks.letters,
+        ),
+        (7, Said("Journal lückenlos und bezeugt", "journal without a gap, witnessed"), checks.journal),
+        (8, Said("so viele Öffnungen wie Einträge", "as many openings as entries"), checks.openings_of_the_vault),
+        (13, Said("jede Ausnahme hat Person und Ende", "an owner and an end for every exception"), checks.exceptions),
+        (14, Said("jeder Bereich wurde geübt", "every scope was switched for real"), checks.drills),
     ]
     return [_asked(number, name, question) for number, name, question in questions]
 
 
-def _asked(number: int, name: str, question: Callable[[], Found]) -> Invariant:
+def _asked(number: int, name: Said, question: Callable[[], Found]) -> Invariant:
     try:
         found = question()
     except CorruptError as error:
-        return Invariant(number, name, Answer.VIOLATED, str(error), (error.code,))
+        return Invariant(number, name, Answer.VIOLATED, Said(str(error), str(error)), (error.code,))
     except (Error, OSError, sa.exc.DBAPIError) as error:
-        return Invariant(number, name, Answer.UNKNOWN, f"cannot be asked now: {type(error).__name__}: {error}"[:300])
-    if found.unknown:
-        return Invariant(number, name, Answer.UNKNOWN, found.unknown)
+        why = f"{type(error).__name__}: {error}"[:300]
+        said = Said(f"kann jetzt nicht gefragt werden: {why}", f"cannot be asked now: {why}")
+        return Invariant(number, name, Answer.UNKNOWN, said)
     cases = tuple(found.cases)
-    return Invariant(number, name, Answer.VIOLATED if cases else Answer.HOLDS, found.text, cases[:20])
+    answer = Answer.VIOLATED if cases else Answer.HOLDS if found.known else Answer.UNKNOWN
+    return Invariant(number, name, answer, found.text, cases[:20])
 
 
 class Checks:
@@ -110,7 +130,12 @@ class Checks:
     def conservation(self) -> Found:
         """1: accepted = accounted."""
         found = check_conservation(self._config)
-        return Found(found.findings, f"{found.accepted} accepted, {found.accounted} accounted for")
+        return Found(
+            found.findings,
+            _numbers(
+                "{} angenommen, {} nachgewiesen", "{} accepted, {} accounted for", found.accepted, found.accounted
+            ),
+        )
 
     def epochs(self) -> Found:
         """2: after all workers were quiet, nothing was finished under an older epoch than that of the closing."""
@@ -129,7 +154,14 @@ class Checks:
             late = self._number(self._config.kim_database, _LATE, values)
             if late:
                 cases.append(f"{insurer.ik}: {late} deliveries were finished under an epoch before {closed.epoch}")
-        return Found(cases, f"{asked} closings were looked at, with all effects after them")
+        return Found(
+            cases,
+            _numbers(
+                "{} Schließungen mit allen Wirkungen danach angesehen",
+                "{} closings were looked at, with all effects after them",
+                asked,
+            ),
+        )
 
     def openings(self) -> Found:
         """3: every opening that counts has two persons in different roles, before its end; every copy says the same."""
@@ -146,7 +178,12 @@ class Checks:
             if command.expires_at is None or entry.accepted_at > command.expires_at:
                 cases.append(f"epoch {entry.epoch} was opened after its approval had ended")
         cases += self._copies()
-        return Found(cases, f"{opened} openings, each signed by two persons")
+        return Found(
+            cases,
+            _numbers(
+                "{} Öffnungen, jede von zwei Personen unterschrieben", "{} openings, each signed by two persons", opened
+            ),
+        )
 
     def closings(self) -> Found:
         """4: every closing is proven, or somebody answers for it."""
@@ -154,7 +191,7 @@ class Checks:
         claims = self._closings.claims(now)
         late = late_claims(claims, lambda scope: is_exempt(scope, known, now))
         cases = [f"{one.need.text}: {one.text}" for one in late]
-        return Found(cases, f"{len(claims)} scopes are ordered closed")
+        return Found(cases, _numbers("{} Bereiche sollen zu sein", "{} scopes are ordered closed", len(claims)))
 
     def timers(self) -> Found:
         """5: what opens was never made by a rule."""
@@ -168,7 +205,9 @@ class Checks:
                 entry.command.kind is Kind.AUTOMATIC or any(one.role is Role.AUTOMAT for one in entry.signed.signatures)
             )
         ]
-        return Found(cases, "no opening of the log was made by a rule")
+        return Found(
+            cases, Said("keine Öffnung im Protokoll stammt von einer Regel", "no opening of the log was made by a rule")
+        )
 
     def letters(self) -> Found:
         """6: no Fehlernachricht was made while its insurer was held, when nothing was looked at (HD-01)."""
@@ -183,7 +222,14 @@ class Checks:
             made = self._number(self._config.eau_database, _LETTERS, values)
             if made:
                 cases.append(f"{insurer.ik}: {made} Fehlernachrichten were made while it was held")
-        return Found(cases, f"{len(windows)} holds, and no Fehlernachricht in any of them")
+        return Found(
+            cases,
+            _numbers(
+                "{} Haltezeiten, in keiner eine Fehlernachricht",
+                "{} holds, and no Fehlernachricht in any of them",
+                len(windows),
+            ),
+        )
 
     def journal(self) -> Found:
         """7: the journal runs, found nothing wrong with itself, and witnesses have read what is published."""
@@ -191,8 +237,23 @@ class Checks:
         cases = [f"the journal is in state {health.state}"] if health.state != "RUNNING" else []
         cases += health.findings
         if health.behind and not cases:
-            return Found([], "", f"{len(health.behind)} logs are being witnessed; ask again")
-        return Found(cases, f"{len(health.logs)} logs, all witnessed up to their published end")
+            return Found(
+                [],
+                _numbers(
+                    "{} Protokolle werden gerade bezeugt; bitte erneut fragen",
+                    "{} logs are being witnessed; ask again",
+                    len(health.behind),
+                ),
+                known=False,
+            )
+        return Found(
+            cases,
+            _numbers(
+                "{} Protokolle, alle bis zum veröffentlichten Ende bezeugt",
+                "{} logs, all witnessed up to their published end",
+                len(health.logs),
+            ),
+        )
 
     def openings_of_the_vault(self) -> Found:
         """8: the vault's own counter of releases is the last number in the journal, for each insurer."""
@@ -216,7 +277,23 @@ class Checks:
             total += counted
             if counted != written and published >= logs[origin]["size"]:
                 cases.append(f"{origin}: the vault counted {counted} releases, the journal has {written}")
-        return Found(cases, f"{total} releases, as many in the journal")
+        return Found(
+            cases, _numbers("{} Freigaben, ebenso viele im Journal", "{} releases, as many in the journal", total)
+        )
+
+    def exceptions(self) -> Found:
+        """13: whoever signed that something stays open answers for it until a day that has not passed."""
+        now = self._now()
+        known, bad = exemptions(self._config.switch_folder / "exceptions", rights_of(self._config))
+        cases = [f"{name} is no valid exception, so nobody answers for it" for name in bad]
+        cases += [
+            f"{one.exemption.scope}: the exception {one.exemption.id} of {one.exemption.owner} had to be looked at by"
+            f" {time_text(one.exemption.review_at)}"
+            for one in known
+            if one.overdue(now)
+        ]
+        running = sum(not one.exemption.ended for one in known)
+        return Found(cases, _numbers("{} Ausnahmen", "{} exceptions", running))
 
     def drills(self) -> Found:
         """14: each scope was switched for real within its time; a home that is younger has not failed yet (SW-15)."""
@@ -225,9 +302,19 @@ class Checks:
         stale = Freshness(self._closings, self._config.control.drill_days).stale(self._now())
         if stale and self._now() - made < limit:
             return Found(
-                [], "", f"{len(stale)} scopes were never switched; this home is younger than {limit.days} days"
+                [],
+                _numbers(
+                    "{} Bereiche wurden noch nie geschaltet; dieses Haus ist jünger als {} Tage",
+                    "{} scopes were never switched; this home is younger than {} days",
+                    len(stale),
+                    limit.days,
+                ),
+                known=False,
             )
-        return Found([f"{one} was not switched for {limit.days} days" for one in stale], "every scope was switched")
+        return Found(
+            [f"{one} was not switched for {limit.days} days" for one in stale],
+            Said("jeder Bereich wurde geschaltet", "every scope was switched"),
+        )
 
     def _last_closing(self, scope: Scope) -> Accepted | None:
         found = [
@@ -267,6 +354,10 @@ class Checks:
     def _number(url: str, query: sa.TextClause, values: dict[str, object]) -> int:
         with asking(url) as connection:
             return int(connection.execute(query, values).scalar_one() or 0)
+
+
+def _numbers(de: str, en: str, *numbers: int) -> Said:
+    return Said(de.format(*numbers), en.format(*numbers))
 
 
 _LATE = sa.text(
