@@ -73,12 +73,11 @@ def _now(number: int) -> bytes:
     return data[:8] + (time.time_ns() // 1000).to_bytes(8) + data[16:]
 
 
-async def _ready(home: Path, port: int, process: asyncio.subprocess.Process) -> None:
+async def _ready(port: int, process: asyncio.subprocess.Process) -> None:
     async with asyncio.timeout(30):
         while process.returncode is None:
             with suppress(OSError):
-                _, writer = await asyncio.open_unix_connection(home / "run" / "journal.sock")
-                writer.close()
+                await asyncio.to_thread(_get, f"http://127.0.0.1:{port}/health")
                 return
             await asyncio.sleep(0.01)
     raise AssertionError("the journal did not start")
@@ -97,7 +96,7 @@ def test_every_acknowledged_entry_survives_twenty_kills_under_load(tmp_path: Pat
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
             env=os.environ | {"PYTHONPATH": "src"},
         )  # fmt: skip
-        await _ready(tmp_path, port, process)
+        await _ready(port, process)
         fresh = Load(tmp_path, port)
         if load is not None:
             fresh.acknowledged, fresh.witnessed, fresh._numbers = load.acknowledged, load.witnessed, load._numbers
@@ -144,7 +143,7 @@ def test_a_role_opens_its_logs_with_a_leaf_and_journals_its_readers(tmp_path: Pa
             sys.executable, "-m", "tests.journal.crashing", str(tmp_path), str(port), cwd=Path(__file__).parents[2],
             env=os.environ | {"PYTHONPATH": "src"}, stdout=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
-        await _ready(tmp_path, port, process)
+        await _ready(port, process)
         base = f"http://127.0.0.1:{port}{ORIGINS[0][ORIGINS[0].find('/') :]}"
         first = await asyncio.to_thread(_get, f"{base}/tile/entries/000.p/1")
         assert first[2 + 4] == 0x01
