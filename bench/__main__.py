@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-NAMES = ("crypto", "check", "store", "intake", "journal", "witness", "vault", "processing", "shutdown")
+NAMES = ("crypto", "check", "store", "intake", "journal", "witness", "vault", "processing", "shutdown", "soak")
 
 
 def main() -> None:

@@ -60,9 +60,9 @@ def build_home(folder: Path) -> Path:
 
 
 def free_ports(count: int) -> int:
-    """First of `count` neighbouring free ports on loopback."""
+    """First of `count` neighbouring free ports on loopback, below those that Linux gives to outgoing connections."""
     for _ in range(200):
-        first = random.randrange(20000, 60000)
+        first = random.randrange(20000, 32000)
         try:
             for port in range(first, first + count):
                 with socket.socket() as probe:

@@ -34,6 +34,7 @@ app.command("schleuse.cli.hold_reconcile:reconcile", name="reconcile")
 app.command("schleuse.cli.hold_receipt:receipt", name="receipt")
 app.command("schleuse.cli.hold_receipt:statement", name="statement")
 app.command("schleuse.cli.hold_deferred:deferred", name="deferred")
+app.command("schleuse.cli.hold_capacity:capacity", name="capacity")
 
 DOES_NOT_HOLD = 70
 

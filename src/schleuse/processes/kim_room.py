@@ -48,7 +48,7 @@ class Room(Collector):
         if not self._embedded:
             return ""
         try:
-            room = self._room()
+            room = self.octets()
         except OSError as cause:
             return f"the disk of the spool does not answer ({cause.strerror})"
         if room.free >= room.reserve:
@@ -61,7 +61,7 @@ class Room(Collector):
             "schleuse_kim_spool_filled_percent", "Of what may be filled: 70 warns, at 95 letters are deferred (HD-28)"
         )
         try:
-            room = self._room()
+            room = self.octets()
         except OSError:  # no figure is a figure, too: the disk does not answer
             pass
         else:
@@ -73,13 +73,14 @@ class Room(Collector):
 
     def _look(self) -> None:
         try:
-            level = self._room().level
+            level = self.octets().level
         except OSError:
             return
         if level is not self._level:
             (log.info if level is Level.PLENTY else log.error)("spool.level", level=level.value, before=self._level)
         self._level = level
 
-    def _room(self) -> Octets:
+    def octets(self) -> Octets:
+        """Free, total and reserved octets. Raises OSError."""
         free, total = self._disk.room(self._spool)
         return Octets(free, total, default_reserve(total) if self._reserve is None else self._reserve)
