@@ -115,8 +115,8 @@ def main() -> None:
     took = {name: at - before for (_, before), (name, at) in pairwise(marks)}
     head = (
         f"{size.insurers} insurers, {size.practices} practices, {size.mails} certificates in {size.seconds:g} s that"
-        f" stand for {size.hours:g} h; {os.cpu_count()} cores that roles, witnesses and practices share; load average before"
-        f" {load_average:.1f} (above 0.5 somebody else was working). Killed: {', '.join(size.kills) or 'nothing'}."
+        f" stand for {size.hours:g} h; {os.cpu_count()} cores that roles, witnesses and practices share; load average"
+        f" before {load_average:.1f} (above 0.5 somebody else was working). Killed: {', '.join(size.kills)}."
     )
     text = f"{head}\n\n{table(size, figures, wrong, took)}\n"
     print(text)

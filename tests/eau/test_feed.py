@@ -25,10 +25,11 @@ from tests.switch_double import FakeSwitch
 from tests.vault_double import Keys, VaultDouble
 
 from schleuse.clock import Now
-from schleuse.eau.feed import P7S, XML, Door, confirm_acknowledged, create_app
+from schleuse.eau.feed import P7S, XML, confirm_acknowledged, create_app
 from schleuse.eau.feed_client import Signature
 from schleuse.eau.feed_errors import STATUS
 from schleuse.eau.feed_login import FeedClient, FeedEvent, Happened
+from schleuse.eau.feed_session import Door
 from schleuse.eau.signature import sign_payload
 from schleuse.eau.store import EauStore, Sealed
 from schleuse.eau.switched import delivering
@@ -663,7 +664,13 @@ def test_an_error_that_nobody_foresaw_is_a_problem_too(
 def test_the_description_names_every_operation_and_its_failures(http: Http) -> None:
     schema = http.get("/v1/openapi.json").json()
     operations = [operation for path in schema["paths"].values() for operation in path.values()]
-    assert {operation["operationId"] for operation in operations} == {"list_events", "acknowledge", "get_document"}
+    assert {operation["operationId"] for operation in operations} == {
+        "list_events",
+        "acknowledge",
+        "get_document",
+        "tell_paper",
+        "list_papers",
+    }
     for operation in operations:
         assert operation["security"]
         assert {"401", "403", "422", "503"} <= set(operation["responses"])

@@ -35,7 +35,7 @@ from tests.eau.test_feed import (
 )
 from tests.vault_double import VaultDouble
 
-from schleuse.cli.eau_feed import UnreadableAccessError, _access, _Given, feed
+from schleuse.cli.eau_feed import Given, UnreadableAccessError, access_of, feed
 from schleuse.clock import Now, utc_now
 from schleuse.config import read_config
 from schleuse.eau.feed_client import (
@@ -243,7 +243,7 @@ def test_a_key_that_cannot_be_read_is_said_before_anything_is_sent(options: dict
 def test_a_home_has_all_that_the_command_needs_and_the_role_knows_its_key(tmp_path: Path) -> None:
     new = NewInsurer(AN_INSURER, "Kasse Eins", "eins")
     create_home(tmp_path, NewHome(Environment.TEST, "kim.test", [new], [], first_port=9), datetime.now(UTC))
-    access = _access(AN_INSURER, _Given(tmp_path, None, None, None, None, None))
+    access = access_of(AN_INSURER, Given(tmp_path, None, None, None, None, None))
     assert access.url.startswith("https://127.0.0.1:")
     told = Journal()
     logins = Logins(feed_clients(read_config(tmp_path)), audience("kim.test"), utc_now, told.tell)
@@ -252,4 +252,4 @@ def test_a_home_has_all_that_the_command_needs_and_the_role_knows_its_key(tmp_pa
     assert logins.admit(access.signature.token(AN_INSURER, "GET", path), asked).client == "eins"
     assert told.happened() == [Happened.LOGIN]
     with pytest.raises(UnreadableAccessError, match="--client"):
-        _access(ANOTHER_INSURER, _Given(tmp_path, None, None, None, None, None))
+        access_of(ANOTHER_INSURER, Given(tmp_path, None, None, None, None, None))

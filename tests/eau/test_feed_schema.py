@@ -36,7 +36,13 @@ CHECKS = [
 @pytest.mark.parametrize("mode", schemathesis.GenerationMode)
 @pytest.mark.parametrize(
     ("path", "method"),
-    [("/v1/{ik}/eau", "GET"), ("/v1/{ik}/eau/ack", "POST"), ("/v1/{ik}/eau/{document_id}", "GET")],
+    [
+        ("/v1/{ik}/eau", "GET"),
+        ("/v1/{ik}/eau/ack", "POST"),
+        ("/v1/{ik}/eau/{document_id}", "GET"),
+        ("/v1/{ik}/paper/{reference}", "PUT"),
+        ("/v1/{ik}/paper", "GET"),
+    ],
 )
 def test_every_answer_is_one_that_the_description_promises(
     app: FastAPI, fill: Fill, benefits: Signature, path: str, method: str, mode: Any

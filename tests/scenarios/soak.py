@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from tests.scenarios import switching
 from tests.scenarios.platform import ROOT, Platform, free_ports, until
@@ -296,9 +297,9 @@ def _typed(*words: str) -> subprocess.Popen[bytes]:
     )
 
 
-def _progress(one: Platform, id: str) -> dict[str, object]:
+def _progress(one: Platform, id: str) -> dict[str, Any]:
     path = one.home / "switch" / "releases" / id / "progress.json"
-    empty: dict[str, object] = {"released": 0, "finished": False, "stopped": ""}
+    empty: dict[str, Any] = {"released": 0, "finished": False, "stopped": ""}
     return {**empty, **json.loads(path.read_bytes())} if path.exists() else empty
 
 

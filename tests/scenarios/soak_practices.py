@@ -202,6 +202,15 @@ def anew(document: Document) -> Document:
     )
 
 
+def wire_of(practice: Identity, to: Addressee, document: Document, mail: str) -> bytes:
+    """The document signed, in a KIM mail of this Message-ID."""
+    now = datetime.now(UTC)
+    payload = signed_payload(document, practice.payload_signer, now)
+    return kim_mail(
+        practice, to, client_mail(practice, to, document, payload, prefix="T", message_id=mail, now=now), now
+    )
+
+
 class _Desk:
     """Makes certificates and the mails around them, for the insurers in turn."""
 
@@ -220,10 +229,8 @@ class _Desk:
         self, practice: Practice, document: Document, number: int, due: float, certificate: str | None = None
     ) -> Post:
         insurer, to = self._insurers[number % len(self._insurers)]
-        now, mail = datetime.now(UTC), new_message_id()
-        payload = signed_payload(document, practice.identity.payload_signer, now)
-        inner = client_mail(practice.identity, to, document, payload, prefix="T", message_id=mail, now=now)
-        wire = kim_mail(practice.identity, to, inner, now)
+        mail = new_message_id()
+        wire = wire_of(practice.identity, to, document, mail)
         of = certificate or document.document_id
         return Post(due, insurer.ik, to.address, mail, document.document_id, of, wire)
 

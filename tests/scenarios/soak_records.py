@@ -196,11 +196,11 @@ def released_by(soak: Soak) -> int:
 def _rates(one: Platform, opened: float, since: float, until: float) -> tuple[int, int, float]:
     """(of the backlog, of what came after the opening, most a second in any 10 s), finished while the release ran."""
     accounts = [insurer.address.lower() for insurer in one.config.insurers]
-    values = {"accounts": accounts, "since": int(since * 1e6), "until": int(until * 1e6) + 1}
+    begin, end = int(since * 1e6), int(until * 1e6) + 1
     with asking(one.config.kim_database) as connection:
-        rows = connection.execute(_DONE, values).all()
+        rows = connection.execute(_DONE, {"accounts": accounts, "since": begin, "until": end}).all()
     backlog = sum(row.accepted_us < opened * 1e6 for row in rows)
-    window = Counter(int(row.changed_us - values["since"]) // PEAK_US for row in rows)
-    whole = [number for at, number in window.items() if (at + 1) * PEAK_US <= values["until"] - values["since"]]
+    window = Counter((row.changed_us - begin) // PEAK_US for row in rows)
+    whole = [number for at, number in window.items() if (at + 1) * PEAK_US <= end - begin]
     best = max(whole) * 1e6 / PEAK_US if whole else len(rows) / (until - since)
     return backlog, len(rows) - backlog, best

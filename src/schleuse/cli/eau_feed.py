@@ -50,8 +50,8 @@ def feed(
 ) -> None:
     """List an insurer's eAU and Storno in acceptance order, fetch one, acknowledge them."""
     insurer = IK(ik)
-    given = _Given(home or default_home(), url, key_file, client, platform, ca_file)
-    with FeedConnection(_access(insurer, given), insurer) as connection:
+    given = Given(home or default_home(), url, key_file, client, platform, ca_file)
+    with FeedConnection(access_of(insurer, given), insurer) as connection:
         if get is not None:
             _write(connection.document(get, form), output)
             return
@@ -62,11 +62,11 @@ def feed(
             Console().print(_table(events, insurer))
         if ack and events:
             cursor = connection.ack(events[-1].seq)
-            print(f"{_word('bestätigt bis', 'acknowledged up to')} {cursor}", file=sys.stderr)
+            print(f"{word('bestätigt bis', 'acknowledged up to')} {cursor}", file=sys.stderr)
 
 
 @dataclass(frozen=True)
-class _Given:
+class Given:
     """Options; None: as the configuration of the home says."""
 
     home: Path
@@ -82,7 +82,7 @@ class _Given:
         return read_config(self.home)
 
 
-def _access(ik: IK, given: _Given) -> FeedAccess:
+def access_of(ik: IK, given: Given) -> FeedAccess:
     key_file = given.key_file or given.home / "insurers" / ik.value / "feed.key"
     try:
         signature = Signature(
@@ -121,12 +121,12 @@ def _print_lines(events: Iterable[EventView]) -> None:
 
 
 def _table(events: list[EventView], ik: IK) -> Table:
-    title = _word(f"{len(events)} Ereignisse für {ik}", f"{len(events)} events for {ik}")
+    title = word(f"{len(events)} Ereignisse für {ik}", f"{len(events)} events for {ik}")
     table = Table(title=title, title_justify="left")
     table.add_column("#", justify="right")
-    for column in (_word("angenommen", "accepted"), _word("Art", "kind"), _word("Dokumenten-ID", "document id")):
+    for column in (word("angenommen", "accepted"), word("Art", "kind"), word("Dokumenten-ID", "document id")):
         table.add_column(column, no_wrap=True)
-    table.add_column(_word("Hinweis", "note"))
+    table.add_column(word("Hinweis", "note"))
     for event in events:
         accepted = event.accepted_at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
         kind = "eAU" if event.kind == "eau" else "Storno"
@@ -136,13 +136,15 @@ def _table(events: list[EventView], ik: IK) -> Table:
 
 def _note(event: EventView) -> str:
     if event.cancels:
-        return f"{_word('storniert', 'cancels')} {event.cancels.removeprefix('urn:uuid:')}"
+        return f"{word('storniert', 'cancels')} {event.cancels.removeprefix('urn:uuid:')}"
     if event.state == "cancelled":
-        return _word("storniert", "cancelled")
+        return word("storniert", "cancelled")
     if event.possibly_same_as:
-        return _word("vielleicht dieselbe wie ", "maybe the same as ") + event.possibly_same_as
+        return word("vielleicht dieselbe wie ", "maybe the same as ") + event.possibly_same_as
+    if event.possibly_on_paper:
+        return word("vielleicht auf Papier: ", "maybe on paper: ") + event.possibly_on_paper
     return ""
 
 
-def _word(german: str, english: str) -> str:
+def word(german: str, english: str) -> str:
     return english if os.environ.get("SCHLEUSE_LANG", "de").lower() == "en" else german

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -124,12 +124,24 @@ class Facts:
         person = (self.kvnr.value,) if self.kvnr else self.person
         if self.kind is not Kind.EAU or person is None:
             return None
-        parts = (*person, self.practice, self.starts_on, self.ends_on, self.au_type, *sorted(self.diagnoses))
-        return _SEPARATOR.join((part or "").strip().casefold().encode() for part in parts)
+        return certificate_key(person, self.practice, self.starts_on, self.ends_on, self.au_type, self.diagnoses)
 
     def person_key(self) -> bytes | None:
         """Octets of the KVNR to make a keyed pseudonym of, None in the Ersatzverfahren."""
         return self.kvnr.value.encode() if self.kvnr else None
+
+
+def certificate_key(
+    person: Sequence[str],
+    practice: str | None,
+    starts_on: str | None,
+    ends_on: str | None,
+    au_type: str | None,
+    diagnoses: Iterable[str],
+) -> bytes:
+    """See `Facts.content_key`; the same for what a scan of paper says."""
+    parts = (*person, practice, starts_on, ends_on, au_type, *sorted(set(diagnoses)))
+    return _SEPARATOR.join((part or "").strip().casefold().encode() for part in parts)
 
 
 def read_profile(bundle: Node) -> Profile | None:

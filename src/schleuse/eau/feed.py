@@ -3,6 +3,7 @@
     GET  /v1/{ik}/eau?after=&limit=     events; without `after` those that this client has not acknowledged
     GET  /v1/{ik}/eau/{document_id}     the document, XML or .p7s
     POST /v1/{ik}/eau/ack               {"cursor": n}: everything up to n is taken over
+    PUT, GET /v1/{ik}/paper             certificates that came on paper (feed_paper.py)
 
 A client that stores what it fetched, then acknowledges, then asks again without `after`, has each event exactly once.
 Acknowledging is cumulative: a lower cursor than before changes nothing, one beyond the end is a conflict.
@@ -18,19 +19,15 @@ from __future__ import annotations
 
 import hashlib
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 import structlog
-from fastapi import Depends, FastAPI, Header, Path, Query, Request, Response
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi import FastAPI, Header, Path, Query, Response
 
 from schleuse.clock import Now
 from schleuse.eau.document import BadDocumentIdError, DocumentId
 from schleuse.eau.feed_errors import (
-    FeedClosedError,
     NoSuchFormError,
     Problem,
     SealedDamageError,
@@ -39,15 +36,14 @@ from schleuse.eau.feed_errors import (
     responses,
 )
 from schleuse.eau.feed_guard import Guard
-from schleuse.eau.feed_login import Asked, FeedClient, Logins, Session, Told, tell_nobody
+from schleuse.eau.feed_login import FeedClient, Logins, Session, Told, tell_nobody
+from schleuse.eau.feed_paper import add_paper
+from schleuse.eau.feed_session import Client, Door, Insurer
 from schleuse.eau.feed_store import FeedStore, StoredDocument
 from schleuse.eau.feed_views import MAX_CURSOR, Ack, Acked, Page, view
-from schleuse.eau.switched import delivering, delivery
-from schleuse.errors import Error, MalformedError, RefusedError
-from schleuse.identifiers import IK, BadIKError
+from schleuse.errors import Error, MalformedError
+from schleuse.identifiers import IK
 from schleuse.mail.smime.signed import parse_signed
-from schleuse.scopes import Scope
-from schleuse.switch.copy import Switch
 from schleuse.vault import Vault
 from schleuse.vault.contracts import SealBrokenError
 
@@ -81,57 +77,6 @@ def confirm_acknowledged(store: FeedStore, confirm: Confirm) -> int:
             store.confirmed(unconfirmed)
             told += len(unconfirmed.deliveries)
     return told
-
-
-@dataclass(frozen=True, slots=True)
-class Door:
-    """Lets requests in while the switch does. contact: see `FeedClosedError`. unit: entered while a request runs."""
-
-    switch: Switch
-    contact: str = ""
-    unit: Callable[[Scope], AbstractContextManager[object]] = nullcontext
-
-    def epoch(self, ik: IK) -> int:
-        """Under which a request of this insurer is served now. Raises FeedClosedError."""
-        at = delivery(self.switch, ik)
-        if not at.state.begins:
-            raise FeedClosedError(delivering(ik), at, self.contact)
-        return at.epoch
-
-
-_BEARER = HTTPBearer(
-    auto_error=False, bearerFormat="JWT", description="Signed by the client for this one request (EdDSA)"
-)
-
-
-def _session(
-    request: Request, presented: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]
-) -> Iterator[Session]:
-    path = request.path_params
-    asked = Asked(
-        request.method,
-        request.scope["path"],
-        path["ik"],
-        path.get("document_id"),
-        request.client.host if request.client else "",
-    )
-    logins: Logins = request.app.state.logins
-    door: Door = request.app.state.door
-    try:
-        session = logins.admit(presented.credentials if presented else "", asked)
-    except (RefusedError, MalformedError):
-        # That it is closed hears everybody, also the probe of the closing, which has no token (SW-07).
-        with suppress(BadIKError):
-            door.epoch(IK(path["ik"]))
-        raise
-    door.epoch(session.ik)  # what is refused is no unit of work
-    with door.unit(delivering(session.ik)):
-        door.epoch(session.ik)  # again: whoever closes waits for us, or is seen by us
-        yield session
-
-
-Client = Annotated[Session, Depends(_session)]
-Insurer = Annotated[str, Path(pattern="^[0-9]{9}$", description="Institutionskennzeichen of the insurer")]
 
 
 def create_app(
@@ -220,6 +165,7 @@ def create_app(
         headers["Content-Digest"] = f"sha-256=:{b64encode(hashlib.sha256(content).digest()).decode()}:"
         return Response(content, media_type=XML if form == "xml" else P7S, headers=headers)
 
+    add_paper(app, store, vault, logins, door, now)
     _complete_schema(app)
     return app
 

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from schleuse.clock import Now
 from schleuse.eau.document import DocumentId
-from schleuse.eau.feed_views import EventView, Page
+from schleuse.eau.feed_views import EventView, Page, PaperPage, PaperView
 from schleuse.errors import ConflictError, Error, MalformedError, RefusedError, UnavailableError
 from schleuse.identifiers import IK
 from schleuse.vault.tokens import make_token
@@ -83,7 +83,7 @@ class FeedConnection:
         self._ik = ik
         self._signature = access.signature
         self._prefix = parts.path.rstrip("/")  # of a proxy in front, which the feed does not see
-        self._feed = f"/v1/{ik}/eau"
+        self._feed, self._papers = f"/v1/{ik}/eau", f"/v1/{ik}/paper"
         self._http = http.client.HTTPSConnection(
             parts.hostname, parts.port or 443, timeout=TIMEOUT_S, context=access.tls
         )
@@ -113,6 +113,22 @@ class FeedConnection:
         """Everything up to the cursor is taken over. Returns where the client stands now."""
         answer = json.loads(self._request("POST", f"{self._feed}/ack", body=json.dumps({"cursor": cursor}).encode()))
         return int(answer["acked"])
+
+    def tell_paper(self, reference: str, paper: bytes) -> PaperView:
+        """paper: JSON of `feed_paper.PaperCase`. Telling it again changes nothing."""
+        path = f"{self._papers}/{reference}"
+        return PaperView.model_validate_json(self._request("PUT", path, body=paper))
+
+    def papers(self, page: int = 500) -> Iterator[PaperView]:
+        """All that were told, with the eAU that may be the same, fetched page by page."""
+        after = 0
+        while True:
+            content = self._request("GET", self._papers, urlencode({"limit": page, "after": after}))
+            found = PaperPage.model_validate_json(content)
+            if not found.papers:
+                return
+            yield from found.papers
+            after = found.next
 
     def _request(self, method: str, path: str, query: str = "", body: bytes | None = None) -> bytes:
         """path: as it is signed, without percent-encoding."""

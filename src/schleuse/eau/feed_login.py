@@ -35,6 +35,7 @@ class Happened(StrEnum):
     LOGIN_FAILED = "login-failed"  #: no token, or none that shows who asks for this
     DENIED = "denied"  #: a known system asked for the feed of an insurer that is not its own
     LISTING = "listing"  #: events are given out
+    PAPER = "paper"  #: a certificate that came on paper is told
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,8 @@ class FeedEvent:
     """For the journal. ik: whose feed was asked for; None: no insurer of this platform.
 
     client, home: name of the system and its insurer, "" and None if the token does not show it. token: its `jti`.
-    peer: address that the request came from. code: of the error. count: events given out.
+    peer: address that the request came from. code: of the error. count: events given out. paper: the insurer's own
+    name of a certificate on paper.
     """
 
     what: Happened
@@ -53,6 +55,7 @@ class FeedEvent:
     peer: str = ""
     code: str = ""
     count: int | None = None
+    paper: str = ""
 
 
 #: Called from any thread before the answer goes out; if it raises UnavailableError, nothing is given (RP-01).
@@ -127,6 +130,13 @@ class Logins:
         """Raises UnavailableError: then the list must not be given."""
         event = FeedEvent(
             Happened.LISTING, session.ik, session.client, session.ik, session.token_id, session.peer, count=count
+        )
+        self._told(event)
+
+    def tell_paper(self, session: Session, reference: str) -> None:
+        """Raises UnavailableError: then nothing must be kept."""
+        event = FeedEvent(
+            Happened.PAPER, session.ik, session.client, session.ik, session.token_id, session.peer, paper=reference
         )
         self._told(event)
 

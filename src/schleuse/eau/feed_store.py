@@ -14,6 +14,7 @@ from schleuse.database import reading, transaction
 from schleuse.eau.document import DocumentId, Kind
 from schleuse.eau.locking import lock_insurer
 from schleuse.eau.outcome import DocumentState
+from schleuse.eau.paper_store import FIRST_PAPER, PaperStore
 from schleuse.eau.switched import delivering
 from schleuse.eau.tables import CONTENT, CURSOR, DOCUMENT, EVENT
 from schleuse.errors import ConflictError
@@ -35,8 +36,8 @@ class Event:
     """One line of the feed. accepted_at: original time of acceptance of the mail, also after a hold (HD-46).
 
     held_for: by the switch, as a mail or before it was published; zero if it was not. state: of the document now.
-    target: of a Storno, the cancelled eAU. similar_to: an eAU that may be the same certificate, for people to look at
-    (HD-05).
+    target: of a Storno, the cancelled eAU. similar_to: an eAU that may be the same certificate, and on_paper: the
+    insurer's name of one that came on paper, for people to look at (HD-05).
     """
 
     seq: int
@@ -49,6 +50,7 @@ class Event:
     target: DocumentId | None
     similar_to: DocumentId | None
     held_for: timedelta = timedelta(0)
+    on_paper: str | None = None
 
 
 def _never(_filed_at: datetime) -> timedelta:
@@ -105,6 +107,7 @@ class FeedStore:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._reader = reading(engine)
+        self.paper = PaperStore(engine)
 
     def publish(self, ik: IK, below: int | None, limit: int = 10_000, terms: Terms | None = None) -> int:
         """Give the next numbers of the insurer's feed to events in acceptance order. Returns to how many.
@@ -230,6 +233,7 @@ _EVENTS = (
         DOCUMENT.c.held_us,
         CONTENT.c.p7s.is_not(None).label("signed"),
         _OTHER.c.document_id.label("similar_to"),
+        FIRST_PAPER.label("on_paper"),
     )
     .join(DOCUMENT, DOCUMENT.c.delivery == EVENT.c.delivery)
     .join(CONTENT, CONTENT.c.delivery == EVENT.c.delivery)
@@ -264,6 +268,7 @@ def _event(row: Any) -> Event:
         target=DocumentId(row.target) if row.target else None,
         similar_to=DocumentId(row.similar_to) if row.similar_to else None,
         held_for=timedelta(microseconds=row.held_us or 0),
+        on_paper=row.on_paper,
     )
 
 

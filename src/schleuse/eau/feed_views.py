@@ -9,6 +9,7 @@ from urllib.parse import quote
 from pydantic import BaseModel, ConfigDict, Field
 
 from schleuse.eau.feed_store import Event
+from schleuse.eau.paper_store import Paper
 from schleuse.identifiers import IK
 
 MAX_CURSOR = 2**63 - 1
@@ -26,7 +27,8 @@ class EventView(BaseModel):
 
     held_for_seconds: how long the platform's switch held it, as a mail or as a document; 0 if it did not (HD-46).
     state tells whether the document has been cancelled since. possibly_same_as: an earlier eAU that may be the same
-    certificate under another number; somebody should look, nothing was dropped.
+    certificate under another number; possibly_on_paper: the insurer's name of one that came on paper. Somebody should
+    look, nothing was dropped.
     """
 
     seq: int
@@ -38,6 +40,7 @@ class EventView(BaseModel):
     sha256: str
     cancels: str | None
     possibly_same_as: str | None
+    possibly_on_paper: str | None = None
     links: Links
 
 
@@ -65,6 +68,22 @@ class Acked(BaseModel):
     last: int
 
 
+class PaperView(BaseModel):
+    """One certificate on paper. possibly_same_as: eAU of the feed; the oldest is the one that later ones name, too."""
+
+    number: int
+    reference: str
+    told_at: datetime
+    possibly_same_as: list[str]
+
+
+class PaperPage(BaseModel):
+    """next: to go on from."""
+
+    papers: list[PaperView]
+    next: int
+
+
 def view(ik: IK, event: Event) -> EventView:
     """One event as the client reads it."""
     path = f"/v1/{ik}/eau/{quote(event.document_id.value, safe=':')}"
@@ -78,5 +97,16 @@ def view(ik: IK, event: Event) -> EventView:
         sha256=event.sha256.hex(),
         cancels=event.target.value if event.target else None,
         possibly_same_as=event.similar_to.value if event.similar_to else None,
+        possibly_on_paper=event.on_paper,
         links=Links(xml=f"{path}?format=xml", p7s=f"{path}?format=p7s" if event.signed else None),
+    )
+
+
+def paper_view(paper: Paper) -> PaperView:
+    """One certificate on paper as the client reads it."""
+    return PaperView(
+        number=paper.number,
+        reference=paper.reference,
+        told_at=paper.told_at,
+        possibly_same_as=[id.value for id in paper.matches],
     )

@@ -175,6 +175,22 @@ PREPARED = sa.Table(
     sa.Column("draft", Octets, nullable=False),
 )
 
+#: Certificates that came on paper, as the insurer's system told; nothing of them but what matching needs (HD-05).
+#: reference: the insurer's own name of the scan. content_key: as in DOCUMENT. client: who told it.
+PAPER = sa.Table(
+    "eau_paper",
+    METADATA,
+    sa.Column("number", _Delivery, primary_key=True),
+    sa.Column("ik", sa.String(9), nullable=False),
+    sa.Column("reference", sa.String(64), nullable=False),
+    sa.Column("content_key", Octets, nullable=False),
+    sa.Column("client", sa.String(64), nullable=False),
+    sa.Column("told_at", Instant, nullable=False),
+    sa.Column("epoch", sa.BigInteger),
+)
+sa.Index("eau_paper_reference", PAPER.c.ik, PAPER.c.reference, unique=True)
+sa.Index("eau_paper_content", PAPER.c.content_key, PAPER.c.ik)
+
 #: How far each client of an insurer has taken the feed over, and how far the mail store knows it.
 CURSOR = sa.Table(
     "eau_cursor",

@@ -28,8 +28,9 @@ from prometheus_client.registry import Collector
 from schleuse.clock import Now, utc_now
 from schleuse.config import Config, host_and_port
 from schleuse.eau.checks import Checker
-from schleuse.eau.feed import Door, confirm_acknowledged, create_app
+from schleuse.eau.feed import confirm_acknowledged, create_app
 from schleuse.eau.feed_login import FeedClient, Told
+from schleuse.eau.feed_session import Door
 from schleuse.eau.feed_store import Terms
 from schleuse.eau.hold_changes import held_between
 from schleuse.eau.intake import Mailbox, Tools

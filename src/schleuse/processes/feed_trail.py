@@ -1,4 +1,4 @@
-"""What the feed tells the journals: who logged in, who could not, and which lists were given out."""
+"""What the feed tells the journals: who logged in, who could not, which lists were given out, what came on paper."""
 
 from __future__ import annotations
 
@@ -34,6 +34,8 @@ class FeedTrail:
                 self._login(event)
             case Happened.LISTING if event.count:  # an empty list shows nothing of anybody
                 self._tell(event, Kind.SEARCH, Result.GRANTED, event.count)
+            case Happened.PAPER:
+                self._tell(event, Kind.ADMINISTRATION, Result.GRANTED, None, Purpose.CLEARING)
             case Happened.LOGIN_FAILED | Happened.DENIED:
                 # A token that shows nobody is counted by where it came from.
                 self.refusals.refused(f"{event.ik} {event.home or ''} {event.client or event.peer}", event)
@@ -52,11 +54,20 @@ class FeedTrail:
     def _refused(self, event: FeedEvent, count: int | None) -> None:
         self._tell(event, Kind.LOGIN_FAILED, Result.DENIED, count)
 
-    def _tell(self, event: FeedEvent, kind: Kind, result: Result, count: int | None) -> None:
+    def _tell(
+        self,
+        event: FeedEvent,
+        kind: Kind,
+        result: Result,
+        count: int | None,
+        purpose: Purpose = Purpose.EAU_DELIVERY,
+    ) -> None:
         tenant = PLATFORM if event.ik is None else str(event.ik)
         detail: dict[str, Json] = {"peer": event.peer}
         for name, value in (("token", event.token), ("code", event.code), ("of", str(event.home or ""))):
             if value:
                 detail[name] = value
+        if event.paper:
+            detail |= {"act": "paper.told", "paper": event.paper}
         who = f"insurer's system {event.client}" if event.client else ""
-        self._trail.tell(Act(tenant, kind, result, Purpose.EAU_DELIVERY, who, detail, count))
+        self._trail.tell(Act(tenant, kind, result, purpose, who, detail, count))
