@@ -115,11 +115,8 @@ SCENARIOS: Mapping[str, str] = {
 
 #: id -> what it waits for; everything else must be in code and tests.
 LATER: Mapping[str, str] = {
-    "HD-08": "a load test with repeated sendings",
     "HD-47": "forensics, which says which period is suspected",
     "RO-06": "the control room",
-    "RS-20": "a load test with repeated sendings",
-    "T-01": "a load test with repeated sendings; its parts are rehearsed",
     "HD-09": "answers to employers",
     "T-08": "answers to employers",
     "T-11": "forensics",

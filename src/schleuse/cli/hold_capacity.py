@@ -136,11 +136,15 @@ def _as_json(answer: _Answer) -> dict[str, object]:
         "backlog": round(plan.backlog(arrival)),
         "octets_needed": round(plan.octets(arrival)),
         "capacity_needed_per_second": round(plan.capacity(arrival), 3),
-        "lasts_days": {step: at and round(at / timedelta(days=1), 2) for step, at in answer.until.items()},
-        "drained_in_hours": drained and round(drained / timedelta(hours=1), 2),
+        "lasts_days": {step: _in(timedelta(days=1), at) for step, at in answer.until.items()},
+        "drained_in_hours": _in(timedelta(hours=1), drained),
         "enough": answer.enough,
         "fast_enough": answer.fast_enough,
     }
+
+
+def _in(unit: timedelta, time: timedelta | None) -> float | None:
+    return None if time is None else round(time / unit, 2)
 
 
 def _print(answer: _Answer) -> None:

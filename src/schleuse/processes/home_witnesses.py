@@ -88,7 +88,8 @@ def policy(tenant: str, log: str, witnesses: Sequence[NewWitness], keys: Mapping
     """The policy of a tenant's log: its own insurer's witness and some of the others; for the platform a majority.
 
     log: vkey and URL. witnesses: `cosigners_of` it. keys: IK -> vkey. Two of three insurers may be away, if the log's
-    own is not one of them; with more insurers more than half of the others are asked for, so that two quorums share one of them (§ 10).
+    own is not one of them; with more insurers more than half of the others are asked for, so that two quorums share
+    one of them (§ 10).
     """
     own = [one.called for one in witnesses if one.ik == tenant]
     others = [one.called for one in witnesses if one.ik != tenant]
