@@ -7,6 +7,7 @@ The real roles on loopback, with the witness of each insurer. The 54 hours are c
 come constantly meanwhile, practices repeat themselves every 4 h, generate anew, hand a mail over twice, cancel, or set
 the outage flag and send everything when it is cleared, while live traffic flows. Roles are killed one after the other.
 Back by a restart plan and a release plan, each approved by two. Every figure is read from records afterwards.
+Results go to `soak-INSURERS.md`.
 """
 
 from __future__ import annotations
@@ -122,9 +123,10 @@ def main() -> None:
     print(text)
     if not args.dry:
         RESULTS.mkdir(exist_ok=True)
-        (RESULTS / "soak.md").write_text(text)
+        name = f"soak-{size.insurers}"
+        (RESULTS / f"{name}.md").write_text(text)
         raw = {"size": asdict(size), "figures": figures.as_json(), "wrong": wrong, "took": took}
-        (RESULTS / "soak.json").write_text(json.dumps(raw, indent=1) + "\n")
+        (RESULTS / f"{name}.json").write_text(json.dumps(raw, indent=1) + "\n")
     sys.exit(1 if wrong else 0)
 
 

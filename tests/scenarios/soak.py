@@ -23,6 +23,7 @@ from tests.scenarios import switching
 from tests.scenarios.platform import ROOT, Platform, free_ports, until
 from tests.scenarios.soak_practices import Post, Practice, Wave, compose, live_posts, send_all
 from tests.scenarios.test_restart import Way
+from tests.scenarios.test_switch_eau import everybody_saw
 
 from schleuse.clock import utc_now
 from schleuse.config import read_config
@@ -139,7 +140,7 @@ def run(one: Platform, size: Size, say: Callable[[str], None] = lambda _: None) 
     soak = Soak(one, size, practices, Times())
     start(one)
     say(f"holding: {sum(map(len, held))} mails in {size.seconds:g} s for {size.hours:g} h")
-    switching.close(one.home, "eau", ScopeState.HOLD)
+    everybody_saw(one, switching.close(one.home, "eau", ScopeState.HOLD))
     soak.times.mark("held")
     asyncio.run(_hold(one, size, practices, held))
     soak.times.mark("sent")

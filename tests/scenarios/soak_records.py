@@ -86,6 +86,9 @@ def judge(soak: Soak) -> tuple[Figures, list[str]]:
         wrong.append(f"{figures.released} were released, {drained} of the backlog were finished meanwhile")
     if figures.lost:
         wrong.append(f"{figures.lost} documents were accepted and are not in a feed")
+    anew = sum(len(book.anew) for practice in soak.practices for book in practice.books.values())
+    if figures.proposals != anew:
+        wrong.append(f"{figures.proposals} are proposed as the same certificate, {anew} were generated anew")
     if figures.rejected:
         wrong.append(f"{figures.rejected} mails were rejected")
     if min(figures.receipts, figures.dsn) < RECEIPTS_SHARE:
