@@ -18,11 +18,14 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 
+from tests.postgres import fresh_database
 from tests.scenarios.soak import KILLED, Size, home_of, run
 from tests.scenarios.soak_records import RECEIPTS_SHARE, Figures, judge
 
@@ -92,6 +95,17 @@ def _hours(time: timedelta | None) -> str:
     return "never" if time is None else f"{time / timedelta(hours=1):.1f} h"
 
 
+def in_database(url: str) -> Callable[[str], str]:
+    """What makes a configuration one with all stores in this database; none: the embedded ones."""
+
+    def changed(text: str) -> str:
+        for part in ("[kim]", "[eau]", "[vault]") if url else ():
+            text = text.replace(part, f'{part}\ndatabase = "{url}"')
+        return text
+
+    return changed
+
+
 def main() -> None:
     default = Size()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -101,6 +115,7 @@ def main() -> None:
     parser.add_argument("--live-rate", type=float, default=default.live_rate)
     parser.add_argument("--kills", nargs="*", default=list(KILLED), help="roles killed while it is held")
     parser.add_argument("--no-plan", action="store_true", help="open by two persons, without the restart ladder")
+    parser.add_argument("--postgres", action="store_true", help="all stores in a private PostgreSQL")
     parser.add_argument("--keep", type=Path, help="make the home here and leave it")
     parser.add_argument("--dry", action="store_true", help="print only, write no results")
     args = parser.parse_args()
@@ -109,7 +124,10 @@ def main() -> None:
         live_rate=args.live_rate, first=args.first, kills=args.kills, restart=not args.no_plan, seed=args.seed,
     )  # fmt: skip
     load_average, begun = os.getloadavg()[0], time.monotonic()
-    with tempfile.TemporaryDirectory() as folder, home_of(args.keep or Path(folder) / "home", size) as one:
+    with ExitStack() as stack:
+        folder = args.keep or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "home"
+        url = stack.enter_context(fresh_database()) if args.postgres else ""
+        one = stack.enter_context(home_of(folder, size, in_database(url)))
         soak = run(one, size, lambda text: print(f"{time.monotonic() - begun:7.1f} s  {text}", flush=True))
         figures, wrong = judge(soak)
     marks = [*soak.times.marks.items()]
