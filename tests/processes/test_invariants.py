@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from contextlib import ExitStack
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from tests.eau.samples import NOON, faulty, file
+from tests.postgres import fresh_database
 from tests.scenarios import switching
 from tests.scenarios.platform import build_home
 
@@ -16,6 +19,7 @@ from schleuse.clock import to_us, utc_now
 from schleuse.config import Config, read_config
 from schleuse.database import create_engine
 from schleuse.eau.store import open_store
+from schleuse.identifiers import IK
 from schleuse.kim.store import open_leases
 from schleuse.processes.control_offline import Offline, offline
 from schleuse.processes.invariants import Answer, Invariant, check_invariants
@@ -77,21 +81,21 @@ def test_a_closing_without_proof_is_no_violation_for_a_minute_and_then_one(confi
     assert any("commanded, not proven" in one for one in late.findings)
 
 
-def test_a_fehlernachricht_of_a_held_insurer_is_named(config: Config, home: Path, tools: Offline) -> None:
-    """HD-01: whoever made it, it was not because anybody had looked at the mail."""
-    began = datetime.now(UTC) - timedelta(hours=2)
-    with open_leases(config.kim_database, config.kim.spool) as leases:
-        leases.holds.begin(config.insurers[0].address.lower(), 1, "c1", "security_hold", began)
-    store = open_store(config.eau_database)
-    store.close()
-    execute(
-        config.eau_database,
-        "INSERT INTO eau_letter (delivery, ik, code, message_id, sender, recipient, draft, created_at, attempts,"
-        " next_at) VALUES (1, :ik, 313, '<1@x>', 'a', 'b', x'00', :at, 0, :at)",
-        ik=EINS,
-        at=(began + timedelta(minutes=30)).replace(tzinfo=None).isoformat(sep=" ", timespec="microseconds"),
-    )
-    found = asked(config, tools)[6]
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def test_a_fehlernachricht_of_a_held_insurer_is_named(kind: str, config: Config, tools: Offline) -> None:
+    """HD-01: whoever made it, it was not because anybody had looked at the mail. Made and kept by the store itself."""
+    with ExitStack() as stack:
+        if kind == "postgresql":
+            eau = config.eau.model_copy(update={"database": stack.enter_context(fresh_database())})
+            config = config.model_copy(update={"eau": eau})
+        store = open_store(config.eau_database)
+        with open_leases(config.kim_database, config.kim.spool) as leases:
+            account = config.insurers[0].address.lower()
+            leases.holds.begin(account, 1, "c1", "security_hold", NOON - timedelta(hours=1))
+        assert asked(config, tools)[6].answer is Answer.HOLDS
+        file(store, faulty(1), ik=IK(EINS))  # at noon
+        store.close()
+        found = asked(config, tools)[6]
     assert found.answer is Answer.VIOLATED
     assert found.findings == (f"{EINS}: 1 Fehlernachrichten were made while it was held",)
 

@@ -218,7 +218,7 @@ class Checks:
             if insurer is None:
                 continue
             begun = window.began_at + UNDER_WAY  # a batch that ran may have ended after the order (SW-10)
-            values = {"ik": insurer.ik, "begun": begun, "ended": window.ended_at or self._now()}
+            values = {"ik": insurer.ik, "begun": to_us(begun), "ended": to_us(window.ended_at or self._now())}
             made = self._number(self._config.eau_database, _LETTERS, values)
             if made:
                 cases.append(f"{insurer.ik}: {made} Fehlernachrichten were made while it was held")
@@ -364,6 +364,4 @@ _LATE = sa.text(
     "SELECT count(*) FROM kim_delivery WHERE account = :account AND changed_us > :quiet AND epoch < :epoch"
     " AND state IN ('DELIVERED', 'RETURNED', 'QUARANTINED', 'DUPLICATE_LINKED')"
 )
-_LETTERS = sa.text(
-    "SELECT count(*) FROM eau_letter WHERE ik = :ik AND created_at > :begun AND created_at < :ended"
-).bindparams(sa.bindparam("begun", type_=sa.DateTime(timezone=True)), sa.bindparam("ended", type_=sa.DateTime(True)))
+_LETTERS = sa.text("SELECT count(*) FROM eau_letter WHERE ik = :ik AND created_at > :begun AND created_at < :ended")
