@@ -7,7 +7,7 @@ The real roles on loopback, with the witness of each insurer. The 54 hours are c
 come constantly meanwhile, practices repeat themselves every 4 h, generate anew, hand a mail over twice, cancel, or set
 the outage flag and send everything when it is cleared, while live traffic flows. Roles are killed one after the other.
 Back by a restart plan and a release plan, each approved by two. Every figure is read from records afterwards.
-Results go to `soak-INSURERS.md`.
+Results go to `soak-INSURERS-MAILS.md`.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def main() -> None:
     print(text)
     if not args.dry:
         RESULTS.mkdir(exist_ok=True)
-        name = f"soak-{size.insurers}"
+        name = f"soak-{size.insurers}-{size.mails}"
         (RESULTS / f"{name}.md").write_text(text)
         raw = {"size": asdict(size), "figures": figures.as_json(), "wrong": wrong, "took": took}
         (RESULTS / f"{name}.json").write_text(json.dumps(raw, indent=1) + "\n")

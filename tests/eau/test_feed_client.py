@@ -96,6 +96,9 @@ def server(app: FastAPI, pki: Path) -> Iterator[str]:
         def do_POST(self) -> None:
             self.do_GET()
 
+        def do_PUT(self) -> None:
+            self.do_GET()
+
         def log_message(self, format: str, *args: Any) -> None:
             pass
 

@@ -155,6 +155,7 @@ def test_while_it_is_closed_nothing_is_told(http: Http, switch: FakeSwitch, sqli
         ("a123456780", {}, 400),
         ("x" * 65, {}, 422),
         ("a b", {}, 422),
+        (".p", {}, 422),
         ("p", {"kvnr": "123"}, 422),
         ("p", {"ends_on": "2026-02-30"}, 422),
         ("p", {"ends_on": None}, 422),

@@ -16,7 +16,7 @@ from schleuse.cli.eau_feed import Given, access_of, word
 from schleuse.config import default_home
 from schleuse.eau.feed_client import FeedConnection
 from schleuse.eau.feed_views import PaperView
-from schleuse.errors import MalformedError, UnavailableError
+from schleuse.errors import Error, MalformedError, UnavailableError
 from schleuse.identifiers import IK
 
 
@@ -69,7 +69,10 @@ def _told(connection: FeedConnection, file: Path) -> Iterator[PaperView]:
             reference = str(table.pop("reference"))
         except (ValueError, KeyError, AttributeError, TypeError) as cause:
             raise BadPaperLineError(f"line {number} is no JSON object with a reference") from cause
-        yield connection.tell_paper(reference, json.dumps(table).encode())
+        try:
+            yield connection.tell_paper(reference, json.dumps(table).encode())
+        except Error as error:
+            raise type(error)(f"line {number}: {error}") from error
 
 
 def _lines(file: Path) -> Iterable[str]:

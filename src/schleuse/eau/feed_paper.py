@@ -48,7 +48,10 @@ Day = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"), AfterValida
 Icd = Annotated[str, Field(pattern=r"^[A-Z][0-9]{2}(\.[0-9]{1,2})?$", description="ICD-10-GM, without marks")]
 Reference = Annotated[
     str,
-    Path(pattern="^[A-Za-z0-9._-]{1,64}$", description="The insurer's own name of the scan; says nothing of a person"),
+    Path(
+        pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        description="The insurer's own name of the scan, nothing of a person",
+    ),
 ]
 
 
