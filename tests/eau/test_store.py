@@ -349,6 +349,7 @@ def test_a_store_of_the_first_release_gets_the_new_tables_and_keeps_what_it_hold
     file(store, storno(1, of=2))
     with store._engine.begin() as connection:
         connection.execute(sa.text("DROP TABLE eau_prepared"))
+        connection.execute(sa.text("DROP TABLE eau_paper"))
         connection.execute(sa.text("DROP TABLE switch_fence"))
         for column in (
             "eau_received.epoch",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from tests.processes.test_trail import Clock, FakeJournal
 
 from schleuse.eau.feed_login import FeedEvent, Happened
 from schleuse.identifiers import IK
-from schleuse.journal.entry import Entry, Kind, Result, parse_entry
+from schleuse.journal.entry import Entry, Kind, Purpose, Result, parse_entry
 from schleuse.processes.feed_trail import FeedTrail
 from schleuse.processes.trail import Trail
 from schleuse.vault.denials import Denials
@@ -95,3 +96,11 @@ def test_addresses_that_were_refused_are_not_kept_in_memory(site: Site) -> None:
     site.clock.now += timedelta(minutes=1)
     site.feed.refusals.tell_coalesced()
     assert len(site.feed.refusals._coalesced) == 0
+
+
+def test_each_certificate_on_paper_that_is_told_is_an_entry_of_its_own(site: Site) -> None:
+    """HD-05: an administrative act in the insurer's log; what is told again is told again."""
+    for _ in range(2):
+        site.feed.told(replace(event(Happened.PAPER), paper="post-1"))
+    found = [(log, entry.kind, entry.purpose, entry.result) for log, entry in site.entries()]
+    assert found == [("109900011", Kind.ADMINISTRATION, Purpose.CLEARING, Result.GRANTED)] * 2
