@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 from tests.scenarios import switching
 from tests.scenarios.platform import ROOT, Platform, free_ports, until
 from tests.scenarios.soak_practices import Post, Practice, Wave, compose, live_posts, send_all
@@ -33,6 +34,7 @@ from schleuse.identifiers import IK, BadIKError
 from schleuse.processes.hold_capacity import measured
 from schleuse.processes.home import FIRST_WITNESS, NewHome, NewInsurer, NewPractice, create_home
 from schleuse.scopes import ScopeState
+from schleuse.witness.config import read_witness_config
 
 #: Killed with -9 while it is held, one after the other; `kim` is what practices talk to.
 KILLED = ("kim", "eau", "vault", "journal", "control")
@@ -123,12 +125,21 @@ def home_of(folder: Path, size: Size, changes: Callable[[str], str] = lambda tex
 
 
 def start(one: Platform) -> None:
-    """All roles, and the witness of each insurer."""
+    """All roles, and the witness of each insurer; 80 of them need a minute of two cores before anything is held."""
+    for insurer in range(len(one.config.insurers)):
+        one.start_witness(insurer)
     one.start_all()
     one.start("control")
     until(lambda: one.ready("control"), "control")
-    for insurer in range(len(one.config.insurers)):
-        one.start_witness(insurer)
+    for folder in one.config.witnesses:
+        listen = read_witness_config(folder).metrics
+        until(lambda listen=listen: _answers(listen), f"the witness at {listen}", 300)  # type: ignore[misc]
+
+
+def _answers(listen: str | None) -> bool:
+    with suppress(httpx.HTTPError):
+        return httpx.get(f"http://{listen}/readyz", timeout=2).status_code == httpx.codes.OK
+    return False
 
 
 def run(one: Platform, size: Size, say: Callable[[str], None] = lambda _: None) -> Soak:
