@@ -8,7 +8,7 @@ import pytest
 from tests.scenarios.soak import Size, home_of, run
 from tests.scenarios.soak_records import judge
 
-SMALL = Size(insurers=2, practices=2, mails=40, seconds=4.0, live=6, first=3, kills=("kim", "eau"), restart=False)
+SMALL = Size(insurers=2, practices=2, mails=40, seconds=3.0, live=6, first=3, kills=("kim",), restart=False)
 
 
 @pytest.mark.slow
