@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -23,6 +22,7 @@ from schleuse.journal.opening import Json, canonical_json
 from schleuse.restart.gates import DOCUMENTED, Evidence, Result
 from schleuse.restart.plan import GateKind
 from schleuse.switch.documents import Rights, Role, parse_time, time_text
+from schleuse.switch.fields import table_of
 
 _DOMAIN = b"schleuse restart evidence v1\n"
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
@@ -196,7 +196,7 @@ def verdict(document: Document, role: Role) -> tuple[Result, str]:
 def signed_document_from(value: object) -> SignedDocument:
     """From the JSON value of `SignedDocument.encode`. Raises BadDocumentError."""
     try:
-        table = _table(value)
+        table = table_of(value)
         return SignedDocument(
             document_from(table["document"]),
             str(table["custodian"]),
@@ -216,7 +216,7 @@ _KEYS = frozenset(
 def document_from(value: object) -> Document:
     """From JSON. Raises BadDocumentError."""
     try:
-        table = _table(value)
+        table = table_of(value)
         if set(table) != _KEYS or table["type"] != "schleuse-restart-evidence" or table["schema"] != 1:
             raise BadDocumentError(f"a document has the keys {', '.join(sorted(_KEYS))}, and schema 1")
         return Document(
@@ -256,9 +256,3 @@ def _as_json(document: Document) -> dict[str, Json]:
         "methods": list(document.methods),
         "hosts": [[name, status.value] for name, status in document.hosts],
     }
-
-
-def _table(value: object) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise TypeError("expected an object")
-    return value

@@ -17,7 +17,7 @@ from typing import Any
 from schleuse.errors import Error, MalformedError, RefusedError
 from schleuse.journal.opening import Json, canonical_json
 from schleuse.scopes import ANY, Scope, ScopeState, Service
-from schleuse.switch.documents import Command, Kind, Limit, Reason, parse_scope, parse_time, time_text
+from schleuse.switch.documents import Command, Kind, Limit, Reason, limit_from, parse_scope, parse_time, time_text
 
 
 class BadPlanError(MalformedError):
@@ -297,7 +297,7 @@ def _target_from(table: Mapping[str, Any]) -> Target:
     return Target(
         tuple(parse_scope(one) for one in table["scopes"]),
         ScopeState(table["state"]),
-        None if limit is None else Limit(limit.get("permille"), limit.get("per_hour")),
+        None if limit is None else limit_from(limit),
         table["with_backlog"] == 1,
     )
 
@@ -336,6 +336,5 @@ def _target_json(target: Target) -> dict[str, Json]:
         "with_backlog": int(target.with_backlog),
     }
     if target.limit is not None:
-        limits = {"permille": target.limit.permille, "per_hour": target.limit.per_hour}
-        table["limit"] = {name: value for name, value in limits.items() if value is not None}
+        table["limit"] = target.limit.encode()
     return table

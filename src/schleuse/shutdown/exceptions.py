@@ -8,11 +8,10 @@ somebody signs a new one or ends it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -21,6 +20,7 @@ from schleuse.journal.disk import OsDisk, replace
 from schleuse.journal.opening import Json, canonical_json, parse_canonical_json
 from schleuse.scopes import Scope, parse_scopes
 from schleuse.switch.documents import CLOSERS, NotAuthorisedError, Rights, Role, parse_time, time_text
+from schleuse.switch.fields import table_of
 
 _SIGNED = b"schleuse switch exception v1\n"
 _KEYS = frozenset({"id", "scope", "why", "measure", "owner", "review_at", "made_at", "ended"})
@@ -151,8 +151,8 @@ def _message(exemption: Exemption, role: Role) -> bytes:
 
 def _parsed(data: bytes) -> SignedExemption:
     try:
-        value = _table(parse_canonical_json(data))
-        table = _table(value["exception"])
+        value = table_of(parse_canonical_json(data))
+        table = table_of(value["exception"])
         if set(table) != _KEYS:
             raise BadExceptionError(f"an exception has {', '.join(sorted(_KEYS))}")
         [scope] = parse_scopes(str(table["scope"]))
@@ -171,9 +171,3 @@ def _parsed(data: bytes) -> SignedExemption:
         )
     except (KeyError, TypeError, ValueError) as cause:
         raise BadExceptionError(f"expected a signed exception; found {type(cause).__name__}") from cause
-
-
-def _table(value: object) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise TypeError("expected an object")
-    return value

@@ -19,6 +19,7 @@ from schleuse.errors import Error, MalformedError, RefusedError
 from schleuse.journal.note import ed25519_verifies
 from schleuse.journal.opening import Json, canonical_json, parse_canonical_json
 from schleuse.scopes import ANY, GROUPS, BadScopeError, Scope, ScopeState, parse_scopes
+from schleuse.switch.fields import list_of, number_of, table_of, text_of
 
 _COMMAND = b"schleuse switch command v1\n"
 _NO_OPENING = (0, None, None, "", "")  #: what a closing has in the fields of an opening
@@ -138,6 +139,19 @@ class Limit:
         if self.per_hour is not None and self.per_hour < 0:
             raise BadCommandError(f"a rate is 0 or more an hour, found {self.per_hour}")
 
+    def encode(self) -> dict[str, Json]:
+        """As documents have it: what is not limited is not there."""
+        limits = {"permille": self.permille, "per_hour": self.per_hour}
+        return {name: value for name, value in limits.items() if value is not None}
+
+
+def limit_from(value: object) -> Limit:
+    """From the JSON value of `Limit.encode`. Raises BadCommandError, TypeError."""
+    table = table_of(value)
+    if not set(table) <= {"permille", "per_hour"}:
+        raise BadCommandError("a limit has permille and per_hour")
+    return Limit(number_of(table, "permille"), number_of(table, "per_hour"))
+
 
 @dataclass(frozen=True, slots=True)
 class Command:
@@ -227,11 +241,11 @@ class SignedCommand:
 
 def sign(command: Command, operator: str, role: Role, key: Ed25519PrivateKey) -> Signature:
     """One signature; role is signed as well, so that nobody's signature is used in another role."""
-    return Signature(operator, role, key.sign(_signed(command, role)))
+    return Signature(operator, role, key.sign(_signed(command.encode(), role)))
 
 
-def _signed(command: Command, role: Role) -> bytes:
-    return _COMMAND + role.value.encode() + b"\n" + command.encode()
+def _signed(command: bytes, role: Role) -> bytes:
+    return _COMMAND + role.value.encode() + b"\n" + command
 
 
 class Rights:
@@ -253,7 +267,8 @@ class Rights:
         at: when the command is or was accepted; None for any time before a credential was disabled.
         """
         command = signed.command
-        signers = [self._signer(command, one, at) for one in signed.signatures]
+        encoded = command.encode()
+        signers = [self._signer(encoded, one, at) for one in signed.signatures]
         if not signers or signers[0][0].name != command.actor:
             raise NotAuthorisedError(f"the command names {command.actor!r}, who has not signed it first")
         roles = {role for _, role in signers}
@@ -274,7 +289,7 @@ class Rights:
             f"opening needs two persons, {OPENERS[0]} and {OPENERS[1]}; found {people} with roles {_list(roles)}"
         )
 
-    def _signer(self, command: Command, signature: Signature, at: datetime | None) -> tuple[Person, Role]:
+    def _signer(self, command: bytes, signature: Signature, at: datetime | None) -> tuple[Person, Role]:
         person = self._people.get(signature.operator)
         if person is None:
             raise UnknownSignerError(f"no operator {signature.operator!r} is configured")
@@ -314,12 +329,12 @@ def parse_signed(data: bytes) -> SignedCommand:
 def signed_from(value: object) -> SignedCommand:
     """From the JSON value of `SignedCommand.encode`. Raises BadCommandError."""
     try:
-        table = _table(value)
+        table = table_of(value)
         signatures = tuple(
-            Signature(_text(one, "operator"), Role(_text(one, "role")), bytes.fromhex(_text(one, "value")))
-            for one in map(_table, _list_of(table, "signatures"))
+            Signature(text_of(one, "operator"), Role(text_of(one, "role")), bytes.fromhex(text_of(one, "value")))
+            for one in map(table_of, list_of(table, "signatures"))
         )
-        return SignedCommand(_command_from(_table(table["command"])), signatures)
+        return SignedCommand(_command_from(table_of(table["command"])), signatures)
     except BadCommandError:
         raise
     except (KeyError, TypeError, ValueError, OverflowError, Error) as cause:
@@ -353,8 +368,7 @@ def _as_json(command: Command) -> dict[str, Json]:
         "told": list(command.told),
     }
     if command.limit is not None:
-        limits = {"permille": command.limit.permille, "per_hour": command.limit.per_hour}
-        table["limit"] = {name: value for name, value in limits.items() if value is not None}
+        table["limit"] = command.limit.encode()
     if command.opening:
         table["opening"] = {
             "basis": command.basis,
@@ -379,40 +393,38 @@ def _optional(at: datetime | None) -> str:
 
 
 def _command_from(table: Mapping[str, Any]) -> Command:
-    if table.get("type") != "schleuse-switch-command" or table.get("version") != 1:
+    if table.get("type") != "schleuse-switch-command" or number_of(table, "version") != 1:
         raise BadCommandError("not a switch command of version 1")
     unknown = set(table) - _KEYS - {"limit", "opening"}
     if unknown or _KEYS - set(table):
         raise BadCommandError(f"unknown or missing keys: {', '.join(sorted(unknown | (_KEYS - set(table))))}")
     opening = table.get("opening")
     limit = table.get("limit")
-    if opening is not None and set(_table(opening)) != _OPENING_KEYS:
+    if opening is not None and set(table_of(opening)) != _OPENING_KEYS:
         raise BadCommandError(f"an opening has {', '.join(sorted(_OPENING_KEYS))}")
-    if limit is not None and not set(_table(limit)) <= {"permille", "per_hour"}:
-        raise BadCommandError("a limit has permille and per_hour")
     command = Command(
-        id=_text(table, "id"),
-        scopes=tuple(parse_scope(one) for one in _list_of(table, "scopes")),
-        state=ScopeState(_text(table, "state")),
-        kind=Kind(_text(table, "kind")),
-        reason=Reason(_text(table, "reason")),
-        actor=_text(table, "actor"),
-        requested_at=parse_time(_text(table, "requested_at")),
-        text=_text(table, "text"),
-        incident=_text(table, "incident"),
-        policy=_text(table, "policy"),
-        expected=_text(table, "expected"),
-        told=tuple(str(one) for one in _list_of(table, "told")),
-        limit=None if limit is None else Limit(_number(limit, "permille"), _number(limit, "per_hour")),
+        id=text_of(table, "id"),
+        scopes=tuple(parse_scope(one) for one in list_of(table, "scopes")),
+        state=ScopeState(text_of(table, "state")),
+        kind=Kind(text_of(table, "kind")),
+        reason=Reason(text_of(table, "reason")),
+        actor=text_of(table, "actor"),
+        requested_at=parse_time(text_of(table, "requested_at")),
+        text=text_of(table, "text"),
+        incident=text_of(table, "incident"),
+        policy=text_of(table, "policy"),
+        expected=text_of(table, "expected"),
+        told=tuple(str(one) for one in list_of(table, "told")),
+        limit=None if limit is None else limit_from(limit),
         opening=opening is not None,
-        basis=0 if opening is None else _number(opening, "basis") or 0,
-        expires_at=None if opening is None else parse_time(_text(opening, "expires_at")),
-        closes_at=None if opening is None or not opening["closes_at"] else parse_time(_text(opening, "closes_at")),
-        with_backlog=opening is not None and _number(opening, "with_backlog") == 1,
-        plan="" if opening is None else _text(opening, "plan"),
-        stage="" if opening is None else _text(opening, "stage"),
+        basis=0 if opening is None else number_of(opening, "basis") or 0,
+        expires_at=None if opening is None else parse_time(text_of(opening, "expires_at")),
+        closes_at=None if opening is None or not opening["closes_at"] else parse_time(text_of(opening, "closes_at")),
+        with_backlog=opening is not None and number_of(opening, "with_backlog") == 1,
+        plan="" if opening is None else text_of(opening, "plan"),
+        stage="" if opening is None else text_of(opening, "stage"),
     )
-    if canonical_json(_as_json(command)) != canonical_json(dict(table)):
+    if _as_json(command) != table:  # every number in it was looked at, so none of them is a true or a 1.0
         raise BadCommandError("the command is not in its canonical form; sign what `encode` returns")
     return command
 
@@ -443,30 +455,3 @@ def parse_time(text: str) -> datetime:
     if not text.endswith("Z"):
         raise ValueError("a time of a document ends with Z")
     return datetime.fromisoformat(text)
-
-
-def _table(value: object) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise TypeError("expected an object")
-    return value
-
-
-def _text(table: Mapping[str, Any], key: str) -> str:
-    value = table[key]
-    if not isinstance(value, str):
-        raise TypeError(f"{key} is a text")
-    return value
-
-
-def _number(table: Mapping[str, Any], key: str) -> int | None:
-    value = table.get(key)
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
-        raise TypeError(f"{key} is a number")
-    return value
-
-
-def _list_of(table: Mapping[str, Any], key: str) -> list[Any]:
-    value = table[key]
-    if not isinstance(value, list):
-        raise TypeError(f"{key} is a list")
-    return value
