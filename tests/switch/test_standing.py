@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.shutdown.operators import NOW
 from tests.switch.commands import HOLD, LIMITED, OPEN, close, commands, open_to, rules_of
-from tests.switch.test_scopes import ATOMS
+from tests.switch.test_scopes import ATOMS, SCOPES
 
 from schleuse.scopes import Direction, Scope, ScopeState, Service, atom, parse_scopes
 from schleuse.switch.documents import Command, Limit
-from schleuse.switch.standing import AFTER_DRILL, Folded, Standing, fold, refused, standing
+from schleuse.switch.standing import AFTER_DRILL, ByTenant, Folded, Standing, fold, refused, standing, standings
 
 EAU = atom(Service.EAU_INTAKE, "109500969", Direction.ACCEPT)
 CLOSED, DEFER, DRAIN = ScopeState.CLOSED, ScopeState.DEFER, ScopeState.DRAIN
@@ -169,3 +169,15 @@ def test_a_command_that_changes_nothing_is_recorded_as_refused() -> None:
 
 def test_nothing_ordered_is_open() -> None:
     assert standing([], EAU) == Standing()
+
+
+@given(MIXED, MIXED, st.lists(ATOMS | SCOPES, min_size=1, max_size=4))
+def test_folding_by_tenant_is_the_same_as_folding_all(
+    ordered: list[Command | None], more: list[Command | None], scopes: list[Scope]
+) -> None:
+    """Also in two steps, and for scopes with wildcards: what is left out never concerned the scope."""
+    rules = rules_of([*ordered, *more])
+    sorted_out = ByTenant().with_more(rules[: len(ordered)]).with_more(rules[len(ordered) :])
+    expected = {scope: standing(rules, scope) for scope in scopes}
+    assert {scope: standing(sorted_out.of(scope.tenant), scope) for scope in scopes} == expected
+    assert standings(rules, scopes) == expected

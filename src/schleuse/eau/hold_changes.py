@@ -13,7 +13,7 @@ from itertools import pairwise
 from schleuse.kim.store import Began, Change, Ended, Released
 from schleuse.scopes import Scope
 from schleuse.switch.documents import Reason
-from schleuse.switch.standing import AFTER_DRILL, Rule, Standing, standing
+from schleuse.switch.standing import AFTER_DRILL, Folded, Rule, Standing, fold, standing
 
 
 def hold_changes(rules: Sequence[Rule], scope: Scope, after: int, is_open: bool, now: datetime) -> list[Change]:
@@ -25,11 +25,13 @@ def hold_changes(rules: Sequence[Rule], scope: Scope, after: int, is_open: bool,
     """
     concerning = [rule for rule in rules if rule.command is None or _covers(rule, scope)]
     found: list[Change] = []
-    at = standing([rule for rule in concerning if rule.epoch <= after], scope)
-    for number, rule in enumerate(concerning, 1):
+    folded = fold(Folded(), [rule for rule in concerning if rule.epoch <= after], scope)
+    at = folded.at
+    for rule in concerning:
         if rule.epoch <= after:
             continue
-        before, at = at.at(rule.accepted_at), standing(concerning[:number], scope)
+        folded = fold(folded, [rule], scope)
+        before, at = at.at(rule.accepted_at), folded.at
         if not at.state.begins:
             found += [] if is_open else [_began(at if before.state.begins else before, rule.accepted_at)]
             is_open = True

@@ -26,7 +26,7 @@ from schleuse.shutdown.evidence import Collection, Source, collect, collected
 from schleuse.switch.copy import LocalSwitch
 from schleuse.switch.documents import time_text
 from schleuse.switch.log import Accepted, rules_of
-from schleuse.switch.standing import standing
+from schleuse.switch.standing import standings
 
 log = structlog.get_logger()
 
@@ -178,7 +178,7 @@ def anything_closed(entries: Sequence[Accepted], atoms: Sequence[Scope]) -> bool
     """Whether any atom or any scope that a command ever named is not OPEN. Pure."""
     rules = rules_of(entries)
     named = {scope for one in rules if one.command for scope in one.command.scopes}
-    return any(standing(rules, scope).state is not ScopeState.OPEN for scope in (*atoms, *sorted(named)))
+    return any(at.state is not ScopeState.OPEN for at in standings(rules, {*atoms, *named}).values())
 
 
 def command_facts(entry: Accepted) -> dict[str, Json]:

@@ -30,7 +30,7 @@ from schleuse.switch.copy import put_back
 from schleuse.switch.documents import CLOSERS, MAX_DOCUMENT, NotAuthorisedError, Role, SignedCommand, time_text
 from schleuse.switch.effects import SwitchEffect
 from schleuse.switch.log import Accepted, SwitchLog, rules_of
-from schleuse.switch.standing import Rule, Standing, refused, standing
+from schleuse.switch.standing import Rule, Standing, refused, standings
 
 log = structlog.get_logger()
 
@@ -226,7 +226,7 @@ def rows_of(
 ) -> list[Row]:
     """Where the scopes of this home stand. rules: of the copy, with the mark of a safe state. wanted: none for all."""
     atoms = provable(enforced_atoms(config))
-    at = {scope: standing(rules, scope).at(now) for scope in _shown(atoms, rules, wanted)}
+    at = {scope: one.at(now) for scope, one in standings(rules, _shown(atoms, rules, wanted)).items()}
     needed = [one for one in needs(at) if one.scope in atoms]
     made = {one.need.scope: one for one in claims(config.switch_folder / "proofs", needed, now)}
     entry_of = {one.id: one for one in entries if one.id is not None}

@@ -17,7 +17,7 @@ from schleuse.errors import RefusedError
 from schleuse.scopes import Scope, ScopeState
 from schleuse.switch.documents import Command, Kind, Reason, Role, SignedCommand, sign
 from schleuse.switch.log import Accepted, rules_of
-from schleuse.switch.standing import Rule, standing
+from schleuse.switch.standing import Rule, standings
 
 
 class NoMandateError(RefusedError):
@@ -159,16 +159,13 @@ class Ended:
 
 def ended_emergencies(entries: Sequence[Accepted], atoms: Sequence[Scope], now: datetime) -> list[Ended]:
     """Those that nobody has closed by a command yet; what was properly opened since stays open. Pure."""
+    commands = [one for entry in entries if (one := entry.command) is not None]
+    ended = [one for one in commands if one.closes_at and one.closes_at <= now]
+    if not ended:  # asked ten times a second, and there may be thousands of commands
+        return []
     rules = rules_of(entries)
-    ids = {rule.command.id for rule in rules if rule.command}
-    over = [
-        rule.command
-        for rule in rules
-        if rule.command
-        and rule.command.closes_at
-        and rule.command.closes_at <= now
-        and _end_id(rule.command) not in ids
-    ]
+    ids = {one.id for one in commands}
+    over = [one for one in ended if _end_id(one) not in ids]
     found = [Ended(one, tuple(_still_open(one, rules, atoms))) for one in over]
     return [one for one in found if one.scopes]
 
@@ -176,7 +173,7 @@ def ended_emergencies(entries: Sequence[Accepted], atoms: Sequence[Scope], now: 
 def _still_open(command: Command, rules: Sequence[Rule], atoms: Sequence[Scope]) -> Iterator[Scope]:
     for scope in command.scopes:
         covered = [one for one in atoms if scope.covers(one)]
-        yield from (one for one in covered or [scope] if standing(rules, one).command == command.id)
+        yield from (one for one, at in standings(rules, covered or [scope]).items() if at.command == command.id)
 
 
 def _end_id(command: Command) -> str:

@@ -29,7 +29,7 @@ from schleuse.journal.opening import Json, canonical_json, parse_canonical_json
 from schleuse.scopes import NONE, Direction, Scope, Service, atom
 from schleuse.switch.disk import LinkingDisk, SwitchDisk, put
 from schleuse.switch.log import GENESIS, Accepted, Mark, SwitchLog, SwitchLogError, rules_of
-from schleuse.switch.standing import UNKNOWN_TIME, Folded, Rule, Standing, fold, safe_standing
+from schleuse.switch.standing import UNKNOWN_TIME, ByTenant, Folded, Rule, Standing, fold, safe_standing
 
 log = structlog.get_logger()
 
@@ -76,30 +76,40 @@ _Key = tuple[str, str, str, str]
 class _View:
     """What is known at one moment; replaced whole, so that no thread sees an epoch without its effect.
 
-    rules: what the fold gets. known: the fold of each atom that was asked for. older: folds over the first `done`
-    rules, which only have to be continued.
+    rules: what the fold gets, also by tenant. known: the fold of each atom that was asked for. older: folds that only
+    have to be continued with the rules in `new`.
     """
 
     entries: tuple[Accepted, ...] = ()
     rules: tuple[Rule, ...] = ()
+    by_tenant: ByTenant = field(default_factory=ByTenant)
     known: dict[_Key, Folded] = field(default_factory=dict)
     older: Mapping[_Key, Folded] = field(default_factory=dict)
-    done: int = 0
+    new: Sequence[Rule] = ()
+
+    @classmethod
+    def anew(cls, entries: Sequence[Accepted], rules: tuple[Rule, ...]) -> _View:
+        """With nothing folded yet."""
+        return cls(tuple(entries), rules, ByTenant().with_more(rules))
 
     def folded(self, key: _Key, scope: Scope) -> Folded:
         """The fold over all rules; the table is only ever filled, so threads may meet in it."""
         before = self.older.get(key)
-        found = fold(Folded(), self.rules, scope) if before is None else fold(before, self.rules[self.done :], scope)
+        if before is None:
+            found = fold(Folded(), self.by_tenant.of(scope.tenant), scope)
+        else:
+            found = fold(before, self.new, scope)
         self.known[key] = found
         return found
 
-    def continued(self, new: Sequence[Accepted]) -> _View:
+    def continued(self, more: Sequence[Accepted]) -> _View:
         """With further epochs at the end."""
-        rules = rules_of(new)
+        rules = rules_of(more)
         known = dict(self.known)
         for key in self.older.keys() - known.keys():  # nobody asked for these since; they must not fall behind
-            known[key] = fold(self.older[key], self.rules[self.done :], Scope(*key))
-        return _View((*self.entries, *new), (*self.rules, *rules), {}, known, len(self.rules))
+            known[key] = fold(self.older[key], self.new, Scope(*key))
+        entries = (*self.entries, *more)
+        return _View(entries, (*self.rules, *rules), self.by_tenant.with_more(rules), {}, known, rules)
 
 
 class LocalSwitch:
@@ -265,7 +275,7 @@ class LocalSwitch:
         entries = self._view.entries
         self._safe = _Safe(max(len(entries), floor), why)
         log.error("switch.safe-state", since_epoch=self._safe.epoch, reason=why)
-        self._view = _View(entries, self._rules(entries))
+        self._view = _View.anew(entries, self._rules(entries))
 
     def _rules(self, entries: Sequence[Accepted]) -> tuple[Rule, ...]:
         found = rules_of(entries)
@@ -292,7 +302,7 @@ class LocalSwitch:
             before = entries[-1].digest if entries else GENESIS
             entries.append(self._log.judge(len(entries) + 1, raw, before, self._ids))
             self._note(entries[-1])
-        self._view = _View(tuple(entries), self._rules(entries))
+        self._view = _View.anew(entries, self._rules(entries))
 
     def _write_copy(self) -> None:
         safe: dict[str, Json] = {"epoch": self._safe.epoch, "why": self._safe.why} if self._safe else {}
