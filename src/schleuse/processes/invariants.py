@@ -34,7 +34,7 @@ from schleuse.processes.switching import rights_of, switch_log
 from schleuse.scopes import Direction, Scope, Service, atom
 from schleuse.shutdown.exceptions import exemptions
 from schleuse.shutdown.order import PROOF
-from schleuse.switch.copy import CopyDamagedError, read_copy
+from schleuse.switch.copy_file import CopyDamagedError, read_copy
 from schleuse.switch.documents import OPENERS, Kind, Role, time_text
 from schleuse.switch.log import Accepted
 from schleuse.vault.client import VaultClient
@@ -338,8 +338,8 @@ class Checks:
             if path.name.startswith("."):
                 continue
             try:
-                seen = read_copy(path)
-            except CopyDamagedError:
+                seen = read_copy(path).raws
+            except (CopyDamagedError, FileNotFoundError):
                 yield f"the copy {path.stem} cannot be read"
                 continue
             if any(hashlib.sha256(mine).hexdigest() != theirs for mine, theirs in zip(seen, log, strict=False)):

@@ -14,7 +14,7 @@ from schleuse.database import DatabaseMissingError, asking
 from schleuse.errors import Error
 from schleuse.processes.switching import switch_log
 from schleuse.switch import fence
-from schleuse.switch.copy import CopyDamagedError, copy_mark, read_copy
+from schleuse.switch.copy_file import CopyDamagedError, read_copy
 from schleuse.switch.log import Accepted
 
 
@@ -86,13 +86,12 @@ def _of_entry(one: Accepted) -> Iterator[Finding]:
 
 def _of_copy(path: Path, entries: list[Accepted]) -> Iterator[Finding]:
     try:
-        raws = read_copy(path)
-        mark = copy_mark(path)
-    except CopyDamagedError as error:
+        copied = read_copy(path)
+    except (CopyDamagedError, FileNotFoundError) as error:
         yield Finding("copy", path.name, f"{error}; its role holds everything until two persons open")
         return
     ours = [one.digest for one in entries]
-    theirs = [hashlib.sha256(raw).hexdigest() for raw in raws]
+    theirs = [hashlib.sha256(raw).hexdigest() for raw in copied.raws]
     different = next((n for n, (a, b) in enumerate(zip(ours, theirs, strict=False), 1) if a != b), None)
     if different is not None:
         text = f"epoch {different} of the log is not the one that this role has seen: one of them was rewritten"
@@ -101,8 +100,8 @@ def _of_copy(path: Path, entries: list[Accepted]) -> Iterator[Finding]:
         yield Finding("cut", path.name, f"it has {len(theirs)} epochs, the log {len(ours)}; the next order mends it")
     elif len(theirs) < len(ours):
         yield Finding("behind", path.name, f"it ends at epoch {len(theirs)} of {len(ours)}", bad=False)
-    if mark is not None:
-        text = f"this role kept to the safe state at epoch {mark[0]}: {mark[1]}"
+    if copied.safe is not None:
+        text = f"this role kept to the safe state at epoch {copied.safe.epoch}: {copied.safe.why}"
         yield Finding("safe", path.name, text, bad=False)
 
 

@@ -19,15 +19,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import structlog
 
 from schleuse.clock import Now
-from schleuse.errors import CorruptError, Error
-from schleuse.journal.opening import Json, canonical_json, parse_canonical_json
+from schleuse.errors import Error
 from schleuse.scopes import NONE, Direction, Scope, Service, atom
-from schleuse.switch.disk import LinkingDisk, SwitchDisk, put
+from schleuse.switch.copy_file import CopyDamagedError, CopyFile, SafeMark, read_copy
+from schleuse.switch.disk import LinkingDisk, SwitchDisk
 from schleuse.switch.log import GENESIS, Accepted, Mark, SwitchLog, SwitchLogError, rules_of
 from schleuse.switch.standing import UNKNOWN_TIME, ByTenant, Folded, Rule, Standing, fold, safe_standing
 
@@ -35,12 +35,6 @@ log = structlog.get_logger()
 
 #: After trouble with the log it is looked at again so often, not for each unit of work.
 AGAIN = timedelta(milliseconds=200)
-
-
-class CopyDamagedError(CorruptError):
-    """The role's own copy of the switch cannot be read; two persons look and open again."""
-
-    code = "switch.copy-damaged"
 
 
 class Switch(Protocol):
@@ -59,14 +53,6 @@ class Switch(Protocol):
 def standing_of(switch: Switch, atom: Scope) -> Standing:
     """Of a whole atom, as `Switch.standing` of its parts. Raises ValueError: a group is no atom."""
     return switch.standing(Service(atom.service), atom.tenant, Direction(atom.direction), atom.path)
-
-
-@dataclass(frozen=True, slots=True)
-class _Safe:
-    """Since when, by epoch, and why the role believes nothing before."""
-
-    epoch: int
-    why: str
 
 
 _Key = tuple[str, str, str, str]
@@ -120,13 +106,12 @@ class LocalSwitch:
 
     def __init__(self, log: SwitchLog, copy: Path, now: Now, *, floor: int = 0, disk: SwitchDisk | None = None) -> None:
         self._log = log
-        self._copy = copy
+        self._file = CopyFile(copy, disk or LinkingDisk())
         self._now = now
-        self._disk = disk or LinkingDisk()
         self._lock = threading.Lock()
         self._view = _View()
         self._ids: set[str] = set()
-        self._safe: _Safe | None = None
+        self._safe: SafeMark | None = None
         self._blocked = ""  # why the next epoch, which is there, cannot be read now
         self._mark: Mark | None = None  # of the folder when it was looked at last
         self._inodes: dict[int, int] = {}
@@ -273,7 +258,7 @@ class LocalSwitch:
     def _doubt(self, why: str, floor: int = 0) -> None:
         """Believe nothing that was said up to now, or up to what the database has seen."""
         entries = self._view.entries
-        self._safe = _Safe(max(len(entries), floor), why)
+        self._safe = SafeMark(max(len(entries), floor), why)
         log.error("switch.safe-state", since_epoch=self._safe.epoch, reason=why)
         self._view = _View.anew(entries, self._rules(entries))
 
@@ -287,65 +272,20 @@ class LocalSwitch:
 
     def _read_copy(self) -> None:
         """Raises CopyDamagedError."""
-        try:
-            data = self._copy.read_bytes()
-        except FileNotFoundError:
-            return
-        except OSError as cause:
-            raise CopyDamagedError(f"the copy {self._copy.name} cannot be read ({cause.strerror})") from cause
-        try:
-            raws, self._safe = _parsed_copy(data)
-        except (Error, KeyError, TypeError, ValueError) as cause:
-            raise CopyDamagedError(f"the copy {self._copy.name} is damaged") from cause
+        found = self._file.read()
+        self._safe = found.safe
         entries: list[Accepted] = []
-        for raw in raws:
+        for raw in found.raws:
             before = entries[-1].digest if entries else GENESIS
             entries.append(self._log.judge(len(entries) + 1, raw, before, self._ids))
             self._note(entries[-1])
         self._view = _View.anew(entries, self._rules(entries))
 
     def _write_copy(self) -> None:
-        safe: dict[str, Json] = {"epoch": self._safe.epoch, "why": self._safe.why} if self._safe else {}
-        # latin-1: an epoch that nobody can read may be any octets, and they must come back as they were.
-        raws: list[Json] = [one.data.decode("latin-1") for one in self._view.entries]
-        body = canonical_json({"entries": raws, "safe": safe})
         try:
-            self._copy.parent.mkdir(parents=True, exist_ok=True)
-            put(self._disk, self._copy, hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+            self._file.keep(self._view.entries, self._safe)
         except OSError as cause:  # the log has it; the copy is written with the next epoch or at the next start
             log.error("switch.copy-not-written", reason=cause.strerror or type(cause).__name__)
-
-
-def _parsed_copy(data: bytes) -> tuple[list[bytes], _Safe | None]:
-    """The epochs' files, and the mark of a safe state. Raises Error, KeyError, TypeError, ValueError."""
-    digest, _, body = data.partition(b"\n")
-    if hashlib.sha256(body).hexdigest().encode() != digest:
-        raise ValueError("the digest does not match")
-    value: Any = parse_canonical_json(body)
-    raws = [str(one).encode("latin-1") for one in value["entries"]]
-    safe = value["safe"]
-    return raws, _Safe(int(safe["epoch"]), str(safe["why"])) if safe else None
-
-
-def read_copy(path: Path) -> list[bytes]:
-    """The files of all epochs that this copy has, for putting a lost log back. Raises CopyDamagedError."""
-    return _copy_at(path)[0]
-
-
-def copy_mark(path: Path) -> tuple[int, str] | None:
-    """Since which epoch and why this role keeps to the safe state where nobody has opened; None if it does not.
-
-    Raises CopyDamagedError.
-    """
-    safe = _copy_at(path)[1]
-    return None if safe is None else (safe.epoch, safe.why)
-
-
-def _copy_at(path: Path) -> tuple[list[bytes], _Safe | None]:
-    try:
-        return _parsed_copy(path.read_bytes())
-    except (OSError, Error, KeyError, TypeError, ValueError) as cause:
-        raise CopyDamagedError(f"the copy {path.name} cannot be read") from cause
 
 
 class ClosedSwitch:
@@ -373,14 +313,15 @@ def put_back(switch_log: SwitchLog, copies: Iterable[Path]) -> list[int]:
     restored: list[int] = []
     for path in copies:
         try:
-            raws = read_copy(path)
-        except CopyDamagedError as error:
+            raws = read_copy(path).raws
+        except (CopyDamagedError, FileNotFoundError) as error:
             log.error("switch.copy-not-read", copy=path.name, reason=str(error))
             continue
-        there = switch_log.inodes()
+        there = switch_log.inodes().keys()
+        lost = [epoch for epoch in range(1, len(raws) + 1) if epoch not in there]
+        if not lost:  # nothing to give, so the log is not read: a closing waits for us
+            continue
         if any(epoch in there and switch_log.raw(epoch) != raw for epoch, raw in enumerate(raws, 1)):
             continue
-        restored += [
-            epoch for epoch, raw in enumerate(raws, 1) if epoch not in there and switch_log.restore(epoch, raw)
-        ]
+        restored += [epoch for epoch in lost if switch_log.restore(epoch, raws[epoch - 1])]
     return restored

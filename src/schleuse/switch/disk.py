@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -55,17 +57,57 @@ def place(disk: SwitchDisk, path: Path, data: bytes, *, shown: bool = True) -> b
     return True
 
 
-def put(disk: SwitchDisk, path: Path, data: bytes) -> None:
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Which file stood under a name, and how long it was."""
+
+    inode: int
+    size: int
+
+
+def place_of(path: Path) -> Place:
+    """Now. Raises OSError."""
+    found = os.stat(path)
+    return Place(found.st_ino, found.st_size)
+
+
+def put(disk: SwitchDisk, path: Path, data: bytes) -> Place:
     """The whole file, old or new; several processes may do it at once, and one of them is the last. Raises OSError."""
     draft = _draft(path)
     try:
         _fill(disk, draft, data, shown=False)
+        here = place_of(draft)
         disk.rename(draft, path)
     except OSError:
         with suppress(OSError):
             disk.unlink(draft)
         raise
     disk.sync_directory(path.parent)
+    return here
+
+
+def extend(disk: SwitchDisk, path: Path, data: bytes, known: Place) -> Place | None:
+    """Put the data at the end of the file, durably, if it is still the one that we know; else nothing, and None.
+
+    Two processes never write to one place: whoever finds the file locked does not wait for it. Raises OSError: then a
+    part of the data may stand at the end.
+    """
+    if not data:
+        return known if place_of(path) == known else None
+    fd = disk.open(path, create=False)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return None
+        # Asked under the lock; a file that was replaced meanwhile is another one.
+        if place_of(path) != known or os.fstat(fd).st_ino != known.inode:
+            return None
+        write_all(disk, fd, data, known.size)
+        disk.sync(fd)
+    finally:
+        disk.close(fd)
+    return Place(known.inode, known.size + len(data))
 
 
 def _draft(path: Path) -> Path:
