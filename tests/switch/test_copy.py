@@ -329,7 +329,8 @@ def test_a_copy_of_the_first_version_is_read_and_written_anew(site: Site) -> Non
     """An upgrade opens nothing and closes nothing, and keeps the mark of a safe state."""
     close(site.log, "eau", "a")
     raws: list[Json] = [one.data.decode("latin-1") for one in site.log.read_all()]
-    for safe, expected in (({}, OPEN), ({"epoch": 1, "why": "because"}, HOLD)):
+    mark: dict[str, Json] = {"epoch": 1, "why": "because"}
+    for safe, expected in (({}, OPEN), (mark, HOLD)):
         body = canonical_json({"entries": raws, "safe": safe})
         site.copy.parent.mkdir(exist_ok=True)
         site.copy.write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body)

@@ -119,6 +119,13 @@ def audit_log(source: Source, policy: Policy) -> LogAudit:
     return LogAudit(judged, kinds, repeated, foreign, minimum)
 
 
+def entries_of(source: Source, policy: Policy) -> Iterator[bytes]:
+    """Every entry that is there, checked against the root that the policy accepts. Raises what `audit_log` raises."""
+    checkpoint = policy.judge(parse_note(source("checkpoint"))).checkpoint
+    tiles = _tiles(source, checkpoint)
+    yield from _entries(source, tiles, _minimum(source, tiles, checkpoint.size), checkpoint.size)
+
+
 def prove(source: Source, policy: Policy, index: int, extra: bytes | None = None) -> tuple[bytes, bytes]:
     """A proof file (§ 11.4) for an entry, and the entry's bytes. Raises as `audit_log`, and TreeRangeError."""
     note = parse_note(source("checkpoint"))

@@ -24,6 +24,7 @@ from schleuse.database import asking
 from schleuse.errors import CorruptError, Error
 from schleuse.identifiers import IK
 from schleuse.kim.store import HoldWindow, open_leases
+from schleuse.processes import switch_told
 from schleuse.processes.answering import journal_health
 from schleuse.processes.conservation import check_conservation
 from schleuse.processes.control import is_exempt, known_exemptions
@@ -164,7 +165,10 @@ class Checks:
         )
 
     def openings(self) -> Found:
-        """3: every opening that counts has two persons in different roles, before its end; every copy says the same."""
+        """3: every opening that counts has two persons in different roles, before its end; every copy says the same.
+
+        So does the journal: no time of an acceptance was moved.
+        """
         cases: list[str] = []
         opened = 0
         for entry in self._log:
@@ -178,12 +182,16 @@ class Checks:
             if command.expires_at is None or entry.accepted_at > command.expires_at:
                 cases.append(f"epoch {entry.epoch} was opened after its approval had ended")
         cases += self._copies()
-        return Found(
-            cases,
-            _numbers(
-                "{} Öffnungen, jede von zwei Personen unterschrieben", "{} openings, each signed by two persons", opened
-            ),
+        told = switch_told.compare(self._config, self._log, self._now())
+        de, en = "das Journal selbst ist jetzt nicht zu fragen", "the journal itself cannot be asked now"
+        if told.in_journal is not None:
+            de = f"{told.in_journal} von {told.told} Meldungen über Epochen stehen im veröffentlichten Journal"
+            en = f"{told.in_journal} of {told.told} lines about epochs are in the published journal"
+        found = Said(
+            f"{opened} Öffnungen, jede von zwei Personen unterschrieben; {de}",
+            f"{opened} openings, each signed by two persons; {en}",
         )
+        return Found([*cases, *told.cases], found)
 
     def closings(self) -> Found:
         """4: every closing is proven, or somebody answers for it."""
