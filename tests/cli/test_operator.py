@@ -13,7 +13,7 @@ from tests.cli.test_switch import WHY, told
 from tests.scenarios import switching
 
 from schleuse.config import read_config
-from schleuse.processes.switching import rights_of
+from schleuse.processes.operators import rights_of
 from schleuse.scopes import ScopeState
 
 

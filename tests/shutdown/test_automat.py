@@ -31,6 +31,7 @@ class Policy:
     scopes: Sequence[Scope] = EAU
     state: ScopeState = ScopeState.HOLD
     cost: str = "eAU of one insurer wait some minutes"
+    trigger: str = "decoy touched"
 
 
 class Book:

@@ -20,7 +20,7 @@ from schleuse.clock import utc_now
 from schleuse.config import Config, default_home, read_config
 from schleuse.errors import ConflictError
 from schleuse.processes.control_offline import Offline, offline
-from schleuse.processes.switching import rights_of
+from schleuse.processes.operators import rights_of
 from schleuse.scopes import parse_scopes
 from schleuse.shutdown.closure import Verdict
 from schleuse.shutdown.exceptions import (

@@ -31,13 +31,14 @@ from schleuse.processes.control_workers import workers_of
 from schleuse.processes.life import until_stopped
 from schleuse.processes.maintenance import cut_sessions, sweep
 from schleuse.processes.observe import observed
+from schleuse.processes.operators import rights_of
 from schleuse.processes.policies import policies_of
 from schleuse.processes.releasing import run as go_on_releasing
 from schleuse.processes.restart_control import PlanMandates, RestartController
 from schleuse.processes.restart_evidence import Looks
 from schleuse.processes.restart_home import restarts_of, take_back_of
 from schleuse.processes.switch_figures import SwitchFigures
-from schleuse.processes.switching import enforced_atoms, open_switch, rights_of, switch_log
+from schleuse.processes.switching import enforced_atoms, open_switch, switch_log
 from schleuse.processes.trail import PLATFORM, Act, Trail, open_trail
 from schleuse.scopes import BadScopeError, Scope, parse_scopes
 from schleuse.shutdown.automat import Agreed, Automat, Policies

@@ -18,7 +18,8 @@ from schleuse.processes.control_drills import desk
 from schleuse.processes.control_probes import PlatformProbes
 from schleuse.processes.control_watch import Tell
 from schleuse.processes.observe import configure_log
-from schleuse.processes.switching import open_switch, rights_of, switch_log
+from schleuse.processes.operators import rights_of
+from schleuse.processes.switching import open_switch, switch_log
 from schleuse.processes.trail import OUTSIDE, open_trail
 from schleuse.shutdown.drill_run import Desk
 from schleuse.shutdown.external import ExternalKeeper

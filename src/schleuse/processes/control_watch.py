@@ -161,6 +161,9 @@ class Watch:
         """Each command is an entry of the journal and a line of the log; the cursor moves after each."""
         for one in new:
             facts = command_facts(one)
+            unproven = self._switch.unproven(one)
+            if unproven:
+                facts["unproven_rule"] = unproven
             self._tell(facts, not one.fault)
             event = "switch.closed" if is_closing(one) else "switch.command-refused" if one.fault else "switch.opened"
             shown = {name: value for name, value in facts.items() if name in ("epoch", "state", "scopes", "kind")}

@@ -6,7 +6,7 @@ import structlog
 
 from schleuse.config import Config
 from schleuse.errors import Error
-from schleuse.processes.switching import rights_of
+from schleuse.processes.operators import rights_of
 from schleuse.shutdown.policy import InsurerKeys, PolicyBook
 from schleuse.vault.tokens import read_public_key
 

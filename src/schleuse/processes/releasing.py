@@ -37,8 +37,9 @@ from schleuse.holding.release import (
 from schleuse.journal.opening import Json
 from schleuse.kim.dienstkennung import EAU_LIEFERUNG, EAU_STORNO_ARZT
 from schleuse.kim.store import Leases, open_leases
+from schleuse.processes.operators import rights_of
 from schleuse.processes.release_book import Progress, ReleaseBook, StopOrder
-from schleuse.processes.switching import open_switch, rights_of
+from schleuse.processes.switching import open_switch
 from schleuse.scopes import Direction, Service
 from schleuse.switch.approval import LIFETIME, Approval, approved_by_two, valid
 from schleuse.switch.copy import Switch

@@ -23,9 +23,9 @@ from schleuse.processes.restarting import Restarts
 from schleuse.restart.book import OvertakenError
 from schleuse.restart.entering import closes_part_of
 from schleuse.restart.gates import MEASURED, VALIDITY, Evidence, Result
-from schleuse.restart.plan import GateKind, RestartPlan, closes_on_abort
+from schleuse.restart.plan import GateKind, RestartPlan, closes_on_abort, mandate_of
 from schleuse.restart.progress import Progress
-from schleuse.scopes import Scope, ScopeState
+from schleuse.scopes import ScopeState
 from schleuse.shutdown.automat import Agreed, Automat, Order
 from schleuse.switch.log import Accepted, rules_of
 from schleuse.switch.standing import standing
@@ -49,16 +49,6 @@ def nothing_released(_plan: RestartPlan) -> int:
     return 0
 
 
-@dataclass(frozen=True, slots=True)
-class Mandate:
-    """What an approved plan lets the platform close by itself: what it brings back (EW-06, RS-07)."""
-
-    reference: str
-    scopes: Sequence[Scope]
-    state: ScopeState = ScopeState.HOLD
-    cost: str = "what has arrived waits again; nothing is lost or refused"
-
-
 class PlanMandates:
     """`automat.Policies` of restarts: the plan that two persons approved is the agreed policy of its own abort."""
 
@@ -73,7 +63,7 @@ class PlanMandates:
             return None
         if at.plan is None or at.place < 0:
             return None
-        return Mandate(f"restart {at.plan.id}@{at.plan.version}", closes_on_abort(at.plan))
+        return mandate_of(at.plan)
 
 
 class RestartController:

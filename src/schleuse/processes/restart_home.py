@@ -13,9 +13,10 @@ from schleuse.clock import utc_now
 from schleuse.config import FILE_NAME, Config
 from schleuse.errors import Error
 from schleuse.kim.store import open_leases
+from schleuse.processes.operators import rights_of
 from schleuse.processes.releasing import open_releases
 from schleuse.processes.restarting import Restarts, Tell
-from schleuse.processes.switching import rights_of, switch_log
+from schleuse.processes.switching import switch_log
 from schleuse.restart.book import Book
 from schleuse.restart.plan import RestartPlan
 from schleuse.scopes import ANY, Direction, Scope, Service

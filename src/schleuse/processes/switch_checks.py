@@ -12,8 +12,10 @@ import sqlalchemy as sa
 from schleuse.config import Config
 from schleuse.database import DatabaseMissingError, asking
 from schleuse.errors import Error
+from schleuse.processes.mandates import mandates_of
 from schleuse.processes.switching import switch_log
 from schleuse.switch import fence
+from schleuse.switch.copy import unproven
 from schleuse.switch.copy_file import CopyDamagedError, read_copy
 from schleuse.switch.log import Accepted
 
@@ -52,8 +54,13 @@ def findings(config: Config) -> Iterator[Finding]:
     """Everything that is not as it should be. Raises SwitchLogError when the log cannot be read at all."""
     log = switch_log(config)
     entries = log.read_all()
+    mandates = mandates_of(config)
     for one in entries:
         yield from _of_entry(one)
+        why = unproven(one, entries[: one.epoch - 1], mandates)
+        if why:
+            text = f"a rule has closed what nobody had agreed to; it stays in force: {why}"
+            yield Finding("unproven-rule", f"epoch {one.epoch}", text)
     beyond = [epoch for epoch in log.inodes() if epoch > len(entries)]
     if beyond:
         text = f"epoch {len(entries) + 1} is missing, {min(beyond)} is there; a running role or the next order mends it"

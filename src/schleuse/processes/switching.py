@@ -5,20 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import structlog
-
 from schleuse.clock import utc_now
 from schleuse.config import Config
-from schleuse.errors import Error
 from schleuse.identifiers import IK
+from schleuse.processes.mandates import mandates_of
+from schleuse.processes.operators import rights_of
 from schleuse.scopes import NONE, Direction, Scope, Service, atom
 from schleuse.switch.copy import LocalSwitch
-from schleuse.switch.documents import Person, Rights, Role
 from schleuse.switch.effects import EffectBook
 from schleuse.switch.log import SwitchLog
-from schleuse.vault.tokens import read_public_key
-
-log = structlog.get_logger()
 
 #: What the roles of today enforce: all scopes that a fence, an effect or a proof is about.
 ENFORCED: tuple[tuple[Service, Direction], ...] = (
@@ -33,19 +28,6 @@ ENFORCED: tuple[tuple[Service, Direction], ...] = (
 )
 
 
-def rights_of(config: Config) -> Rights:
-    """Who may switch. A key that cannot be read is told, and its owner may nothing until it can be."""
-    people: list[Person] = []
-    for one in config.operators:
-        try:
-            key = read_public_key(one.public_key)
-        except Error as error:
-            log.error("switch.operator-key", operator=one.name, code=error.code, reason=str(error))
-            continue
-        people.append(Person(one.name, one.person or one.name, frozenset(map(Role, one.roles)), key, one.disabled_at))
-    return Rights(people)
-
-
 def switch_log(config: Config) -> SwitchLog:
     """The log of accepted commands of this home."""
     return SwitchLog(config.switch_folder / "log", rights_of(config))
@@ -53,7 +35,8 @@ def switch_log(config: Config) -> SwitchLog:
 
 def open_switch(config: Config, worker: str, *, floor: int = 0) -> LocalSwitch:
     """The copy of one process. worker: its name, the same after a restart. floor: of its database (`fence.head`)."""
-    return LocalSwitch(switch_log(config), copy_of(config, worker), utc_now, floor=floor)
+    mandates = mandates_of(config)
+    return LocalSwitch(switch_log(config), copy_of(config, worker), utc_now, floor=floor, mandates=mandates)
 
 
 def copy_of(config: Config, worker: str) -> Path:

@@ -173,6 +173,22 @@ def closes_on_abort(plan: RestartPlan) -> tuple[Scope, ...]:
     return tuple(scope for scope in plan.scopes if scope.service not in ALWAYS_OPEN)
 
 
+@dataclass(frozen=True, slots=True)
+class PlanMandate:
+    """What an approved plan lets the platform close by itself: what it brings back (EW-06, RS-07)."""
+
+    reference: str
+    scopes: Sequence[Scope]
+    state: ScopeState = ScopeState.HOLD
+    cost: str = "what has arrived waits again; nothing is lost or refused"
+    trigger: str = ""
+
+
+def mandate_of(plan: RestartPlan) -> PlanMandate:
+    """That of this version."""
+    return PlanMandate(f"restart {plan.id}@{plan.version}", closes_on_abort(plan))
+
+
 def refuse_change(before: RestartPlan, after: RestartPlan, place: int) -> None:
     """Raises PlanRefusedError if a new version is none, or changes a stage that was entered already.
 

@@ -19,6 +19,9 @@ from schleuse.switch.documents import Command, Kind, Reason, Role, SignedCommand
 from schleuse.switch.log import Accepted, rules_of
 from schleuse.switch.standing import Rule, standings
 
+#: Before the id of an opening in an emergency: the id of the closing that ends it.
+END = "ends-"
+
 
 class NoMandateError(RefusedError):
     """No valid policy lets the platform close this by itself; a person closes it, or the policy is agreed anew."""
@@ -29,7 +32,8 @@ class NoMandateError(RefusedError):
 class Agreed(Protocol):
     """One valid policy, "if X then close Y". reference: "NAME@VERSION". scopes: what it may close, each bounded.
 
-    state: the least open state that it may order. cost: what a false alarm costs, in words (EW-06).
+    state: the least open state that it may order. cost: what a false alarm costs, in words (EW-06). trigger: what sets
+    it off, which the closing names; "" for what names it in its reference.
     """
 
     @property
@@ -43,6 +47,19 @@ class Agreed(Protocol):
 
     @property
     def cost(self) -> str: ...
+
+    @property
+    def trigger(self) -> str: ...
+
+
+class Closing(Protocol):
+    """What a mandate must cover: an order, or the command that came of it."""
+
+    @property
+    def scopes(self) -> tuple[Scope, ...]: ...
+
+    @property
+    def state(self) -> ScopeState: ...
 
 
 class Policies(Protocol):
@@ -101,7 +118,7 @@ class Automat:
                 reason=Reason.SECURITY_HOLD,
                 actor=self._name,
                 requested_at=order.at,
-                text=order.text[:2000],
+                text=f"{agreed.trigger}: {order.text}".removeprefix(": ")[:2000],
                 incident=order.incident,
                 policy=agreed.reference,
             )
@@ -133,7 +150,7 @@ class Automat:
         return self._log.append(SignedCommand(command, (signature,)), self._now())
 
 
-def mandate(agreed: Agreed, order: Order) -> str:
+def mandate(agreed: Agreed, order: Closing) -> str:
     """Why this policy does not cover the order, or "" (EW-06)."""
     if not agreed.cost.strip():
         return "it does not say what a false alarm costs"
@@ -177,4 +194,4 @@ def _still_open(command: Command, rules: Sequence[Rule], atoms: Sequence[Scope])
 
 
 def _end_id(command: Command) -> str:
-    return f"ends-{command.id}"
+    return f"{END}{command.id}"

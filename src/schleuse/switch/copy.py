@@ -28,6 +28,7 @@ from schleuse.errors import Error
 from schleuse.scopes import NONE, Direction, Scope, Service, atom
 from schleuse.switch.copy_file import CopyDamagedError, CopyFile, SafeMark, read_copy
 from schleuse.switch.disk import LinkingDisk, SwitchDisk
+from schleuse.switch.documents import Command, Role
 from schleuse.switch.log import GENESIS, Accepted, Mark, SwitchLog, SwitchLogError, rules_of
 from schleuse.switch.standing import UNKNOWN_TIME, ByTenant, Folded, Rule, Standing, fold, safe_standing
 
@@ -48,6 +49,27 @@ class Switch(Protocol):
     def epoch(self) -> int:
         """The highest epoch seen."""
         ...
+
+
+class Mandates(Protocol):
+    """What had agreed to a closing by rule (`shutdown.mandates`); the data plane reads it and knows no policy."""
+
+    def fault(self, command: Command, at: datetime, earlier: Sequence[Command]) -> str:
+        """Why nothing had, or "". Never raises."""
+        ...
+
+
+def unproven(entry: Accepted, earlier: Iterable[Accepted], mandates: Mandates) -> str:
+    """Why this closing is one by an unproven rule, or ""; it is in force all the same (SW-01, EW-06)."""
+    command = entry.command
+    if command is None or command.opening or not _by_rule(entry):
+        return ""
+    return mandates.fault(command, entry.accepted_at, [one.command for one in earlier if one.command is not None])
+
+
+def _by_rule(entry: Accepted) -> bool:
+    """Whether no person has signed it."""
+    return entry.signed is not None and all(one.role is Role.AUTOMAT for one in entry.signed.signatures)
 
 
 def standing_of(switch: Switch, atom: Scope) -> Standing:
@@ -101,13 +123,24 @@ class _View:
 class LocalSwitch:
     """One per process; thread-safe. copy: the file of this process, under `<home>/switch/copies`.
 
-    floor: the highest epoch that the role's database has seen (`fence.head`).
+    floor: the highest epoch that the role's database has seen (`fence.head`). mandates: of closings by rule, each of
+    which is looked at when it is taken; None where there are none.
     """
 
-    def __init__(self, log: SwitchLog, copy: Path, now: Now, *, floor: int = 0, disk: SwitchDisk | None = None) -> None:
+    def __init__(
+        self,
+        log: SwitchLog,
+        copy: Path,
+        now: Now,
+        *,
+        floor: int = 0,
+        disk: SwitchDisk | None = None,
+        mandates: Mandates | None = None,
+    ) -> None:
         self._log = log
         self._file = CopyFile(copy, disk or LinkingDisk())
         self._now = now
+        self._mandates = mandates
         self._lock = threading.Lock()
         self._view = _View()
         self._ids: set[str] = set()
@@ -246,10 +279,24 @@ class LocalSwitch:
         if len(entries) > known:
             self._view = self._view.continued(entries[known:])
             self._write_copy()
+            self._alarm(entries[known:])
         # It may well be a closing: until it can be read, everything is held.
         self._blocked = trouble
         if trouble:
             raise SwitchLogError(trouble)
+
+    def _alarm(self, new: Sequence[Accepted]) -> None:
+        """Closings by rule that nobody had agreed to; after they are in force, for closing waits for nothing."""
+        for one in new:
+            why = self.unproven(one)
+            if why:
+                log.error("switch.rule-unproven", epoch=one.epoch, reason=why)
+
+    def unproven(self, entry: Accepted) -> str:
+        """See `unproven`, of an epoch that was seen."""
+        if self._mandates is None:
+            return ""
+        return unproven(entry, self._view.entries[: entry.epoch - 1], self._mandates)
 
     def _note(self, entry: Accepted) -> None:
         if entry.id is not None:
