@@ -18,7 +18,9 @@ from schleuse.eau.outbox import BATCH, FIRST_PAUSE, LONGEST_PAUSE, Outbox, Step,
 from schleuse.eau.store import EauStore
 from schleuse.eau.switched import delivering
 from schleuse.errors import UnavailableError
+from schleuse.kim.store.delivery import share_of
 from schleuse.scopes import ScopeState
+from schleuse.switch.documents import Limit
 
 
 class MailSystem:
@@ -218,6 +220,25 @@ def test_the_letters_of_one_closed_insurer_keep_back_nobody_elses(
     box = Outbox(store.letters, signer.finish, mails.submit, lambda: clock.now, switch, both)
     assert asyncio.run(box.step()) == Step(sent=1)
     assert store.letters.waiting() == BATCH + 1
+
+
+def test_of_a_limited_insurer_its_share_of_letters_leaves_and_the_others_keep_nobody_back(
+    store: EauStore, mails: MailSystem, signer: Signer, clock: Clock
+) -> None:
+    """RS-06, § 9.2: by the delivery that is answered; also where more than a batch of the others is older."""
+    ids = [number << 10 for number in range(1, 3 * BATCH)]
+    file(store, *(faulty(id) for id in ids))
+    file(store, faulty(1), ik=ANOTHER_INSURER)
+    switch, share = FakeSwitch(), 200
+    switch.set(f"eau_intake/{AN_INSURER}/deliver", ScopeState.LIMITED, limit=Limit(permille=share))
+    both = [AN_INSURER, ANOTHER_INSURER]
+    box = Outbox(store.letters, signer.finish, mails.submit, lambda: clock.now, switch, both)
+    inside = sum(share_of(id) < share for id in ids)
+    assert 0 < inside < len(ids) / 2
+    sent = 0
+    while step := asyncio.run(box.step()).sent:
+        sent += step
+    assert (sent, store.letters.waiting()) == (inside + 1, len(ids) - inside)
 
 
 def test_a_sender_that_missed_the_closing_is_refused_before_anything_leaves(

@@ -40,6 +40,7 @@ from schleuse.eau.tables import CONTENT, DOCUMENT, LETTER, METADATA, PREPARED, R
 from schleuse.errors import UnavailableError
 from schleuse.holding.states import State
 from schleuse.kim.classify import Kind as MailKind
+from schleuse.kim.store.delivery import share_of
 from schleuse.switch.fence import StaleEpochError
 
 ACCEPTED_EAU, CANCELLED_EAU = (Kind.EAU, DocumentState.ACCEPTED), (Kind.EAU, DocumentState.CANCELLED)
@@ -58,6 +59,11 @@ def feed(store: EauStore) -> list[tuple[int, str, int]]:
     """(seq, kind, number of the document) of the whole feed, everything published."""
     while store.feed.publish(AN_INSURER, below=None):
         pass
+    return published(store)
+
+
+def published(store: EauStore) -> list[tuple[int, str, int]]:
+    """The same of what is published already."""
     events = store.feed.events(AN_INSURER, 0, 1000)
     return [(event.seq, event.kind.value, int(event.document_id.value[-12:], 16)) for event in events]
 
@@ -549,6 +555,37 @@ def test_a_limited_feed_grows_by_no_more_than_its_rate_in_any_hour(store: EauSto
     assert [publish(61), publish(120)] == [3, 0]
     assert publish(122) == 1
     assert [event.seq for event in store.feed.events(AN_INSURER, 0, 10)] == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_limited_feed_gets_its_share_and_the_others_their_numbers_later(store: EauStore) -> None:
+    """RS-06, § 9.2: canary and cohorts. No gaps, and a greater share is the smaller one and more."""
+    ids = [number << 10 for number in range(1, 41)]
+    file(store, *(eau(id) for id in ids))
+
+    def publish(permille: int | None) -> int:
+        return store.feed.publish(AN_INSURER, None, terms=Terms(1, NOON, permille=permille))
+
+    expected: list[int] = []
+    for permille in (0, 100, 100, 500):
+        more = [id for id in ids if share_of(id) < permille and id not in expected]
+        assert publish(permille) == len(more)
+        expected += more
+    assert 0 < len(expected) < len(ids)
+    assert publish(None) == len(ids) - len(expected)
+    expected += [id for id in ids if id not in expected]
+    assert feed(store) == [(seq, "eau", id) for seq, id in enumerate(expected, 1)]
+
+
+def test_a_storno_is_published_with_its_eau_and_never_before_it(store: EauStore) -> None:
+    """HD-06: whatever the place of its own mail in the share."""
+    out = next(id for n in range(1, 99) if share_of(id := n << 10) >= 500)
+    into = [id for n in range(99, 250) if share_of(id := n << 10) < 500][:3]
+    file(store, eau(out), storno(into[0], of=out), eau(into[1]), storno(into[2], of=into[1]))
+    terms = Terms(1, NOON, permille=500)
+    assert store.feed.publish(AN_INSURER, None, terms=terms) == 2
+    assert published(store) == [(1, "eau", into[1]), (2, "storno", 1000 + into[2])]
+    assert store.feed.publish(AN_INSURER, None, terms=replace(terms, permille=1000)) == 2
+    assert published(store)[2:] == [(3, "eau", out), (4, "storno", 1000 + into[0])]
 
 
 def test_how_long_a_document_waited_for_its_publication_is_added_to_how_long_its_mail_was_held(

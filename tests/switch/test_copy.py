@@ -137,7 +137,9 @@ def test_a_log_that_was_rewritten_is_not_believed_until_two_persons_open(site: S
 
 
 @pytest.mark.parametrize(
-    "damage", [b"", b"x", b"0" * 64 + b"\n{}", b'd\n{"entries":[],"safe":{}}', b"\xff" * 500], ids=range(5)
+    "damage",
+    [b"", b"x", b"0" * 64 + b"\n{}", b'd\n{"entries":[],"safe":{}}', b"\xff" * 500, b"x y", b"x y\n"],
+    ids=range(7),
 )
 def test_a_copy_that_cannot_be_read_holds_until_two_persons_open(site: Site, damage: bytes) -> None:
     """SW-02: unknown is HOLD, also after the next restart."""

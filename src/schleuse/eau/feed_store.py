@@ -19,6 +19,7 @@ from schleuse.eau.switched import delivering
 from schleuse.eau.tables import CONTENT, CURSOR, DOCUMENT, EVENT
 from schleuse.errors import ConflictError
 from schleuse.identifiers import IK
+from schleuse.kim.store.delivery import share_sql
 from schleuse.switch import fence
 
 _HOUR = timedelta(hours=1)
@@ -60,14 +61,16 @@ def _never(_filed_at: datetime) -> timedelta:
 @dataclass(frozen=True, slots=True)
 class Terms:
     """What the switch lets be published. epoch: see `kim.store.Under`. per_hour: of a LIMITED scope, at most so many in
-    any hour; its share cannot be kept here, for a feed has no gaps. held_since: for how long deliveries were held
-    between that time and now.
+    any hour. permille: of a LIMITED scope, this share of the eAU, chosen by their delivery as in `kim.store.Take`; the
+    others get their numbers later, as what waited for our own trouble does, and a Storno goes with its eAU (HD-06).
+    held_since: for how long deliveries were held between that time and now.
     """
 
     epoch: int
     now: datetime
     per_hour: int | None = None
     held_since: Callable[[datetime], timedelta] = _never
+    permille: int | None = None
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -123,6 +126,8 @@ class FeedStore:
         )
         if below is not None:
             due = due.where(EVENT.c.position < below)
+        if terms is not None and terms.permille is not None:
+            due = due.where(_SHARE.bindparams(permille=terms.permille))
         with transaction(self._engine) as connection:
             _require(connection, ik, None if terms is None else terms.epoch)
             lock_insurer(connection, ik)
@@ -212,6 +217,14 @@ _NUMBER = (
     .where(EVENT.c.delivery == sa.bindparam("of"), EVENT.c.seq.is_(None))
     .values(seq=sa.bindparam("to"), epoch=sa.bindparam("under"), published_at=sa.bindparam("at"))
 )
+
+#: Of a Storno, the place of its eAU counts: neither is published without the other's being due.
+_SHARE_OF = share_sql(
+    "coalesce((SELECT whole.delivery FROM eau_document AS mine JOIN eau_document AS whole"
+    " ON whole.document_id = mine.target AND whole.ik = mine.ik AND whole.state <> 'rejected'"
+    " WHERE mine.delivery = eau_event.delivery), eau_event.delivery)"
+)
+_SHARE = sa.text(f"{_SHARE_OF} < :permille")
 
 _HELD = (
     sa.update(DOCUMENT)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
@@ -13,6 +14,7 @@ from schleuse.database import reading, transaction
 from schleuse.eau.tables import LETTER
 from schleuse.identifiers import IK
 from schleuse.kim.store import Under
+from schleuse.kim.store.delivery import share_sql
 from schleuse.switch import fence
 
 
@@ -40,8 +42,15 @@ class LetterStore:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def due(self, now: datetime, limit: int, iks: Collection[IK] | None = None) -> list[Unsent]:
-        """Unsent letters whose time has come, oldest first. iks: of these insurers only; None: of all."""
+    def due(
+        self,
+        now: datetime,
+        limit: int,
+        iks: Collection[IK] | None = None,
+        shares: Mapping[IK, int] = MappingProxyType({}),
+    ) -> list[Unsent]:
+        """Unsent letters whose time has come, oldest first. iks: of these insurers only; None: of all. shares: in
+        permille, of insurers whose deliveries are LIMITED, by the delivery that is answered (`kim.store.Take`)."""
         query = (
             sa.select(LETTER)
             .where(sa.text("sent_at IS NULL"), LETTER.c.next_at <= now)
@@ -50,6 +59,11 @@ class LetterStore:
         )
         if iks is not None:
             query = query.where(LETTER.c.ik.in_([ik.value for ik in iks]))
+        for ik, permille in shares.items():
+            share = sa.text(f"{share_sql('eau_letter.delivery')} < :p{ik.value}").bindparams(
+                **{f"p{ik.value}": permille}
+            )
+            query = query.where(sa.or_(LETTER.c.ik != ik.value, share))
         with transaction(reading(self._engine)) as connection:
             return [
                 Unsent(

@@ -20,10 +20,11 @@ import structlog
 
 from schleuse.clock import Now
 from schleuse.eau.letter_store import LetterStore, Unsent
-from schleuse.eau.switched import delivering, delivery
+from schleuse.eau.switched import delivered_share, delivering, delivery
 from schleuse.errors import Error
 from schleuse.identifiers import IK
 from schleuse.kim.store import Under
+from schleuse.kim.store.delivery import share_of
 from schleuse.scopes import Scope
 from schleuse.switch.copy import Switch
 from schleuse.switch.fence import StaleEpochError
@@ -89,10 +90,11 @@ class Outbox:
 
     async def step(self) -> Step:
         """Try every letter that is due and may go, oldest first. Raises UnavailableError: the store cannot be read."""
-        open_now = [ik for ik in self._iks if delivery(self._switch, ik).state.begins]
+        open_now = {ik: at for ik in self._iks if (at := delivery(self._switch, ik)).state.begins}
         if not open_now:
             return Step()
-        due = await asyncio.to_thread(self._letters.due, self._now(), BATCH, open_now)
+        shares = {ik: share for ik, at in open_now.items() if (share := delivered_share(at)) is not None}
+        due = await asyncio.to_thread(self._letters.due, self._now(), BATCH, [*open_now], shares)
         done = [await self._send(letter) for letter in due]
         return Step(sent=done.count(True), failed=done.count(False))
 
@@ -123,8 +125,9 @@ class Outbox:
     async def _send(self, letter: Unsent) -> bool | None:
         """True: sent. False: it failed. None: it may not go now, and waits without another pause."""
         at = delivery(self._switch, letter.ik)
-        if not at.state.begins:
-            return None
+        share = delivered_share(at)
+        if not at.state.begins or (share is not None and share_of(letter.delivery) >= share):
+            return None  # also where the share has become smaller since it was read
         under = Under(delivering(letter.ik), at.epoch)
         try:
             with self._unit(under.scope):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from schleuse.identifiers import IK
-from schleuse.scopes import Direction, Scope, Service, atom
+from schleuse.scopes import Direction, Scope, ScopeState, Service, atom
 from schleuse.switch.copy import Switch
 from schleuse.switch.standing import Standing
 
@@ -31,3 +31,8 @@ def may_process(switch: Switch, ik: IK) -> Standing | None:
 def delivery(switch: Switch, ik: IK) -> Standing:
     """The standing of what goes out to this insurer and to its practices."""
     return switch.standing(Service.EAU_INTAKE, ik.value, Direction.DELIVER)
+
+
+def delivered_share(at: Standing) -> int | None:
+    """How much of it may go out, in permille; None where no share bounds it (RS-06, canary and cohorts of § 9.2)."""
+    return at.limit.permille if at.limit is not None and at.state is ScopeState.LIMITED else None

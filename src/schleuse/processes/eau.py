@@ -37,7 +37,7 @@ from schleuse.eau.intake import Mailbox, Tools
 from schleuse.eau.outbox import Outbox
 from schleuse.eau.outcome import Policy
 from schleuse.eau.store import EauStore, open_store
-from schleuse.eau.switched import delivering, delivery
+from schleuse.eau.switched import delivered_share, delivering, delivery
 from schleuse.eau.worker import Overtaken, Settings, Worker
 from schleuse.errors import Error, UnavailableError
 from schleuse.identifiers import IK
@@ -282,7 +282,13 @@ class Desk:
     def _terms(self, ik: IK, at: Standing) -> Terms:
         now, rules = utc_now(), [rule for rule in (one.rule for one in self.switch.entries()) if rule is not None]
         per_hour = at.limit.per_hour if at.limit is not None and at.state is ScopeState.LIMITED else None
-        return Terms(at.epoch, now, per_hour, lambda filed: held_between(rules, delivering(ik), filed, now))
+        return Terms(
+            at.epoch,
+            now,
+            per_hour,
+            lambda filed: held_between(rules, delivering(ik), filed, now),
+            delivered_share(at),
+        )
 
     def _publish(self, ik: IK, account: str, at: Standing) -> int:
         # The end first, then the leases: what is filed later has no number yet, and what was claimed

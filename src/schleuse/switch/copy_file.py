@@ -120,6 +120,8 @@ def _parsed(data: bytes) -> Copied:
     if b" " not in head:
         return _first_version(head, rest)
     *lines, torn = data.split(b"\n")
+    if not lines:
+        raise ValueError("the first line was never whole; it is written with the file")
     payload, end = _opened(lines[0], "")
     table: Any = parse_canonical_json(payload)
     if (table["type"], table["version"]) != (_TYPE, 2):
@@ -127,6 +129,8 @@ def _parsed(data: bytes) -> Copied:
     raws: list[bytes] = []
     for line in lines[1:]:
         payload, end = _opened(line, end)
+        if not payload.startswith(b'"'):  # nothing else is parsed, however deep it may be
+            raise ValueError("an epoch is a text")
         raws.append(str(json.loads(payload)).encode("latin-1"))
     return Copied(raws, _mark(table["safe"]), end, not torn)
 

@@ -92,8 +92,13 @@ def share_of(delivery: int) -> int:
     return (position_of(delivery) % 1_000_003) * 1_103_515_245 % 2_147_483_647 * 1000 // 2_147_483_647
 
 
+def share_sql(id: str) -> str:
+    """`share_of` of an expression of SQL."""
+    return f"((({id}) >> 10) % 1000003) * 1103515245 % 2147483647 * 1000 / 2147483647"
+
+
 #: Of a column `id`.
-SHARE_SQL = "((id >> 10) % 1000003) * 1103515245 % 2147483647 * 1000 / 2147483647"
+SHARE_SQL = share_sql("id")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
