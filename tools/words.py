@@ -376,6 +376,7 @@ LOG: Mapping[str, str] = {
     "switch.opened": "an opening by two persons was accepted",
     "switch.operator-key": "an operator's public key cannot be read; he may switch nothing until it can",
     "switch.overtaken-not-told": "an overtaken batch could not be told to the journal's trail",
+    "switch.rule-unproven": "a rule has closed what nobody had agreed to; it stays closed. Who used the platform's key?",
     "switch.safe-state": "this process does not believe its copy and holds everything until two persons open (SW-02)",
     "switch.stale-claim": "mails of an insurer were not taken: it was switched meanwhile",
     "switch.stale-confirmation": "an insurer's acknowledgement waits: it was switched meanwhile",

@@ -23,7 +23,8 @@ from schleuse.identifiers import IK
 from schleuse.kim.store import open_leases
 from schleuse.processes.control_offline import Offline, offline
 from schleuse.processes.invariants import Answer, Invariant, check_invariants
-from schleuse.processes.switching import effect_book, open_switch, rights_of
+from schleuse.processes.operators import rights_of
+from schleuse.processes.switching import effect_book, open_switch
 from schleuse.scopes import Scope, ScopeState, Service
 from schleuse.shutdown.exceptions import Exemption, keep_exemption, sign_exemption
 from schleuse.switch.effects import SwitchEffect

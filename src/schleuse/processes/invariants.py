@@ -31,7 +31,8 @@ from schleuse.processes.control import is_exempt, known_exemptions
 from schleuse.processes.control_closing import Closings, late_claims
 from schleuse.processes.control_drills import Freshness
 from schleuse.processes.journal_keys import origin_of
-from schleuse.processes.switching import rights_of, switch_log
+from schleuse.processes.operators import rights_of
+from schleuse.processes.switching import switch_log
 from schleuse.scopes import Direction, Scope, Service, atom
 from schleuse.shutdown.exceptions import exemptions
 from schleuse.shutdown.order import PROOF

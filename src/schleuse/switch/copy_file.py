@@ -6,7 +6,7 @@
 
 Each digest is over the one of the line before and its own line, so that no line can be changed, taken out or moved. An
 epoch is one line at the end, whatever came before: each process writes each epoch, and years of drills are thousands of
-them (decision 0024). The mark stands in the first line, and whoever sets it writes the whole file anew: so the end of a
+them (decision 0022). The mark stands in the first line, and whoever sets it writes the whole file anew: so the end of a
 file may be lost and never the mark. A last line without its end was being written when the machine died: its epoch is
 in the log. The file of version 1 (one digest over one JSON object) is read, and written anew in this form.
 """
