@@ -39,7 +39,7 @@ from schleuse.shutdown.closure import Verdict
 from schleuse.shutdown.proofs import claims
 
 RESULTS = Path(__file__).parent / "results"
-FIRST_PORT = 31_000
+FIRST_PORT = int(os.environ.get("BENCH_PORT", "31000"))
 LIMIT = 120.0
 
 

@@ -241,12 +241,16 @@ class Operator(_Section):
     disabled_at: AwareDatetime | None = None
 
 
+#: Times of the day in UTC; over midnight when the second is before the first.
+Window = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9]$")]
+
+
 class External(_Section):
     """A system that is not ours and is switched with its scope (SW-08): commands without a shell, or HTTP hooks.
 
     scope: SERVICE/TENANT/DIRECTION/PATH. stop, start, probe: a program with its arguments, or the URL of a hook that
     gets a POST. probe: exit code 0 or status 2xx means that it runs, 1 or 503 that it is stopped, all else that
-    nobody knows.
+    nobody knows. drill_window: when it may be stopped in a drill, UTC; without, in control.drill_window.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
@@ -255,6 +259,7 @@ class External(_Section):
     start: tuple[str, ...] | str
     probe: tuple[str, ...] | str
     timeout_seconds: float = Field(10.0, gt=0, le=300)
+    drill_window: Window | None = None
 
 
 class ControlSection(_Section):
@@ -267,7 +272,7 @@ class ControlSection(_Section):
     probe_password_file: File | None = None
     unit_budget_seconds: float = Field(10.0, gt=0, le=25)  # running work is cut after this (SW-10)
     drill_days: int = Field(31, gt=0, le=366)  # a scope that was not switched for so long is an alarm (SW-15)
-    drill_window: Annotated[str, Field(pattern=r"^[0-2][0-9]:[0-5][0-9]-[0-2][0-9]:[0-5][0-9]$")] = "02:00-04:00"
+    drill_window: Window = "02:00-04:00"
     backlog_permille: int = Field(300, gt=0, lt=1000)  # share of the backlog in the capacity (HD-43)
     external: tuple[External, ...] = ()
 

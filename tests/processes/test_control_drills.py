@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 from tests.processes.test_control_closing import Site as Home
-from tests.shutdown.operators import CLOSER, NOW, OPENERS, RIGHTS, close, signed
+from tests.shutdown.operators import CLOSER, NOW, OPENERS, RIGHTS, Clock, close, signed
+from tests.shutdown.test_external import SYSTEM, Machine
 
 from schleuse.journal.opening import Json
-from schleuse.processes.control_drills import Freshness, Scheduler, desk
-from schleuse.scopes import ScopeState, parse_scopes
+from schleuse.processes.control_drills import Freshness, Scheduler, desk, windows_of
+from schleuse.scopes import Scope, ScopeState, parse_scopes
 from schleuse.shutdown.drill import DrillPlan, Outcome, plan_drill
+from schleuse.shutdown.external import ExternalKeeper
 
 NOON, NIGHT = "11:00-13:00", "02:00-04:00"
 
@@ -25,23 +28,29 @@ class Site:
         self.home = Home(folder)
         self.told: list[Mapping[str, Json]] = []
         closings = self.home.closings
-        self.desk = desk(closings, self.home.log, RIGHTS, self.home.clock)
+        self.down: list[str] = []
+        self.desk = desk(closings, self.home.log, RIGHTS, self.home.clock, self._down)
         self.freshness = Freshness(closings, 31)
         self.scheduler = Scheduler(
-            self.desk, window, self.freshness, lambda facts, _: self.told.append(facts), self.home.clock
+            self.desk,
+            windows_of(closings, window),
+            self.freshness,
+            lambda facts, _: self.told.append(facts),
+            self.home.clock,
         )
 
-    def plan(self, id: str = "d1", both: bool = True) -> DrillPlan:
-        closing, opening = plan_drill(
-            id, parse_scopes("eau_intake"), ScopeState.HOLD, "officer", NOW, timedelta(days=30)
-        )
+    def plan(self, id: str = "d1", both: bool = True, scopes: str = "eau_intake") -> DrillPlan:
+        closing, opening = plan_drill(id, parse_scopes(scopes), ScopeState.HOLD, "officer", NOW, timedelta(days=30))
         made = DrillPlan(signed(closing, CLOSER), signed(opening, OPENERS if both else CLOSER))
         self.desk.book.write_plan(made)
         return made
 
     def due(self) -> str | None:
-        found = self.scheduler.due(self.home.clock())
+        found = next(self.scheduler.due(self.home.clock()), None)
         return found.id if found else None
+
+    async def _down(self, _scopes: Sequence[Scope]) -> Sequence[str]:
+        return self.down
 
 
 def test_a_signed_drill_runs_in_the_window(tmp_path: Path) -> None:
@@ -96,6 +105,48 @@ def test_a_drill_of_this_home_closes_proves_and_opens(tmp_path: Path) -> None:
     assert home.closings.needed() == []
     assert site.freshness.stale(home.clock()) == []
     assert site.due() is None
+
+
+def test_a_drill_of_a_system_of_somebody_else_stops_proves_and_starts_it(tmp_path: Path) -> None:
+    """SW-08, SW-15: in its own window, measured like the others, and fresh afterwards."""
+    site, machine = Site(tmp_path, NIGHT), Machine()
+    system = replace(SYSTEM, drill_window=NOON)
+    closings = replace(site.home.closings, systems=[system])
+    home = site.home
+    keeper = ExternalKeeper([system], home.log.read_all, home.folder, lambda _: None, home.clock, "here", machine)
+    freshness = Freshness(closings, 31)
+    text = "payments_support [payments]"
+    assert text in freshness.stale(NOW)
+    scheduler = Scheduler(
+        replace(desk(closings, home.log, RIGHTS, home.clock, keeper.not_running), sleep=keeps(keeper, home.clock)),
+        windows_of(closings, NIGHT), freshness, lambda facts, _: site.told.append(facts), home.clock,
+    )  # fmt: skip
+    site.plan(scopes="payments_support")
+
+    machine.running = False
+    assert asyncio.run(scheduler.step()) is None
+    assert home.log.read_all() == []
+    machine.running = True
+    result = asyncio.run(scheduler.step())
+
+    assert result is not None
+    assert (result.outcome, result.why) == (Outcome.PASSED, "")
+    assert result.to_proof is not None
+    assert machine.running
+    assert [one for one in machine.done if one != "probe"] == ["stop", "start"]
+    assert text not in freshness.stale(home.clock())
+    home.clock.forward(32 * 86_400)
+    assert text in freshness.stale(home.clock())
+
+
+def keeps(keeper: ExternalKeeper, clock: Clock) -> Callable[[float], Awaitable[None]]:
+    """The loop of `control` beside a drill."""
+
+    async def sleep(seconds: float) -> None:
+        clock.forward(1)
+        await keeper.step()
+
+    return sleep
 
 
 def test_a_switch_that_was_never_used_is_told_once_a_day(tmp_path: Path) -> None:

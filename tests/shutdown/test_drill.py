@@ -19,6 +19,7 @@ from schleuse.shutdown.drill import (
     Outcome,
     check_plan,
     in_window,
+    meet,
     overdue,
     plan_drill,
 )
@@ -49,6 +50,7 @@ class Site:
         self.workers_follow = True
         self.meanwhile: Callable[[], object] = lambda: None
         self.attempts = 0
+        self.down: list[str] = []
 
     def desk(self) -> Desk:
         return Desk(
@@ -60,12 +62,16 @@ class Site:
             self.prove,
             self.progress,
             lambda _scopes, _epoch: self.workers_follow,
+            self.looks,
             self.sleep,
         )
 
     def standings(self, scopes: Sequence[Scope]) -> Mapping[Scope, Standing]:
         rules = [rule for one in self.log.read_all() if (rule := one.rule)]
         return {one: standing(rules, one) for one in ATOMS if any(scope.covers(one) for scope in scopes)}
+
+    async def looks(self, scopes: Sequence[Scope]) -> Sequence[str]:
+        return self.down
 
     async def prove(self, scopes: Sequence[Scope]) -> None:
         self.attempts += 1
@@ -131,6 +137,26 @@ def test_it_does_not_begin_where_something_is_held(site: Site) -> None:
     with pytest.raises(DrillRefusedError, match="begins where all is OPEN"):
         site.run()
     assert len(site.log.read_all()) == 1
+
+
+def test_it_does_not_begin_where_a_system_of_somebody_else_is_down(site: Site) -> None:
+    """What was down by itself the drill could not give back, and would not open."""
+    site.down = ["payments"]
+    with pytest.raises(DrillRefusedError, match="payments does not run"):
+        site.run()
+    assert site.log.read_all() == []
+
+
+@pytest.mark.parametrize(
+    ("windows", "found"),
+    [
+        (["02:00-04:00", "03:59-05:00"], True),
+        (["02:00-04:00", "04:00-05:00"], False),
+        (["22:00-02:00", "01:00-03:00"], True),
+    ],
+)
+def test_a_drill_needs_a_minute_that_is_in_all_its_windows(windows: list[str], found: bool) -> None:
+    assert meet(windows) is found
 
 
 def test_in_a_stage_of_a_restart_it_gives_back_the_limit(site: Site) -> None:

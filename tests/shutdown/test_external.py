@@ -129,6 +129,34 @@ def test_an_opening_starts_nothing_that_we_did_not_stop(site: Site) -> None:
     assert site.machine.done == []
 
 
+def test_what_was_down_before_a_closing_is_left_down_by_the_opening(site: Site) -> None:
+    """Its keeper had stopped it; a closing that came and went is no reason to start it. After a crash as well."""
+    site.machine.running = False
+    close(site.log, "payments_support")
+    site.step()
+    assert site.verdict() is Verdict.PROVEN
+    site.restart()
+    open_again(site.log, "payments_support")
+    site.step()
+    assert not site.machine.running
+    assert [one["act"] for one in site.told] == ["external.stop", "external.left"]
+    [effect] = EffectBook(site.folder / "effects").read(2)
+    assert effect.quiet_at is not None
+    site.machine.running = True
+    close(site.log, "payments_support", "again")
+    site.step()
+    open_again(site.log, "payments_support", "o2")
+    site.step()
+    assert site.machine.running
+
+
+def test_only_systems_of_the_asked_scopes_that_do_not_run_are_named(site: Site) -> None:
+    assert asyncio.run(site.keeper.not_running([SCOPE])) == []
+    site.machine.running = False
+    assert asyncio.run(site.keeper.not_running([SCOPE])) == ["payments"]
+    assert asyncio.run(site.keeper.not_running([Scope("directory")])) == []
+
+
 def test_an_emergency_that_has_ended_is_stopped_again(site: Site) -> None:
     """RS-14: also while the automat, whose command would say so, is dead."""
     close(site.log, "payments_support")

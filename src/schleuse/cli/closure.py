@@ -31,7 +31,7 @@ from schleuse.shutdown.exceptions import (
     keep_exemption,
     sign_exemption,
 )
-from schleuse.shutdown.proofs import Claim, claims
+from schleuse.shutdown.proofs import Claim
 from schleuse.switch.documents import Role, time_text
 from schleuse.vault.tokens import read_token_key
 
@@ -129,8 +129,7 @@ def list_exceptions(*, home: Home = None, json_output: AsJson = False) -> None:
 
 
 def _claims(tools: Offline) -> list[Claim]:
-    needed = [*tools.closings.needed(), *tools.external.needs()]
-    return claims(tools.closings.proofs, needed, utc_now())
+    return tools.closings.claims(utc_now())
 
 
 def _print(config: Config, found: list[Claim], json_output: bool) -> None:

@@ -16,13 +16,14 @@ from cyclopts import App, Parameter
 from rich.console import Console
 from rich.table import Table
 
+from schleuse.cli.switch_view import print_missing
 from schleuse.cli.up import german
 from schleuse.clock import utc_now
 from schleuse.config import Config, default_home, read_config
-from schleuse.processes.control_drills import Freshness, drill_book, tell_result
+from schleuse.processes.control_drills import Freshness, drill_book, tell_result, windows_of
 from schleuse.processes.control_offline import offline
 from schleuse.scopes import ScopeState, parse_scopes
-from schleuse.shutdown.drill import DrillPlan, DrillResult, Outcome, check_plan, plan_drill
+from schleuse.shutdown.drill import BadDrillError, DrillPlan, DrillResult, Outcome, check_plan, meet, plan_drill
 from schleuse.shutdown.drill_book import DrillBook
 from schleuse.shutdown.drill_run import run_drill
 from schleuse.switch.documents import Role, SignedCommand, sign
@@ -70,6 +71,9 @@ def plan(
     id = f"{utc_now():%Y%m%d}-{secrets.token_hex(3)}"
     wanted = parse_scopes(scopes)
     with offline(config) as tools:
+        windows = windows_of(tools.closings, config.control.drill_window)(wanted)
+        if not meet(windows):
+            raise BadDrillError(f"the windows {', '.join(windows)} never meet; plan a drill for each, by its scope")
         found = set(tools.closings.standings(wanted).values())
     # All alike, or nothing could give back where each stands; `run` looks again.
     before = min(found, key=lambda at: at.state.openness, default=Standing())
@@ -162,11 +166,7 @@ def _print_rest(book: DrillBook, waiting: Sequence[str], stale: Sequence[str], d
         signers = ", ".join(one.operator for one in opening.signatures)
         until = opening.command.expires_at
         print(f"{id}  {'wartet' if de else 'waits'}  {signers}  {until:%Y-%m-%d}")
-    if stale:
-        what = f"länger als {days} Tage nicht geschaltet" if de else f"not switched for more than {days} days"
-        print(f"{len(stale)} {what} (SW-15):")
-        for text in stale[:20]:
-            print(f"  {text}")
+    print_missing(stale, days)
 
 
 def _show(made: DrillPlan) -> None:

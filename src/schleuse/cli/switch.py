@@ -255,7 +255,7 @@ def show(*scopes: str, home: Home = None, json_output: AsJson = False) -> None:
         return
     if switch.safe:
         print(_said("Sicherer Zustand (SW-02): ", "Safe state (SW-02): ") + switch.safe)
-    print_rows(rows, switch.epoch, utc_now())
+    print_rows(rows, switch.epoch, config.control.drill_days, utc_now())
 
 
 @app.command(name="log")

@@ -136,8 +136,11 @@ def _effect_json(accepted: Accepted, effect: SwitchEffect) -> dict[str, Json | f
     }
 
 
-def print_rows(rows: Sequence[Row], epoch: int, now: datetime) -> None:
-    """The table of `switch show`; insurers that stand alike are one line. Below, whose commands they were."""
+def print_rows(rows: Sequence[Row], epoch: int, days: int, now: datetime) -> None:
+    """The table of `switch show`; insurers that stand alike are one line. Below, whose commands they were.
+
+    days: after which a switch that nobody used counts as not present.
+    """
     table = Table(box=None, pad_edge=False)
     firm = (("Bereich", "scope"), ("Stand", "state"), ("seit (UTC)", "since (UTC)"), ("Epoche", "epoch"))
     for de, en in firm:
@@ -147,8 +150,9 @@ def print_rows(rows: Sequence[Row], epoch: int, now: datetime) -> None:
     for scope, row in merged(rows):
         since = "" if row.at.since is None or row.at.since.year < 1000 else f"{row.at.since:%m-%d %H:%M:%S}"
         limit = f" {_limit(row.at.limit.permille, row.at.limit.per_hour)}" if row.at.limit else ""
+        name = str(scope).removesuffix("/-") if scope.path == NONE else str(scope)
         table.add_row(
-            str(scope).removesuffix("/-") if scope.path == NONE else str(scope),
+            f"{name} [[{row.system}]" if row.system else name,
             f"{row.at.state}{limit}",
             since,
             str(row.at.epoch or ""),
@@ -160,13 +164,30 @@ def print_rows(rows: Sequence[Row], epoch: int, now: datetime) -> None:
     for number, text in sorted(orders.items()):
         print(_said(f"Epoche {number}: {text}", f"epoch {number}: {text}").rstrip())
     print(_said(f"Letzte Epoche: {epoch}", f"last epoch: {epoch}"))
+    print_missing([one.text for one in rows if one.missing], days)
+
+
+def print_missing(stale: Sequence[str], days: int) -> None:
+    """An unexercised switch counts as not present (SW-15)."""
+    if not stale:
+        return
+    print(
+        _said(
+            f"{len(stale)} Schalter gelten als nicht vorhanden, länger als {days} Tage nicht geübt (SW-15):",
+            f"{len(stale)} switches count as not present, not exercised for more than {days} days (SW-15):",
+        )
+    )
+    for text in stale[:20]:
+        print(f"  {text}")
+    if len(stale) > 20:
+        print("  …")
 
 
 def merged(rows: Sequence[Row]) -> Iterator[tuple[Scope, Row]]:
     """One line for all insurers of a service and direction if all of them stand alike. Pure."""
 
-    def kind(row: Row) -> tuple[str, str, str]:
-        return row.scope.service, row.scope.direction, row.scope.path
+    def kind(row: Row) -> tuple[str, str, str, str]:
+        return row.scope.service, row.scope.direction, row.scope.path, row.system
 
     for _, group in groupby(sorted(rows, key=kind), key=kind):
         found = list(group)
@@ -217,6 +238,9 @@ def row_json(row: Row) -> dict[str, object]:
         "closes_at": None if at.closes_at is None else time_text(at.closes_at),
         "signed_by": _signer_names(row),
         "verdict": row.claim.verdict.value if row.claim else None,
+        "system": row.system,
+        "switched_at": None if row.switched_at is None else time_text(row.switched_at),
+        "switch_counts_as_present": not row.missing,
     }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import structlog
 import uvloop
@@ -22,12 +22,12 @@ from schleuse.journal.client import JournalClient
 from schleuse.journal.entry import Kind, Purpose, Result
 from schleuse.journal.opening import Json
 from schleuse.processes.control_closing import AllEffects, Closings, Prover
-from schleuse.processes.control_drills import Freshness, Scheduler, desk, drill_book
+from schleuse.processes.control_drills import Freshness, Scheduler, desk, drill_book, windows_of
 from schleuse.processes.control_evidence import sources as evidence_sources
 from schleuse.processes.control_figures import ControlFigures
 from schleuse.processes.control_probes import PlatformProbes
 from schleuse.processes.control_watch import Places, Watch
-from schleuse.processes.control_workers import workers_of
+from schleuse.processes.control_workers import systems_of, workers_of
 from schleuse.processes.life import until_stopped
 from schleuse.processes.maintenance import cut_sessions, sweep
 from schleuse.processes.observe import observed
@@ -40,11 +40,11 @@ from schleuse.processes.restart_home import restarts_of, take_back_of
 from schleuse.processes.switch_figures import SwitchFigures
 from schleuse.processes.switching import enforced_atoms, open_switch, switch_log
 from schleuse.processes.trail import PLATFORM, Act, Trail, open_trail
-from schleuse.scopes import BadScopeError, Scope, parse_scopes
+from schleuse.scopes import Scope
 from schleuse.shutdown.automat import Agreed, Automat, Policies
 from schleuse.shutdown.closure import provable
 from schleuse.shutdown.exceptions import SignedExemption, exempt, exemptions
-from schleuse.shutdown.external import ExternalKeeper, ExternalSystem
+from schleuse.shutdown.external import ExternalKeeper
 from schleuse.shutdown.probes import Sources
 from schleuse.switch.copy import LocalSwitch
 from schleuse.switch.documents import Role
@@ -78,8 +78,8 @@ async def run(config: Config) -> None:
         external = external_of(config, switch, tell)
         freshness = Freshness(closings, config.control.drill_days)
         drills = Scheduler(
-            desk(closings, switch_log(config), rights_of(config), utc_now),
-            config.control.drill_window,
+            desk(closings, switch_log(config), rights_of(config), utc_now, external.not_running),
+            windows_of(closings, config.control.drill_window),
             freshness,
             tell,
             utc_now,
@@ -159,6 +159,7 @@ def closings_of(config: Config, switch: LocalSwitch, probes: PlatformProbes, pla
             place=f"{config.hostname} {place}",
         ),
         now=utc_now,
+        systems=systems_of(config),
     )
 
 
@@ -176,28 +177,15 @@ def teller(trail: Trail) -> Callable[[Mapping[str, Json], bool], None]:
 def external_of(
     config: Config, switch: LocalSwitch, tell: Callable[[Mapping[str, Json], bool], None]
 ) -> ExternalKeeper:
-    """The systems of the configuration. Raises BadScopeError."""
-    systems = [
-        ExternalSystem(
-            one.name, _one_scope(one.scope), one.stop, one.start, one.probe, timedelta(seconds=one.timeout_seconds)
-        )
-        for one in config.control.external
-    ]
+    """What stops and starts them. Raises BadScopeError."""
     return ExternalKeeper(
-        systems,
+        systems_of(config),
         switch.entries,
         config.switch_folder,
         lambda facts: tell(facts, True),
         utc_now,
         f"{config.hostname} control",
     )
-
-
-def _one_scope(text: str) -> Scope:
-    found = parse_scopes(text)
-    if len(found) != 1:
-        raise BadScopeError(f"control.external: {text!r} names a group; name one service")
-    return found[0]
 
 
 class NoPolicies:

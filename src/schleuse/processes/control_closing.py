@@ -21,13 +21,14 @@ from schleuse.errors import Error
 from schleuse.scopes import Scope
 from schleuse.shutdown.closure import ClosureProof, Need, Verdict, effective_at, needs, newest
 from schleuse.shutdown.drill_run import Progress
+from schleuse.shutdown.external import ExternalSystem, needs_of
 from schleuse.shutdown.order import PROOF
 from schleuse.shutdown.probes import Sources, prove, prove_and_keep
 from schleuse.shutdown.proofs import Claim, claims, keep, unproven
 from schleuse.switch.copy import LocalSwitch, standing_of
 from schleuse.switch.effects import EffectBook, SwitchEffect
-from schleuse.switch.log import Accepted
-from schleuse.switch.standing import Standing
+from schleuse.switch.log import Accepted, rules_of
+from schleuse.switch.standing import Standing, standing
 
 log = structlog.get_logger()
 
@@ -68,13 +69,17 @@ class AllEffects:
 
 @dataclass(frozen=True, slots=True)
 class Closings:
-    """atoms: what can be proven on this home (`closure.provable`). folder: `<home>/switch`."""
+    """atoms: what can be proven on this home (`closure.provable`). folder: `<home>/switch`.
+
+    systems: those that are not ours; `ExternalKeeper` proves them, here they are counted.
+    """
 
     switch: LocalSwitch
     atoms: Sequence[Scope]
     folder: Path
     sources: Sources
     now: Now
+    systems: Sequence[ExternalSystem] = ()
 
     @property
     def proofs(self) -> Path:
@@ -82,20 +87,26 @@ class Closings:
         return self.folder / "proofs"
 
     def standings(self, scopes: Sequence[Scope] | None = None) -> dict[Scope, Standing]:
-        """Of all atoms, or of those that these scopes cover."""
-        return {
-            atom: standing_of(self.switch, atom)
-            for atom in self.atoms
-            if scopes is None or any(scope.covers(atom) for scope in scopes)
-        }
+        """Of all atoms and the scopes of systems, or of those that these scopes cover."""
+        atoms = {atom: standing_of(self.switch, atom) for atom in _covered(self.atoms, scopes)}
+        return atoms | {one: self._at(one) for one in _covered([one.scope for one in self.systems], scopes)}
 
     def needed(self, scopes: Sequence[Scope] | None = None) -> list[Need]:
-        """What is closed now."""
-        return needs(self.standings(scopes))
+        """The atoms that are closed now."""
+        return needs({atom: standing_of(self.switch, atom) for atom in _covered(self.atoms, scopes)})
+
+    def stopped(self) -> list[Need]:
+        """The systems that must be stopped now."""
+        return needs_of(self.systems, self._at)
 
     def claims(self, now: datetime) -> list[Claim]:
-        """How it stands with each."""
-        return claims(self.proofs, self.needed(), now)
+        """How it stands with each, ours and others'."""
+        return claims(self.proofs, [*self.needed(), *self.stopped()], now)
+
+    def texts(self) -> list[str]:
+        """All whose switch has to be exercised, as proofs name them (SW-15)."""
+        open_ = Standing()
+        return [*map(str, self.atoms), *(one.need(open_).text for one in self.systems)]
 
     async def prove(self, scopes: Sequence[Scope] | None = None) -> list[ClosureProof]:
         """One attempt for what is not proven yet. Raises ProofNotKeptError."""
@@ -109,11 +120,11 @@ class Closings:
             return Progress(None, None)
         command = entry.signed.command
         mine = [
-            Need(atom, command.state, epoch, command.id, entry.accepted_at)
-            for atom in self.atoms
-            if any(scope.covers(atom) for scope in scopes)
+            Need(atom, command.state, epoch, command.id, entry.accepted_at) for atom in _covered(self.atoms, scopes)
         ]
-        expected = {name for need in mine for name in self.sources.workers(need.scope)}
+        at = Standing(command.state, epoch, None, command.id, entry.accepted_at)
+        mine += [one.need(at) for one in self._systems(scopes) if not command.state.begins]
+        expected = self._workers(scopes)
         quiet = effective_at(expected, newest(self.sources.effects(epoch), epoch))
         found = claims(self.proofs, mine, self.now())
         if not found or any(one.verdict is not Verdict.PROVEN for one in found):
@@ -122,8 +133,24 @@ class Closings:
 
     def seen(self, scopes: Sequence[Scope], epoch: int) -> bool:
         """Whether all workers of these scopes have followed this epoch to its end."""
-        expected = {name for atom in self.standings(scopes) for name in self.sources.workers(atom)}
-        return effective_at(expected, newest(self.sources.effects(epoch), epoch)) is not None
+        return effective_at(self._workers(scopes), newest(self.sources.effects(epoch), epoch)) is not None
+
+    def _at(self, scope: Scope) -> Standing:
+        """Of a system's scope, which may be wider than an atom."""
+        return standing(rules_of(self.switch.entries()), scope).at(self.now())
+
+    def _systems(self, scopes: Sequence[Scope]) -> list[ExternalSystem]:
+        return [one for one in self.systems if any(scope.covers(one.scope) for scope in scopes)]
+
+    def _workers(self, scopes: Sequence[Scope]) -> set[str]:
+        """Who has to follow a command for these scopes; a system is its own worker."""
+        ours = {name for atom in _covered(self.atoms, scopes) for name in self.sources.workers(atom)}
+        return ours | {one.worker for one in self._systems(scopes)}
+
+
+def _covered(known: Sequence[Scope], scopes: Sequence[Scope] | None) -> list[Scope]:
+    """Those that these scopes cover; None: all."""
+    return [one for one in known if scopes is None or any(scope.covers(one) for scope in scopes)]
 
 
 class Prover:

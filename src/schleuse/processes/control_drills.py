@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from schleuse.errors import Error
 from schleuse.journal.opening import Json
 from schleuse.processes.control_closing import Closings
 from schleuse.scopes import Scope
-from schleuse.shutdown.drill import DrillPlan, DrillResult, Outcome, check_plan, in_window, overdue
+from schleuse.shutdown.drill import DrillPlan, DrillRefusedError, DrillResult, Outcome, check_plan, in_window, overdue
 from schleuse.shutdown.drill_book import DrillBook
 from schleuse.shutdown.drill_run import Desk, run_drill
 from schleuse.shutdown.proofs import last_proven
@@ -28,13 +28,30 @@ SCHEDULE_SECONDS = 5.0
 ALARM_EVERY = timedelta(days=1)
 
 
+def windows_of(closings: Closings, window: str) -> Callable[[Sequence[Scope]], list[str]]:
+    """The windows in which a drill of these scopes may begin: each system's own, and ours (window) for all else."""
+
+    def windows(scopes: Sequence[Scope]) -> list[str]:
+        systems = [one for one in closings.systems if any(scope.covers(one.scope) for scope in scopes)]
+        ours = any(scope.covers(atom) for scope in scopes for atom in closings.atoms) or not systems
+        return sorted({one.drill_window or window for one in systems} | ({window} if ours else set()))
+
+    return windows
+
+
 def drill_book(folder: Path) -> DrillBook:
     """folder: `<home>/switch`."""
     return DrillBook(folder / "drills")
 
 
-def desk(closings: Closings, switch_log: SwitchLog, rights: Rights, now: Now) -> Desk:
-    """What a drill of this home works with."""
+def desk(
+    closings: Closings,
+    switch_log: SwitchLog,
+    rights: Rights,
+    now: Now,
+    down: Callable[[Sequence[Scope]], Awaitable[Sequence[str]]],
+) -> Desk:
+    """What a drill of this home works with. down: see `Desk`."""
 
     async def prove(scopes: Sequence[Scope]) -> None:
         await closings.prove(scopes)
@@ -48,11 +65,15 @@ def desk(closings: Closings, switch_log: SwitchLog, rights: Rights, now: Now) ->
         prove=prove,
         progress=closings.progress,
         reopened=closings.seen,
+        down=down,
     )
 
 
 class Freshness:
-    """When each atom was last closed for real and proven. Read from the proofs, so it is right whoever made them."""
+    """When each atom and each system that is not ours was last closed for real and proven.
+
+    Read from the proofs, so it is right whoever made them.
+    """
 
     def __init__(self, closings: Closings, days: int) -> None:
         self._closings = closings
@@ -61,15 +82,15 @@ class Freshness:
         self._last: dict[str, datetime | None] = {}
 
     def last(self) -> Mapping[str, datetime | None]:
-        """By text of the atom; None: never."""
+        """By `Need.text`; None: never."""
         key = (self._closings.switch.epoch, _files(self._closings.proofs))
         if key != self._seen:
-            self._last = last_proven(self._closings.proofs, map(str, self._closings.atoms))
+            self._last = last_proven(self._closings.proofs, self._closings.texts())
             self._seen = key
         return self._last
 
     def stale(self, now: datetime) -> list[str]:
-        """Atoms whose switch counts as not present."""
+        """Those whose switch counts as not present."""
         return overdue(self.last(), self._days, now)
 
 
@@ -78,18 +99,18 @@ def _files(folder: Path) -> int:
 
 
 class Scheduler:
-    """Runs signed plans in the window, one after the other. window: of the configuration, UTC."""
+    """Runs signed plans in their window, one after the other. windows: of these scopes, UTC; all of them must be."""
 
     def __init__(
         self,
         desk: Desk,
-        window: str,
+        windows: Callable[[Sequence[Scope]], Sequence[str]],
         freshness: Freshness,
         tell: Callable[[Mapping[str, Json], bool], None],
         now: Now,
     ) -> None:
         self._desk = desk
-        self._window = window
+        self._windows = windows
         self._freshness = freshness
         self._tell = tell
         self._now = now
@@ -113,26 +134,31 @@ class Scheduler:
             stale = await asyncio.to_thread(self._freshness.stale, now)
             if stale:
                 log.error("drill.stale", scopes=len(stale), first=stale[0])
-        plan = await asyncio.to_thread(self.due, now)
-        return None if plan is None else await self.carry_out(plan)
+        for plan in await asyncio.to_thread(lambda: list(self.due(now))):
+            try:
+                return await self.carry_out(plan)
+            except DrillRefusedError as error:  # the others do not wait for it
+                self._tell_once(plan.id, error)
+        return None
 
-    def due(self, now: datetime) -> DrillPlan | None:
-        """One that a crash cut short goes on at once, in the window or not; the others wait for it."""
+    def due(self, now: datetime) -> Iterator[DrillPlan]:
+        """One that a crash cut short goes on at once, in the window or not, and before all others."""
         waiting = [id for id in self._desk.book.ids() if self._desk.book.result(id) is None]
         if not waiting:
-            return None
+            return
         begun = {one.signed.command.id for one in self._desk.log.read_all() if one.signed}
+        ready: list[DrillPlan] = []
         for id in waiting:
             try:
                 plan = self._desk.book.read_plan(id)
                 if plan.closing.command.id in begun:
-                    return plan
-                if in_window(self._window, now):
+                    yield plan
+                elif all(in_window(one, now) for one in self._windows(plan.scopes)):
                     check_plan(plan, self._desk.rights, now)
-                    return plan
+                    ready.append(plan)
             except Error as error:
                 self._tell_once(id, error)
-        return None
+        yield from ready
 
     async def carry_out(self, plan: DrillPlan) -> DrillResult:
         """Run it and tell how it went. Raises what `run_drill` raises."""

@@ -15,7 +15,6 @@ from schleuse.shutdown.closure import Verdict
 from schleuse.shutdown.drill import DrillResult
 from schleuse.shutdown.exceptions import SignedExemption
 from schleuse.shutdown.external import ExternalKeeper, Runs
-from schleuse.shutdown.proofs import claims
 
 
 class ControlFigures(Collector):
@@ -45,8 +44,7 @@ class ControlFigures(Collector):
 
     def _closures(self) -> Iterator[GaugeMetricFamily]:
         now = self._now()
-        needed = [*self._closings.needed(), *self._external.needs()]
-        found = claims(self._closings.proofs, needed, now)
+        found = self._closings.claims(now)
         numbers = Counter(one.verdict for one in found)
         family = GaugeMetricFamily(
             "schleuse_control_closures", "Scopes that are ordered less than open, by verdict", labels=["verdict"]

@@ -48,10 +48,11 @@ def offline(config: Config) -> Iterator[Offline]:
     try:
         closings = closings_of(config, switch, probes, "command")
         tell = teller(open_trail(config, OUTSIDE, JournalClient(config.journal_socket)))
+        external = external_of(config, switch, tell)
         yield Offline(
             closings,
-            external_of(config, switch, tell),
-            desk(closings, switch_log(config), rights_of(config), utc_now),
+            external,
+            desk(closings, switch_log(config), rights_of(config), utc_now, external.not_running),
             tell,
         )
     finally:

@@ -1,11 +1,13 @@
-"""Which workers of this home must have seen an epoch before a closing is proven (SW-07)."""
+"""Which workers of this home, and which systems that are not ours, must have followed an epoch (SW-07, SW-08)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 
 from schleuse.config import Config
-from schleuse.scopes import Direction, Scope, Service
+from schleuse.scopes import BadScopeError, Direction, Scope, Service, parse_scopes
+from schleuse.shutdown.external import ExternalSystem
 from schleuse.shutdown.probes import Workers
 
 KIM = "kim"
@@ -35,3 +37,26 @@ def workers_of(config: Config) -> Workers:
         return table.get((scope.service, scope.direction), [])
 
     return workers
+
+
+def systems_of(config: Config) -> list[ExternalSystem]:
+    """The systems of the configuration. Raises BadScopeError."""
+    return [
+        ExternalSystem(
+            one.name,
+            _one_scope(one.scope),
+            one.stop,
+            one.start,
+            one.probe,
+            timedelta(seconds=one.timeout_seconds),
+            one.drill_window or "",
+        )
+        for one in config.control.external
+    ]
+
+
+def _one_scope(text: str) -> Scope:
+    found = parse_scopes(text)
+    if len(found) != 1:
+        raise BadScopeError(f"control.external: {text!r} names a group; name one service")
+    return found[0]

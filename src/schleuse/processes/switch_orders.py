@@ -8,7 +8,7 @@ from __future__ import annotations
 import fcntl
 import getpass
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -20,17 +20,19 @@ from schleuse.errors import ConflictError, Error, RefusedError, UnavailableError
 from schleuse.journal.client import JournalClient
 from schleuse.journal.entry import Kind, Purpose, Result
 from schleuse.journal.opening import Json
-from schleuse.processes.control_workers import workers_of
+from schleuse.processes.control_workers import systems_of, workers_of
 from schleuse.processes.switching import effect_book, enforced_atoms, switch_log
 from schleuse.processes.trail import OUTSIDE, PLATFORM, Act, open_trail
 from schleuse.scopes import ANY, Scope
 from schleuse.shutdown.closure import Need, Verdict, needs, newest, provable
-from schleuse.shutdown.proofs import Claim, claims
+from schleuse.shutdown.drill import overdue
+from schleuse.shutdown.external import needs_of
+from schleuse.shutdown.proofs import Claim, claims, last_proven
 from schleuse.switch.copy import put_back
 from schleuse.switch.documents import CLOSERS, MAX_DOCUMENT, NotAuthorisedError, Role, SignedCommand, time_text
 from schleuse.switch.effects import SwitchEffect
 from schleuse.switch.log import Accepted, SwitchLog, rules_of
-from schleuse.switch.standing import Rule, Standing, refused, standings
+from schleuse.switch.standing import Rule, Standing, refused, standing, standings
 
 log = structlog.get_logger()
 
@@ -189,7 +191,12 @@ def progress_of(config: Config, accepted: Accepted) -> Progress:
     while log_of.has(head + 1):
         head += 1
     found = newest((one for epoch in range(accepted.epoch, head + 1) for one in book.read(epoch)), accepted.epoch)
+    at = Standing(command.state, accepted.epoch, None, command.id, accepted.accepted_at)
+    systems = [one for one in systems_of(config) if any(scope.covers(one.scope) for scope in command.scopes)]
+    if not command.state.begins:
+        names += [one.worker for one in systems]
     needed = [Need(one, command.state, accepted.epoch, command.id, accepted.accepted_at) for one in mine]
+    needed += needs_of(systems, lambda _: at)
     made = claims(config.switch_folder / "proofs", needed, utc_now())
     return Progress({name: found.get(name) for name in names}, made)
 
@@ -212,13 +219,25 @@ def _is_locked(path: Path) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of `switch show`. scope: an atom of this home, or what else a command ever named. entry: the command
-    that it stands by. claim: None where nothing has to be proven, or no role of today enforces it."""
+    """One line of `switch show`. scope: an atom of this home, of a system that is not ours, or what else a command ever
+    named. entry: the command that it stands by. claim: None where nothing has to be proven, or nothing enforces it.
+
+    system: name of the system, "". switched_at: when it was last closed for real and proven; None: never.
+    missing: this switch counts as not present, because it was not exercised in time (SW-15).
+    """
 
     scope: Scope
     at: Standing
     entry: Accepted | None
     claim: Claim | None
+    system: str = ""
+    switched_at: datetime | None = None
+    missing: bool = False
+
+    @property
+    def text(self) -> str:
+        """As proofs name it (`Need.text`)."""
+        return f"{self.scope} [{self.system}]" if self.system else str(self.scope)
 
 
 def rows_of(
@@ -227,10 +246,21 @@ def rows_of(
     """Where the scopes of this home stand. rules: of the copy, with the mark of a safe state. wanted: none for all."""
     atoms = provable(enforced_atoms(config))
     at = {scope: one.at(now) for scope, one in standings(rules, _shown(atoms, rules, wanted)).items()}
-    needed = [one for one in needs(at) if one.scope in atoms]
-    made = {one.need.scope: one for one in claims(config.switch_folder / "proofs", needed, now)}
     entry_of = {one.id: one for one in entries if one.id is not None}
-    return [Row(scope, one, entry_of.get(one.command), made.get(scope)) for scope, one in at.items()]
+    rows = [Row(scope, one, entry_of.get(one.command), None) for scope, one in at.items()]
+    systems = [one for one in systems_of(config) if not wanted or any(scope.meets(one.scope) for scope in wanted)]
+    for system in systems:
+        found = standing(rules, system.scope).at(now)
+        rows.append(Row(system.scope, found, entry_of.get(found.command), None, system.name))
+    folder = config.switch_folder / "proofs"
+    needed = [one for one in needs(at) if one.scope in atoms]
+    needed += needs_of(systems, lambda scope: standing(rules, scope).at(now))
+    made = {one.need.text: one for one in claims(folder, needed, now)}
+    last = last_proven(folder, [row.text for row in rows if row.system or row.scope in atoms])
+    late = set(overdue(last, config.control.drill_days, now))
+    return [
+        replace(row, claim=made.get(row.text), switched_at=last.get(row.text), missing=row.text in late) for row in rows
+    ]
 
 
 def _shown(atoms: Sequence[Scope], rules: Sequence[Rule], wanted: Sequence[Scope]) -> Iterator[Scope]:

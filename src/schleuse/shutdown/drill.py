@@ -24,7 +24,7 @@ from schleuse.switch.documents import (
     Rights,
     SignedCommand,
 )
-from schleuse.switch.standing import AFTER_DRILL, Standing
+from schleuse.switch.standing import AFTER_DRILL, UNKNOWN_TIME, Standing
 
 #: A plan is signed for so long at most: the persons who signed it know what they meant for about a month.
 LONGEST_PLAN = timedelta(days=40)
@@ -155,6 +155,12 @@ def in_window(window: str, now: datetime) -> bool:
     begin, end = (time.fromisoformat(one) for one in window.split("-"))
     at = now.time().replace(tzinfo=None)
     return begin <= at < end if begin <= end else at >= begin or at < end
+
+
+def meet(windows: Sequence[str]) -> bool:
+    """Whether there is a minute of the day that is in all of these windows."""
+    day = UNKNOWN_TIME
+    return any(all(in_window(one, day + timedelta(minutes=minute)) for one in windows) for minute in range(1440))
 
 
 def overdue(last: Mapping[str, datetime | None], days: int, now: datetime) -> list[str]:

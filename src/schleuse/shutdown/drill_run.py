@@ -46,7 +46,7 @@ class Progress:
 class Desk:
     """What a drill needs. atoms: the enforced ones and their standing now. prove: one attempt for the drill's scopes;
     nothing may be proven yet. progress: of the drill's scopes since this epoch. reopened: whether all workers have seen
-    this epoch."""
+    this epoch. down: names of systems of these scopes that are not ours and do not run."""
 
     book: DrillBook
     log: Log
@@ -56,6 +56,7 @@ class Desk:
     prove: Callable[[Sequence[Scope]], Awaitable[None]]
     progress: Callable[[Sequence[Scope], int], Progress]
     reopened: Callable[[Sequence[Scope], int], bool]
+    down: Callable[[Sequence[Scope]], Awaitable[Sequence[str]]]
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
 
@@ -72,6 +73,8 @@ async def run_drill(plan: DrillPlan, desk: Desk) -> DrillResult:
         if closed is None:
             check_plan(plan, desk.rights, desk.now())
             _refuse_unless_open(plan, desk)
+            if down := await desk.down(plan.scopes):
+                raise DrillRefusedError(f"{', '.join(down)} does not run; a drill could not give it back as it was")
             closed = desk.log.append(plan.closing, desk.now())
         progress = await _proven(plan, closed, desk)
         result = await _open_again(plan, closed, progress, desk)

@@ -3,13 +3,14 @@
     <home>/switch/external/NAME.json     up to which epoch this system was switched, and what came of it
 
 A closing stops it, as often as it takes; only an opening that two persons signed starts it again, and only if we had
-stopped it. Nothing passes a shell. A system of a wide scope is stopped by a closing of the whole of it: one insurer's
-closing does not take away what others use, too.
+stopped it: what was down by itself before stays down. Nothing passes a shell. A system of a wide scope is stopped by a
+closing of the whole of it: one insurer's closing does not take away what others use, too.
 """
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import http.client
 import json
@@ -43,6 +44,8 @@ MAX_OUTPUT = 65_536
 LOOK_AGAIN = timedelta(seconds=60)
 #: A stop or start that did not work is tried again after this.
 TRY_AGAIN = timedelta(seconds=5)
+#: Whether it runs before its first stop is asked for so long at most: a closing waits for nothing (SW-01).
+LOOK_BEFORE = timedelta(seconds=1)
 
 #: A program with its arguments, or the URL of a hook that gets a POST.
 Action = tuple[str, ...] | str
@@ -50,7 +53,7 @@ Action = tuple[str, ...] | str
 
 @dataclass(frozen=True, slots=True)
 class ExternalSystem:
-    """See `config.External`."""
+    """See `config.External`. drill_window: as of `control.drill_window`; "" for that one."""
 
     name: str
     scope: Scope
@@ -58,6 +61,16 @@ class ExternalSystem:
     start: Action
     probe: Action
     timeout: timedelta
+    drill_window: str = ""
+
+    @property
+    def worker(self) -> str:
+        """As effects name it."""
+        return f"external-{self.name}"
+
+    def need(self, at: Standing) -> Need:
+        """What has to be proven of it while it is closed."""
+        return Need(self.scope, at.state, at.epoch, at.command, at.since, self.name)
 
 
 class Runs(StrEnum):
@@ -155,10 +168,14 @@ def runs(outcome: Outcome) -> Runs:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """How far a system follows. epoch: that was carried out to the end; 0: none. stopped: whether by us."""
+    """How far a system follows. epoch: that was carried out to the end; 0: none. stopped: whether it is kept stopped.
+
+    was_down: it did not run before we stopped it, so it is not ours to start.
+    """
 
     epoch: int = 0
     stopped: bool = False
+    was_down: bool = False
 
 
 class Wanted(StrEnum):
@@ -167,6 +184,7 @@ class Wanted(StrEnum):
     NOTHING = "nothing"
     STOP = "stop"
     START = "start"
+    LEAVE = "leave"  # open again, and it was down before we came
 
 
 def wanted(record: Record, at: Standing, opened_by_two: bool) -> Wanted:
@@ -175,7 +193,14 @@ def wanted(record: Record, at: Standing, opened_by_two: bool) -> Wanted:
         return Wanted.NOTHING
     if not at.state.begins:
         return Wanted.STOP if record.epoch < at.epoch or not record.stopped else Wanted.NOTHING
-    return Wanted.START if record.stopped and opened_by_two else Wanted.NOTHING
+    if not record.stopped or not opened_by_two:
+        return Wanted.NOTHING
+    return Wanted.LEAVE if record.was_down else Wanted.START
+
+
+def needs_of(systems: Sequence[ExternalSystem], standing: Callable[[Scope], Standing]) -> list[Need]:
+    """Those that must be proven stopped. Pure."""
+    return [one.need(at) for one in systems if not (at := standing(one.scope)).state.begins]
 
 
 class ExternalKeeper:
@@ -208,12 +233,16 @@ class ExternalKeeper:
     def needs(self) -> list[Need]:
         """The systems that must be proven stopped."""
         rules = rules_of(self._entries())
-        found = [(one, standing(rules, one.scope).at(self._now())) for one in self._systems]
-        return [
-            Need(one.scope, at.state, at.epoch, at.command, at.since, one.name)
-            for one, at in found
-            if not at.state.begins
-        ]
+        return needs_of(self._systems, lambda scope: standing(rules, scope).at(self._now()))
+
+    async def not_running(self, scopes: Sequence[Scope]) -> list[str]:
+        """Names of the systems of these scopes that do not run now, or of which nobody knows: no drill of them begins
+        (SW-15), because what it stops it must be able to give back."""
+        rules, now = rules_of(self._entries()), self._now()
+        mine = [one for one in self._systems if any(scope.covers(one.scope) for scope in scopes)]
+        looks = (self._do(one.probe, "probe", one, standing(rules, one.scope).at(now)) for one in mine)
+        found = await asyncio.gather(*looks)
+        return [one.name for one, outcome in zip(mine, found, strict=True) if runs(outcome) is not Runs.RUNNING]
 
     async def step(self) -> None:
         """Look at each system once, and do what is due. Raises nothing."""
@@ -233,6 +262,9 @@ class ExternalKeeper:
                     again = LOOK_AGAIN if await self._stop(system, at) else TRY_AGAIN
                 case Wanted.START:
                     again = LOOK_AGAIN if await self._start(system, at) else TRY_AGAIN
+                case Wanted.LEAVE:
+                    self._leave(system, at)
+                    again = LOOK_AGAIN
                 case Wanted.NOTHING:
                     again = LOOK_AGAIN if not record.stopped or await self._look(system, at) else TRY_AGAIN
         except (OSError, Error) as cause:
@@ -242,15 +274,19 @@ class ExternalKeeper:
     async def _stop(self, system: ExternalSystem, at: Standing) -> bool:
         """Stop, probe, and record. Returns whether it is known to be stopped."""
         seen_at = self._now()
+        before = self._read(system)
+        if not before.stopped:
+            looked = await self._do(system.probe, "probe", system, at, LOOK_BEFORE)
+            before = dataclasses.replace(before, stopped=True, was_down=runs(looked) is Runs.STOPPED)
         # Before the act: after a crash in between it counts as stopped by us, so that an opening starts it again.
-        self._write(system, Record(self._read(system).epoch, True))
+        self._write(system, before)
         self._told("stop", system, at, await self._do(system.stop, "stop", system, at))
         found = await self._probe(system, at, seen_at)
         stopped = found is Runs.STOPPED
         quiet = self._now() if stopped else None
-        self._book.write(SwitchEffect(f"external-{system.name}", at.epoch, seen_at, quiet))
+        self._book.write(SwitchEffect(system.worker, at.epoch, seen_at, quiet))
         if stopped:
-            self._write(system, Record(at.epoch, True))
+            self._write(system, dataclasses.replace(before, epoch=at.epoch))
         else:
             log.error("external.not-stopped", name=system.name, scope=str(system.scope), found=found)
         return stopped
@@ -262,10 +298,18 @@ class ExternalKeeper:
         if found is not Runs.RUNNING:
             log.error("external.not-started", name=system.name, scope=str(system.scope), found=found)
             return False
-        now = self._now()
-        self._book.write(SwitchEffect(f"external-{system.name}", at.epoch, now, now))
-        self._write(system, Record(at.epoch, False))
+        self._follows(system, at)
         return True
+
+    def _leave(self, system: ExternalSystem, at: Standing) -> None:
+        """Whoever keeps the system starts it; the opening is only not in the way any more."""
+        self._told("left", system, at, Outcome(0, _digest(b""), "was down before it was closed"))
+        self._follows(system, at)
+
+    def _follows(self, system: ExternalSystem, at: Standing) -> None:
+        now = self._now()
+        self._book.write(SwitchEffect(system.worker, at.epoch, now, now))
+        self._write(system, Record(at.epoch))
 
     async def _look(self, system: ExternalSystem, at: Standing) -> bool:
         """Whether what we stopped is still stopped; else it is stopped again."""
@@ -279,13 +323,15 @@ class ExternalKeeper:
     async def _probe(self, system: ExternalSystem, at: Standing, started: datetime) -> Runs:
         outcome = await self._do(system.probe, "probe", system, at)
         self.states[system.name] = found = runs(outcome)
-        need = Need(system.scope, at.state, at.epoch, at.command, at.since, system.name)
+        need = system.need(at)
         keep(self._folder / "proofs", at.epoch, [_proof(need, found, outcome, self._place, started, self._now())])
         return found
 
-    async def _do(self, action: Action, step: str, system: ExternalSystem, at: Standing) -> Outcome:
+    async def _do(
+        self, action: Action, step: str, system: ExternalSystem, at: Standing, at_most: timedelta = timedelta.max
+    ) -> Outcome:
         facts = {"name": system.name, "scope": str(system.scope), "state": at.state.value, "epoch": str(at.epoch)}
-        return await self._perform(action, step, facts, system.timeout)
+        return await self._perform(action, step, facts, min(system.timeout, at_most))
 
     def _told(self, step: str, system: ExternalSystem, at: Standing, outcome: Outcome) -> None:
         log.info(f"external.{step}", name=system.name, epoch=at.epoch, outcome=outcome.note)
@@ -304,14 +350,14 @@ class ExternalKeeper:
         """Without a readable record nothing was stopped by us, so nothing is started either."""
         try:
             table = json.loads(self._path(system).read_bytes())
-            return Record(int(table["epoch"]), table["stopped"] is True)
+            return Record(int(table["epoch"]), table["stopped"] is True, table.get("was_down") is True)
         except (OSError, ValueError, KeyError, TypeError):
             return Record()
 
     def _write(self, system: ExternalSystem, record: Record) -> None:
         path = self._path(system)
         path.parent.mkdir(parents=True, exist_ok=True)
-        table: dict[str, Any] = {"epoch": record.epoch, "stopped": record.stopped, "at": time_text(self._now())}
+        table: dict[str, Any] = {**dataclasses.asdict(record), "at": time_text(self._now())}
         replace(OsDisk(), path, json.dumps(table).encode())
 
     def _path(self, system: ExternalSystem) -> Path:
