@@ -31,6 +31,7 @@ from schleuse.environment import Environment
 from schleuse.identifiers import IK, BadIKError
 from schleuse.processes.control import closings_of
 from schleuse.processes.control_closing import Closings
+from schleuse.processes.control_logins import ROUND
 from schleuse.processes.control_probes import PlatformProbes
 from schleuse.processes.home import NewHome, NewInsurer, NewPractice, create_home
 from schleuse.processes.switching import open_switch
@@ -164,7 +165,8 @@ def table(rounds: Sequence[Round], scopes: str) -> str:
 def head(args: argparse.Namespace, load_average: float) -> str:
     return (
         f"{args.insurers} insurers, {os.cpu_count()} cores that roles, probes and load share; load average before "
-        f"{load_average:.1f} (above 0.5 somebody else was working). About {args.rate:g} eAU a second came in."
+        f"{load_average:.1f} (above 0.5 somebody else was working). About {args.rate:g} eAU a second came in; "
+        f"the first closing came {args.settle:.0f} s after the start."
     )
 
 
@@ -181,6 +183,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rate", type=float, default=10)
     parser.add_argument("--scopes", nargs="+", default=["all"])
+    parser.add_argument(
+        "--settle", type=float, default=ROUND.total_seconds() + 10, help="seconds of a normal day before"
+    )
     parser.add_argument("--dry", action="store_true", help="print only, write no results")
     args = parser.parse_args()
     load_average = os.getloadavg()[0]
@@ -188,13 +193,15 @@ def main() -> None:
         switch = open_switch(one.config, "bench")
         probes = PlatformProbes(one.config)
         closings = closings_of(one.config, switch, probes, "bench")
-        load = Load(one, args.rate, 400)
+        load = Load(one, args.rate, 400 if args.settle < 30 else 2_400)
         load.start()
+        time.sleep(args.settle)
         rounds = {scopes: [measure(one, closings, scopes, load) for _ in range(args.rounds)] for scopes in args.scopes}
         load.over.set()
         probes.close()
         if args.dry:
-            print(one.log("control")[-3000:], file=sys.stderr)
+            attempts = [line for line in one.log("control").splitlines() if '"closure.' in line]
+            print("\n".join(attempts), file=sys.stderr)
     tables = [table(made, scopes) for scopes, made in rounds.items()]
     text = "\n\n".join([head(args, load_average), *tables]) + "\n"
     print(text)

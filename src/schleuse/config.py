@@ -262,6 +262,29 @@ class External(_Section):
     drill_window: Window | None = None
 
 
+#: Values of `shutdown.informing.What`; a test compares them.
+EventKind = Literal[
+    "closed", "not_proven", "opened", "emergency_opened", "drill_failed", "restart_aborted", "news_overdue"
+]
+#: A post goes out with TLS only.
+Hook = Annotated[str, Field(pattern=r"^https://[^\s/@]+(/\S*)?$")]
+
+
+class Receiver(_Section):
+    """Who is informed of what happens to the switch (incident.md § 10, RS-14).
+
+    send_to: a program with its arguments that gets the event on its standard input, or the https URL of a hook that
+    gets it as a signed post. events: which ones; none named: all. ca: of the hook's certificate; without, those of this
+    machine.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    send_to: Annotated[tuple[str, ...], Field(min_length=1)] | Hook
+    events: tuple[EventKind, ...] = ()
+    ca: File | None = None
+    timeout_seconds: float = Field(10.0, gt=0, le=60)
+
+
 class ControlSection(_Section):
     """The role that carries orders out and proves them: closures, drills, the way back (incident.md § 5, § 9)."""
 
@@ -275,6 +298,7 @@ class ControlSection(_Section):
     drill_window: Window = "02:00-04:00"
     backlog_permille: int = Field(300, gt=0, lt=1000)  # share of the backlog in the capacity (HD-43)
     external: tuple[External, ...] = ()
+    inform: tuple[Receiver, ...] = ()
 
 
 class FeedClient(_Section):
@@ -388,6 +412,11 @@ def _inconsistencies(table: Mapping[str, Any]) -> Iterator[str]:
             yield f"insurers: {_text(one, 'ik')} has two feed clients of the name {name}"
     for name in _repeated(_text(operator, "name") for operator in _tables(table.get("operators"))):
         yield f"operators: {name} is listed more than once"
+    control = table.get("control")
+    for key in ("external", "inform"):
+        named = _tables(control.get(key)) if isinstance(control, dict) else []
+        for name in _repeated(_text(one, "name") for one in named):
+            yield f"control.{key}: {name} is listed more than once"
     for listen in _repeated(_listens(table)):
         yield f"{listen} is listened on more than once"
     if _is_open_relay(table.get("kim")):

@@ -13,10 +13,8 @@ from tests.shutdown.operators import BREAKERS, CLOSER, NOW, Clock, close, closin
 from schleuse.scopes import Scope, ScopeState
 from schleuse.shutdown.closure import Verdict
 from schleuse.shutdown.external import (
-    Action,
     ExternalKeeper,
     ExternalSystem,
-    Outcome,
     Record,
     Runs,
     Wanted,
@@ -24,6 +22,7 @@ from schleuse.shutdown.external import (
     runs,
     wanted,
 )
+from schleuse.shutdown.hooks import Action, Outcome
 from schleuse.shutdown.proofs import claims, proofs
 from schleuse.switch.documents import Limit
 from schleuse.switch.effects import EffectBook

@@ -19,7 +19,8 @@ from tests.shutdown.operators import Clock, close, new_log, open_again
 
 from schleuse.scopes import Scope
 from schleuse.shutdown.closure import Verdict
-from schleuse.shutdown.external import Action, ExternalKeeper, ExternalSystem
+from schleuse.shutdown.external import ExternalKeeper, ExternalSystem
+from schleuse.shutdown.hooks import Action
 from schleuse.shutdown.proofs import claims
 from schleuse.switch.log import SwitchLog
 
@@ -151,7 +152,8 @@ def test_a_hook_is_told_what_to_do_and_why(tmp_path: Path) -> None:
         site.open()
         server.shutdown()
     assert Hook.replicas == 3
-    assert Hook.posts[0] == {
+    assert [one["step"] for one in Hook.posts] == ["probe", "stop", "probe", "start", "probe"]
+    assert Hook.posts[1] == {
         "name": "it",
         "scope": "payments_support",
         "state": "HOLD",

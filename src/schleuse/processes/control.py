@@ -25,6 +25,8 @@ from schleuse.processes.control_closing import AllEffects, Closings, Prover
 from schleuse.processes.control_drills import Freshness, Scheduler, desk, drill_book, windows_of
 from schleuse.processes.control_evidence import sources as evidence_sources
 from schleuse.processes.control_figures import ControlFigures
+from schleuse.processes.control_informing import Records, informer_of
+from schleuse.processes.control_logins import Logins, logins_of
 from schleuse.processes.control_probes import PlatformProbes
 from schleuse.processes.control_watch import Places, Watch
 from schleuse.processes.control_workers import systems_of, workers_of
@@ -93,12 +95,11 @@ async def run(config: Config) -> None:
             tell,
             utc_now,
         )
-        prover = Prover(
-            closings,
-            lambda facts: tell(facts, True),
-            lambda scope: is_exempt(scope, known_exemptions(config), utc_now()),
-            utc_now,
-        )
+
+        def exempted(scope: Scope) -> bool:
+            return is_exempt(scope, known_exemptions(config), utc_now())
+
+        prover = Prover(closings, lambda facts: tell(facts, True), exempted, utc_now)
         looks = Looks(config, closings, utc_now)
         restarts = restarts_of(config, tell, switch.entries)
         back = RestartController(
@@ -110,6 +111,9 @@ async def run(config: Config) -> None:
             utc_now,
             take_back_of(config, tell),
         )
+        records = Records(closings, drill_book(config.switch_folder), restarts, exempted)
+        informer, informing = informer_of(config, records, tell, utc_now)
+        registry.register(informing)
         registry.register(SwitchFigures(switch, closings.atoms))
         registry.register(
             ControlFigures(
@@ -131,6 +135,8 @@ async def run(config: Config) -> None:
                 for one in (
                     watch.run(),
                     prover.run(),
+                    informer.run(),
+                    Logins(logins_of(config), probes.log_in, utc_now).run(),
                     _external(external),
                     drills.run(),
                     back.run(),

@@ -28,6 +28,7 @@ from schleuse.config import Config, host_and_port
 from schleuse.database import open_existing, reading
 from schleuse.errors import Error
 from schleuse.journal.entry import Purpose
+from schleuse.processes.control_logins import Login
 from schleuse.scopes import Direction, Scope, Service
 from schleuse.shutdown.closure import Answer, Check, Seen, What
 
@@ -87,6 +88,12 @@ class PlatformProbes:
 
     async def _in_thread(self, step: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, step)
+
+    def log_in(self, account: Login) -> None:
+        """By SMTP, and go. Raises OSError, SMTPException."""
+        host, port = host_and_port(self._config.kim.smtp_tls)
+        with smtplib.SMTP_SSL(host, port, timeout=PROBE_SECONDS, context=self._trust()) as session:
+            session.login(account.user, _secret(account.password))
 
     # --- from outside -----------------------------------------------------------------------
 

@@ -37,23 +37,30 @@ JWKS = Path("keys/receipts.jwks.json")
 
 
 class ReceiptKeyError(UnavailableError):
-    """The key of receipts can be neither read nor made; the operator restores `keys/receipts.key` or makes room."""
+    """A key that signs what we say can be neither read nor made; the operator restores it or makes room."""
 
     code = "receipt.key"
 
 
 def receipt_key(home: Path) -> Ed25519PrivateKey:
     """Made at the first start. Raises ReceiptKeyError."""
-    path = home / KEY
+    key = made_key(home / KEY)
+    try:
+        replace(OsDisk(), home / JWKS, json.dumps(jwks([key.public_key()]), indent=1).encode())
+    except OSError as cause:
+        raise ReceiptKeyError(f"the public half of {KEY} cannot be written ({cause.strerror})") from cause
+    return key
+
+
+def made_key(path: Path) -> Ed25519PrivateKey:
+    """A key that signs what we say, made when it is not there. Raises ReceiptKeyError."""
     try:
         if not path.exists():
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             _write(path, Ed25519PrivateKey.generate())
-        key = read_token_key(path)
-        replace(OsDisk(), home / JWKS, json.dumps(jwks([key.public_key()]), indent=1).encode())
+        return read_token_key(path)
     except (OSError, UnavailableError) as cause:
-        raise ReceiptKeyError(f"the key of receipts cannot be read or made at {KEY}") from cause
-    return key
+        raise ReceiptKeyError(f"the key {path.name} cannot be read or made in {path.parent.name}") from cause
 
 
 def _write(path: Path, key: Ed25519PrivateKey) -> None:

@@ -51,6 +51,9 @@ def _attempts(config: Config) -> Iterator[tuple[str, Callable[[], object]]]:
     yield "eau.trust", partial(TrustStore.from_files, config.eau.trust)
     yield "eau.submit_ca", partial(TrustStore.from_files, [config.eau.submit_ca])
     yield "insurers.feed_clients", partial(feed_clients, config)
+    for receiver in config.control.inform:
+        if receiver.ca is not None:
+            yield f"control.inform {receiver.name}", partial(TrustStore.from_files, [receiver.ca])
     accounts = load_accounts(config)
     for account in config.accounts:
         yield f"accounts {account.address}", partial(_account, account.address, accounts)

@@ -11,17 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import hashlib
-import http.client
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import structlog
 
@@ -30,6 +26,7 @@ from schleuse.errors import Error
 from schleuse.journal.disk import OsDisk, replace
 from schleuse.scopes import Scope
 from schleuse.shutdown.closure import METHOD, ClosureProof, Need, Verdict, What
+from schleuse.shutdown.hooks import Action, Outcome, nothing, post, run_program
 from schleuse.shutdown.proofs import keep
 from schleuse.switch.documents import time_text
 from schleuse.switch.effects import EffectBook, SwitchEffect
@@ -38,17 +35,12 @@ from schleuse.switch.standing import Standing, standing
 
 log = structlog.get_logger()
 
-#: Of an output this much is read and hashed; the rest is thrown away.
-MAX_OUTPUT = 65_536
 #: What was proven stopped is looked at again so often: somebody may have started it by hand.
 LOOK_AGAIN = timedelta(seconds=60)
 #: A stop or start that did not work is tried again after this.
 TRY_AGAIN = timedelta(seconds=5)
 #: Whether it runs before its first stop is asked for so long at most: a closing waits for nothing (SW-01).
 LOOK_BEFORE = timedelta(seconds=1)
-
-#: A program with its arguments, or the URL of a hook that gets a POST.
-Action = tuple[str, ...] | str
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,20 +73,6 @@ class Runs(StrEnum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """Of one action. code: exit code or HTTP status; None: no answer in time, or no such program. digest: SHA-256 of
-    the output, in hex."""
-
-    code: int | None
-    digest: str
-    note: str
-
-    @property
-    def done(self) -> bool:
-        return self.code is not None and (self.code == 0 or 200 <= self.code < 300)
-
-
 #: Performs an action: what, name of the step, facts for a hook, timeout. Raises nothing.
 Perform = Callable[[Action, str, Mapping[str, str], timedelta], Awaitable[Outcome]]
 
@@ -102,61 +80,8 @@ Perform = Callable[[Action, str, Mapping[str, str], timedelta], Awaitable[Outcom
 async def perform(action: Action, step: str, facts: Mapping[str, str], timeout: timedelta) -> Outcome:
     """Run the program, or post to the hook."""
     if isinstance(action, str):
-        return await asyncio.to_thread(_post, action, {**facts, "step": step}, timeout)
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *action,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
-        )
-    except OSError as cause:
-        return Outcome(None, _digest(b""), cause.strerror or type(cause).__name__)
-    try:
-        output = await asyncio.wait_for(_output(process), timeout.total_seconds())
-    except TimeoutError:
-        with suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
-        return Outcome(None, _digest(b""), f"no end within {timeout.total_seconds():.0f} s")
-    return Outcome(process.returncode, _digest(output), f"exit code {process.returncode}")
-
-
-async def _output(process: asyncio.subprocess.Process) -> bytes:
-    """What it writes until it ends. A child that it leaves behind may keep the pipe open; that is not waited for."""
-    kept = bytearray()
-    reading = asyncio.create_task(_drain(process.stdout, kept))
-    await process.wait()
-    await asyncio.wait({reading}, timeout=0.2)
-    reading.cancel()
-    return bytes(kept)
-
-
-async def _drain(stream: asyncio.StreamReader | None, kept: bytearray) -> None:
-    while stream is not None and (piece := await stream.read(MAX_OUTPUT)):
-        kept += piece[: MAX_OUTPUT - len(kept)]
-
-
-def _post(url: str, facts: Mapping[str, str], timeout: timedelta) -> Outcome:
-    parts = urlsplit(url)
-    kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
-    if parts.scheme not in kinds or not parts.hostname:
-        return Outcome(None, _digest(b""), "the hook is no URL of http or https")
-    connection = kinds[parts.scheme](parts.hostname, parts.port, timeout=timeout.total_seconds())
-    try:
-        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        connection.request("POST", path, json.dumps(dict(facts)), {"Content-Type": "application/json"})
-        answer = connection.getresponse()
-        return Outcome(answer.status, _digest(answer.read(MAX_OUTPUT)), f"status {answer.status}")
-    except (OSError, ValueError, http.client.HTTPException) as cause:
-        return Outcome(None, _digest(b""), type(cause).__name__)
-    finally:
-        connection.close()
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+        return await post(action, json.dumps({**facts, "step": step}).encode(), timeout)
+    return await run_program(action, timeout)
 
 
 def runs(outcome: Outcome) -> Runs:
@@ -303,7 +228,7 @@ class ExternalKeeper:
 
     def _leave(self, system: ExternalSystem, at: Standing) -> None:
         """Whoever keeps the system starts it; the opening is only not in the way any more."""
-        self._told("left", system, at, Outcome(0, _digest(b""), "was down before it was closed"))
+        self._told("left", system, at, nothing("was down before it was closed"))
         self._follows(system, at)
 
     def _follows(self, system: ExternalSystem, at: Standing) -> None:
