@@ -297,6 +297,7 @@ class ControlSection(_Section):
     drill_days: int = Field(31, gt=0, le=366)  # a scope that was not switched for so long is an alarm (SW-15)
     drill_window: Window = "02:00-04:00"
     backlog_permille: int = Field(300, gt=0, lt=1000)  # share of the backlog in the capacity (HD-43)
+    news_minutes: int = Field(240, gt=0, le=10_080)  # while something is closed there is news so often (CM-03)
     external: tuple[External, ...] = ()
     inform: tuple[Receiver, ...] = ()
 

@@ -113,6 +113,56 @@ def test_a_text_that_nobody_can_read_keeps_no_closing_back(shell: Shell, home: P
     assert "\x1b[2J" not in shell("switch", "show", "--home", str(home)).out
 
 
+def rows(shell: Shell, home: Path, scope: str) -> list[dict[str, object]]:
+    return [json.loads(one) for one in shell("switch", "show", scope, "--json", "--home", str(home)).out.splitlines()]
+
+
+def test_who_closes_says_when_there_is_news_and_somebody_renews_it(shell: Shell, home: Path) -> None:
+    """CM-03: of the configuration, of the command, or of a person later; it opens nothing (SW-03)."""
+    at = ("--home", str(home))
+    shell("switch", "hold", "kim_mail", *WHY, *at)
+    shell("switch", "hold", "eau", *WHY, "--next-information", "30m", *at)
+    kim, eau = rows(shell, home, "kim_mail")[0], rows(shell, home, "eau_intake")[0]
+
+    def minutes(row: dict[str, object]) -> float:
+        by, since = (datetime.fromisoformat(str(row[name])) for name in ("next_information_by", "since"))
+        return (by - since).total_seconds() / 60
+
+    assert minutes(kim) == 240
+    assert 30 <= minutes(eau) < 40
+    assert not eau["next_information_overdue"]
+    done = shell("switch", "news", "eau", "--next-information", "2d", "--operator", "betrieb-1", *at)
+    assert "Nächste Information bis" in done.out
+    assert minutes(rows(shell, home, "eau_intake")[0]) > 2_800
+    assert switching.epoch(home) == 2
+    assert [one["detail"]["act"] for one in told(home)].count("switch.news") == 4
+    assert "nächste Information" in shell("switch", "show", *at).out
+
+
+def test_a_time_that_is_none_is_told_and_keeps_no_closing_back(shell: Shell, home: Path) -> None:
+    """SW-01."""
+    done = shell("switch", "hold", "eau", *WHY, "--next-information", "morgen", "--home", str(home))
+    assert done.code == MALFORMED
+    assert "morgen" in done.err
+    assert state(home, Service.EAU_INTAKE, IK, Direction.PROCESS) is ScopeState.HOLD
+    refused = ("news", "eau", "--next-information", "4h", "--operator", "betrieb-2")
+    assert shell("switch", *refused, "--home", str(home)).code == NOT_AUTHORISED
+
+
+def test_a_switch_that_nobody_has_used_is_shown_as_not_present(shell: Shell, home: Path) -> None:
+    """SW-15: ours and those of systems that are not ours."""
+    with (home / "schleuse.toml").open("a") as file:
+        file.write(
+            '\n[[control.external]]\nname = "firewall"\nscope = "payments_support"\n'
+            'stop = ["false"]\nstart = ["false"]\nprobe = ["false"]\n'
+        )
+    [row] = rows(shell, home, "payments_support")
+    assert (row["system"], row["switch_counts_as_present"], row["state"]) == ("firewall", False, "OPEN")
+    out = shell("switch", "show", "--home", str(home)).out
+    assert "gelten als nicht vorhanden" in out
+    assert "payments_support [firewall]" in out
+
+
 def test_without_a_name_the_only_key_signs_and_two_ask(shell: Shell, home: Path) -> None:
     key = home / "operators" / "betrieb-1.key"
     moved = key.rename(home / "usb.key")

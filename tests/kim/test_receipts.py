@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests.holding.test_receipt import AT, EAU, LETTER, NOW
 
 from schleuse.errors import MalformedError, RefusedError
-from schleuse.holding.receipt import entry
+from schleuse.holding.receipt import Case, entry
 from schleuse.holding.states import State
 from schleuse.kim.receipt_mail import receipt_mail
 from schleuse.kim.receipt_text import receipt_text
@@ -36,11 +36,17 @@ from schleuse.kim.receipts import (
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 OTHER = Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33)))
 REFERENCE = "ab" * 32
+NEWS_BY = AT + timedelta(hours=5)
 PRACTICE = "praxis@a.kim.telematik-test"
 
 
+def with_news(case: Case) -> Case:
+    """What somebody has promised of whatever is held."""
+    return replace(case, hold=replace(case.hold, news_by=NEWS_BY)) if case.hold else case
+
+
 def a_document(*cases: Any) -> dict[str, Any]:
-    entries = [(REFERENCE, entry(case, NOW)) for case in cases or (EAU,)]
+    entries = [(REFERENCE, entry(with_news(case))) for case in cases or (EAU,)]
     return document(
         entries, issuer="schleuse:kim.test", id="r1", now=NOW, status=f"https://kim.test/{REFERENCE}", contact="0800"
     )
@@ -187,3 +193,12 @@ def test_a_message_id_that_is_none_becomes_no_field(original: str) -> None:
 
 def test_a_payload_is_read_back_from_what_was_recorded() -> None:
     assert read_payload(sign(a_document(), KEY)) == a_document()
+
+
+def test_a_promise_that_has_passed_is_not_told_as_one_that_will_be_kept() -> None:
+    """CM-03: what the record says, and no more."""
+    document_ = a_document()
+    assert "Nächste Information bis 2026-11-25T14:00:00Z" in receipt_text(document_)
+    late = {**document_, "iat": int((NEWS_BY + timedelta(seconds=1)).timestamp())}
+    assert "Nächste Information war zugesagt bis 2026-11-25T14:00:00Z" in receipt_text(late)
+    assert "Next information was promised by" in receipt_text(late)

@@ -8,6 +8,7 @@ import json
 import ssl
 import threading
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 
 import jwt
@@ -15,13 +16,14 @@ import pytest
 from structlog.testing import capture_logs
 from tests.mail.smtp_server import make_certificate
 from tests.processes.test_control_closing import Site as Home
-from tests.shutdown.operators import close
+from tests.shutdown.operators import RIGHTS, close
 
 from schleuse.config import Receiver
 from schleuse.journal.opening import Json
 from schleuse.processes.control_drills import drill_book
 from schleuse.processes.control_informing import Informer, InformingFigures, Records, inform_key
 from schleuse.shutdown.informing import Outbox, What
+from schleuse.shutdown.news import NewsBook
 
 
 class Site:
@@ -38,7 +40,8 @@ class Site:
 
     def restart(self) -> None:
         self.outbox = Outbox(self.folder / "informing")
-        records = Records(self.home.closings, drill_book(self.home.folder), None, lambda _: False)
+        news = news_book(self.home.folder)
+        records = Records(self.home.closings, drill_book(self.home.folder), None, lambda _: False, news)
         self.informer = Informer(
             self.receivers, "host", self.outbox, records, self.key, lambda facts, _: self.told.append(facts),
             self.home.clock,
@@ -53,8 +56,16 @@ class Site:
         return float(found.samples[0].value)
 
 
+def news_book(folder: Path) -> NewsBook:
+    return NewsBook(folder / "news", RIGHTS, timedelta(hours=4))
+
+
+def receiver(name: str, send_to: str | tuple[str, ...], **more: object) -> Receiver:
+    return Receiver.model_validate({"name": name, "send_to": send_to, **more})
+
+
 def writes(folder: Path, name: str = "prog", then: str = "") -> Receiver:
-    return Receiver(name=name, send_to=("sh", "-c", f"cat >> {folder / name}.txt; echo >> {folder / name}.txt; {then}"))
+    return receiver(name, ("sh", "-c", f"cat >> {folder / name}.txt; echo >> {folder / name}.txt; {then}"))
 
 
 def heard(folder: Path, name: str = "prog") -> list[dict[str, Json]]:
@@ -87,12 +98,22 @@ def test_after_a_crash_between_telling_and_recording_the_answer_it_is_told_again
 
 
 def test_a_closing_without_a_proof_is_told_once(tmp_path: Path) -> None:
-    site = Site(tmp_path, Receiver(name="prog", send_to=("true",), events=(What.NOT_PROVEN.value,)))
+    site = Site(tmp_path, receiver("prog", ("true",), events=(What.NOT_PROVEN.value,)))
     close(site.home.log, "eau_intake")
     site.home.clock.forward(61)
     site.informer.collect(True)
     assert (site.informer.collect(True), site.send()) == (0, 1)
     assert site.told[0]["event"] == "not-proven-1"
+
+
+def test_a_promise_of_news_that_was_not_kept_is_told_once(tmp_path: Path) -> None:
+    """CM-03."""
+    site = Site(tmp_path, receiver("prog", ("true",), events=(What.NEWS_OVERDUE.value,)))
+    close(site.home.log, "eau_intake")
+    site.home.clock.forward(4 * 3600 + 1)
+    site.informer.collect(True)
+    assert (site.informer.collect(True), site.send()) == (0, 1)
+    assert str(site.told[0]["event"]).startswith("news-overdue-1-")
 
 
 def test_a_receiver_that_fails_is_tried_again_and_seen_and_keeps_no_other_waiting(tmp_path: Path) -> None:
@@ -111,12 +132,12 @@ def test_a_receiver_that_fails_is_tried_again_and_seen_and_keeps_no_other_waitin
 
 
 def test_a_receiver_that_hangs_is_given_up_and_does_not_delay_the_next_closing(tmp_path: Path) -> None:
-    slow = Receiver(name="slow", send_to=("sleep", "60"), timeout_seconds=0.2)
+    slow = receiver("slow", ("sleep", "60"), timeout_seconds=0.2)
     site = Site(tmp_path, slow, writes(tmp_path))
 
     async def both() -> None:
         running = asyncio.create_task(site.informer.run())
-        while not heard(tmp_path):
+        while [one.receivers for one in site.outbox.waiting()] != [("slow",)]:
             await asyncio.sleep(0.02)
         running.cancel()
 
@@ -158,7 +179,7 @@ def hook(tmp_path: Path) -> Iterator[tuple[str, Path]]:
 def test_a_post_is_signed_and_anybody_can_check_it_with_the_published_key(
     tmp_path: Path, hook: tuple[str, Path]
 ) -> None:
-    site = Site(tmp_path, Receiver(name="web", send_to=hook[0], ca=hook[1]))
+    site = Site(tmp_path, receiver("web", hook[0], ca=hook[1]))
     close(site.home.log, "eau_intake")
     site.informer.collect(False)
     Hook.status = 500
@@ -181,11 +202,7 @@ def test_a_receiver_with_a_foreign_certificate_hears_nothing(
     tmp_path: Path, hook: tuple[str, Path], wrong: str
 ) -> None:
     url, ca = hook
-    asked = (
-        Receiver(name="web", send_to=url)
-        if wrong == "ca"
-        else Receiver(name="web", send_to=url.replace("127.0.0.1", "localhost"), ca=ca)
-    )
+    asked = receiver("web", url) if wrong == "ca" else receiver("web", url.replace("127.0.0.1", "localhost"), ca=ca)
     site = Site(tmp_path, asked)
     close(site.home.log, "eau_intake")
     site.informer.collect(False)

@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import get_args
 
-from tests.shutdown.operators import BREAKERS, NOW, close, closing, new_log, open_again, opening, signed
+from tests.shutdown.operators import BREAKERS, CLOSER, NOW, close, closing, new_log, open_again, opening, signed
 
 from schleuse.config import EventKind
 from schleuse.shutdown.drill import DrillResult
@@ -39,17 +39,10 @@ def test_an_event_quotes_nothing_that_somebody_typed_and_names_nobody(tmp_path: 
     command = replace(
         closing("eau_intake"), text="Frau Muster", expected="Muster", incident="Muster-1", told=("muster@example.org",)
     )
-    [entry] = [log.append(signed(command, [("officer", signed_role())]), NOW)]
-    body = of_command(entry).body("host").decode()
+    body = of_command(log.append(signed(command, CLOSER), NOW)).body("host").decode()
     assert "uster" not in body
     assert "officer" not in body
     assert json.loads(body)["id"] == "host/closed-1"
-
-
-def signed_role():  # type: ignore[no-untyped-def]
-    from tests.shutdown.operators import CLOSER
-
-    return CLOSER[0][1]
 
 
 def test_a_drill_is_told_only_when_the_switch_is_not_usable() -> None:

@@ -39,20 +39,24 @@ from schleuse.journal.opening import canonical_json
 from schleuse.processes.switch_checks import findings, once_switched
 from schleuse.processes.switch_orders import (
     NotFreshError,
+    Signer,
     accept,
     describe,
     mend,
     progress_of,
+    promise,
     read_document,
     rows_of,
     runs,
     signer_of,
+    speaker_of,
     tell,
     unchanged,
 )
 from schleuse.processes.switching import open_switch, switch_log
 from schleuse.processes.trail import PLATFORM
 from schleuse.scopes import Scope, ScopeState, parse_scopes
+from schleuse.shutdown.news import BadNewsError
 from schleuse.shutdown.order import ordered
 from schleuse.shutdown.paper import PaperFacts, PaperOperator, fingerprint, paper
 from schleuse.switch.documents import (
@@ -105,6 +109,10 @@ class Words:
     expected: Annotated[str, Parameter(help="What will be seen of it outside")] = ""
     told: Annotated[tuple[str, ...], Parameter(help="Who is told; may be repeated", negative=())] = ()
     policy: Annotated[str, Parameter(help="NAME@VERSION of the agreed policy that this follows")] = ""
+    next_information: Annotated[
+        str,
+        Parameter(help="When those who wait hear more: 90m, 4h, 2026-11-25T14:00Z [default: as configured]"),
+    ] = ""
 
 
 @Parameter(name="*")
@@ -174,7 +182,46 @@ def _order(
     signed = SignedCommand(command, (sign(command, signer.operator, signer.role, read_token_key(signer.key)),))
     accepted = accept(config, signed, utc_now())
     _cut_sessions(config)
+    faults = _promise(config, command.scopes, words.next_information, signer)
     _follow(config, accepted, signing)
+    if faults is not None:  # the closing did not wait for it
+        raise faults
+
+
+def _promise(config: Config, scopes: Sequence[Scope], text: str, signer: Signer) -> Error | None:
+    """Say by when there is news. Returns what is wrong with it: a closing is never refused for it."""
+    if not text:
+        return None
+    try:
+        promise(config, scopes, text, signer, utc_now())
+    except Error as error:
+        return error
+    return None
+
+
+@app.command
+def news(
+    *scopes: str,
+    next_information: str,
+    operator: str,
+    operator_key: Path | None = None,
+    home: Home = None,
+) -> None:
+    """Sign that those who wait for these scopes were informed now, and by when they hear more (CM-03). Opens nothing.
+
+    Parameters
+    ----------
+    next_information
+        Such as 90m, 4h, 2d or 2026-11-25T14:00Z.
+    operator
+        Whose role is communication_lead, switch_officer, lead or analyst.
+    operator_key
+        The operator's private key [default: operators/NAME.key of the home]
+    """
+    config = read_config(home or default_home())
+    given = promise(config, _scopes(scopes), next_information, speaker_of(config, operator, operator_key), utc_now())
+    by = f"{given.next_by:%Y-%m-%d %H:%M}Z"
+    print(_said(f"Nächste Information bis {by}", f"next information by {by}"))
 
 
 def _command(
@@ -251,7 +298,7 @@ def show(*scopes: str, home: Home = None, json_output: AsJson = False) -> None:
     rows = rows_of(config, switch.rules(), switch.entries(), wanted, utc_now())
     if json_output:
         for one in rows:
-            print(json.dumps(row_json(one)))
+            print(json.dumps(row_json(one, utc_now())))
         return
     if switch.safe:
         print(_said("Sicherer Zustand (SW-02): ", "Safe state (SW-02): ") + switch.safe)
@@ -352,6 +399,8 @@ def sign_command(
     out
         File to write [default: standard output].
     """
+    if words.next_information:
+        raise BadNewsError("a signed command takes no promise of news along; give it with `switch news` there")
     command = _command(_scopes(scopes), ScopeState(state), words, operator, utc_now(), None)
     signature = sign(command, operator, Role(role), read_token_key(operator_key))
     _write(canonical_json(SignedCommand(command, (signature,)).encode()), out)

@@ -146,6 +146,7 @@ def print_rows(rows: Sequence[Row], epoch: int, days: int, now: datetime) -> Non
     for de, en in firm:
         table.add_column(_said(de, en), no_wrap=True)
     table.add_column(_said("Beweis", "proof"))
+    table.add_column(_said("nächste Information (UTC)", "next information (UTC)"))
     orders: dict[int, str] = {}
     for scope, row in merged(rows):
         since = "" if row.at.since is None or row.at.since.year < 1000 else f"{row.at.since:%m-%d %H:%M:%S}"
@@ -157,6 +158,7 @@ def print_rows(rows: Sequence[Row], epoch: int, days: int, now: datetime) -> Non
             since,
             str(row.at.epoch or ""),
             _proof(row, now),
+            _news(row, now),
         )
         if row.at.epoch:  # the command that counts may be older than the last one that concerned the scope (SW-16)
             orders[row.entry.epoch if row.entry else row.at.epoch] = f"{_signers(row)}  {_reason(row)}"
@@ -191,7 +193,7 @@ def merged(rows: Sequence[Row]) -> Iterator[tuple[Scope, Row]]:
 
     for _, group in groupby(sorted(rows, key=kind), key=kind):
         found = list(group)
-        alike = {(one.at, one.claim.verdict if one.claim else None) for one in found}
+        alike = {(one.at, one.claim.verdict if one.claim else None, one.news_by) for one in found}
         if len(found) > 1 and len(alike) == 1:
             first = found[0]
             yield Scope(first.scope.service, ANY, first.scope.direction, first.scope.path), first
@@ -224,7 +226,14 @@ def _proof(row: Row, now: datetime) -> str:
     return _said(f"angeordnet, nicht bewiesen ({age})", f"commanded, not proven ({age})")
 
 
-def row_json(row: Row) -> dict[str, object]:
+def _news(row: Row, now: datetime) -> str:
+    if row.news_by is None:
+        return ""
+    late = _said("  ÜBERFÄLLIG", "  OVERDUE") if row.news_by < now else ""
+    return f"{row.news_by:%m-%d %H:%M}{late}"
+
+
+def row_json(row: Row, now: datetime) -> dict[str, object]:
     """One line of `switch show --json`."""
     at = row.at
     return {
@@ -240,6 +249,8 @@ def row_json(row: Row) -> dict[str, object]:
         "verdict": row.claim.verdict.value if row.claim else None,
         "system": row.system,
         "switched_at": None if row.switched_at is None else time_text(row.switched_at),
+        "next_information_by": None if row.news_by is None else time_text(row.news_by),
+        "next_information_overdue": row.news_by is not None and row.news_by < now,
         "switch_counts_as_present": not row.missing,
     }
 

@@ -18,8 +18,6 @@ from schleuse.scopes import Service
 GERMANY = ZoneInfo("Europe/Berlin")
 #: A practice without DSN is warned after so long, and posts paper at the end of that day (incident.md § 2.2, HD-04).
 WITHOUT_DSN = timedelta(hours=24)
-#: How often there is news at the latest, also when nothing is new (CM-03).
-NEWS_EVERY = timedelta(hours=4)
 
 #: States that a sender may have to do something about; all others are ours to finish.
 _BACK_AT_THE_SENDER = frozenset({State.RETURNED, State.WITHDRAWN})
@@ -36,10 +34,14 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Why a mail does not go on. reason: hold reason class of appendix A, no details of an attack (CM-11)."""
+    """Why a mail does not go on. reason: hold reason class of appendix A, no details of an attack (CM-11).
+
+    news_by: when we have promised the next information, also if that has passed (CM-03); None if nobody has.
+    """
 
     reason: str
     since: datetime | None
+    news_by: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +86,10 @@ class Entry:
         return self.case.hold is not None
 
 
-def entry(case: Case, now: datetime) -> Entry:
+def entry(case: Case) -> Entry:
     """Judge one delivery."""
     action, by = _action(case)
-    news = next_news(case.hold.since or case.accepted_at, now) if case.hold else None
+    news = case.hold.news_by if case.hold else None
     return Entry(case, case.state not in _BACK_AT_THE_SENDER, action, by, news, _deadlines(case))
 
 
@@ -95,12 +97,6 @@ def paper_by(accepted_at: datetime) -> datetime:
     """The end of the day, in Germany, on which a practice without DSN is warned."""
     day = (accepted_at + WITHOUT_DSN).astimezone(GERMANY).date()
     return datetime.combine(day, time(23, 59, 59), GERMANY).astimezone(accepted_at.tzinfo)
-
-
-def next_news(since: datetime, now: datetime, every: timedelta = NEWS_EVERY) -> datetime:
-    """The next of the moments at which there is news, counted from the beginning of the hold."""
-    passed = max(now - since, timedelta(0)) // every
-    return since + (passed + 1) * every
 
 
 def _action(case: Case) -> tuple[Action, datetime | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Any
 
 _STATE = {
@@ -36,14 +37,15 @@ def receipt_text(receipt: Mapping[str, Any]) -> str:
 
 def _lines(receipt: Mapping[str, Any], english: int) -> Iterator[str]:
     for message in receipt["messages"]:
-        yield from _message(message, english)
+        yield from _message(message, english, receipt["iat"])
         yield ""
     yield (("Aktueller Stand: ", "Current state: ")[english]) + receipt["status"]
     if receipt["contact"]:
         yield (("Kontakt: ", "Contact: ")[english]) + receipt["contact"]
 
 
-def _message(message: Mapping[str, Any], english: int) -> Iterator[str]:
+def _message(message: Mapping[str, Any], english: int, at: int) -> Iterator[str]:
+    """at: when the receipt was made; a promise that had passed by then is not told as one that will be kept."""
     state = _STATE.get(message["state"], (message["state"],) * 2)[english]
     yield (("Nachricht ", "Message ")[english]) + message["reference"]
     accepted, now = ("Angenommen", "Stand") if not english else ("Accepted", "state")
@@ -60,4 +62,10 @@ def _message(message: Mapping[str, Any], english: int) -> Iterator[str]:
     if message["accepted_at_counts_as_receipt"]:
         yield ("Es gilt der Zeitpunkt der Annahme.", "The time of acceptance counts.")[english]
     if message["next_information_by"]:
-        yield (("Nächste Information bis ", "Next information by ")[english]) + message["next_information_by"]
+        late = datetime.fromisoformat(message["next_information_by"]).timestamp() < at
+        words = (
+            (("Nächste Information war zugesagt bis ", "Next information was promised by ")[english])
+            if late
+            else (("Nächste Information bis ", "Next information by ")[english])
+        )
+        yield words + message["next_information_by"]

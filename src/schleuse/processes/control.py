@@ -40,13 +40,14 @@ from schleuse.processes.restart_control import PlanMandates, RestartController
 from schleuse.processes.restart_evidence import Looks
 from schleuse.processes.restart_home import restarts_of, take_back_of
 from schleuse.processes.switch_figures import SwitchFigures
-from schleuse.processes.switching import enforced_atoms, open_switch, switch_log
+from schleuse.processes.switching import enforced_atoms, news_book, open_switch, switch_log
 from schleuse.processes.trail import PLATFORM, Act, Trail, open_trail
 from schleuse.scopes import Scope
 from schleuse.shutdown.automat import Agreed, Automat, Policies
 from schleuse.shutdown.closure import provable
 from schleuse.shutdown.exceptions import SignedExemption, exempt, exemptions
 from schleuse.shutdown.external import ExternalKeeper
+from schleuse.shutdown.news import NewsBook
 from schleuse.shutdown.probes import Sources
 from schleuse.switch.copy import LocalSwitch
 from schleuse.switch.documents import Role
@@ -57,7 +58,7 @@ log = structlog.get_logger()
 EXTERNAL_SECONDS = 0.1
 #: A session without its own watcher is looked for so often; t_state of § 5.2 is 2 s.
 SESSION_SECONDS = 0.5
-EXCEPTIONS_SECONDS = 60.0
+REMINDER_SECONDS = 60.0
 
 
 def main(config: Config) -> None:
@@ -111,7 +112,8 @@ async def run(config: Config) -> None:
             utc_now,
             take_back_of(config, tell),
         )
-        records = Records(closings, drill_book(config.switch_folder), restarts, exempted)
+        news = news_book(config)
+        records = Records(closings, drill_book(config.switch_folder), restarts, exempted, news)
         informer, informing = informer_of(config, records, tell, utc_now)
         registry.register(informing)
         registry.register(SwitchFigures(switch, closings.atoms))
@@ -122,6 +124,7 @@ async def run(config: Config) -> None:
                 external,
                 lambda: known_exemptions(config),
                 drill_book(config.switch_folder).results,
+                news,
                 utc_now,
             )
         )
@@ -141,7 +144,7 @@ async def run(config: Config) -> None:
                     drills.run(),
                     back.run(),
                     go_on_releasing(config, tell),
-                    _exceptions(config),
+                    _reminders(config, closings, news),
                     _sessions(config),
                     trail.run(),
                 )
@@ -249,14 +252,20 @@ async def _external(keeper: ExternalKeeper) -> None:
         await asyncio.sleep(EXTERNAL_SECONDS)
 
 
-async def _exceptions(config: Config) -> None:
-    """An exception whose review is due is an alarm until somebody signs again (§ 5.3)."""
+async def _reminders(config: Config, closings: Closings, news: NewsBook) -> None:
+    """An exception whose review is due is an alarm until somebody signs again (§ 5.3), and so is a promise of
+    information that was not kept (CM-03)."""
     while True:
         now = utc_now()
         for one in await asyncio.to_thread(known_exemptions, config):
             if one.overdue(now):
                 log.error("exception.review-due", id=one.exemption.id, scope=str(one.exemption.scope))
-        await asyncio.sleep(EXCEPTIONS_SECONDS)
+        late = await asyncio.to_thread(closings.overdue, news, now)
+        if late:
+            first = min(late, key=lambda one: one.by)
+            age = int((now - first.by).total_seconds())
+            log.error("news.overdue", scopes=len(late), first=first.need.text, age_seconds=age)
+        await asyncio.sleep(REMINDER_SECONDS)
 
 
 async def _sessions(config: Config) -> None:

@@ -22,6 +22,7 @@ from schleuse.scopes import Scope
 from schleuse.shutdown.closure import ClosureProof, Need, Verdict, effective_at, needs, newest
 from schleuse.shutdown.drill_run import Progress
 from schleuse.shutdown.external import ExternalSystem, needs_of
+from schleuse.shutdown.news import Due, NewsBook
 from schleuse.shutdown.order import PROOF
 from schleuse.shutdown.probes import Sources, prove, prove_and_keep
 from schleuse.shutdown.proofs import Claim, claims, keep, unproven
@@ -102,6 +103,10 @@ class Closings:
     def claims(self, now: datetime) -> list[Claim]:
         """How it stands with each, ours and others'."""
         return claims(self.proofs, [*self.needed(), *self.stopped()], now)
+
+    def overdue(self, news: NewsBook, now: datetime) -> list[Due]:
+        """Those that wait for information whose time has passed (CM-03)."""
+        return [one for one in news.due([*self.needed(), *self.stopped()]) if one.by < now]
 
     def texts(self) -> list[str]:
         """All whose switch has to be exercised, as proofs name them (SW-15)."""

@@ -15,6 +15,7 @@ from schleuse.shutdown.closure import Verdict
 from schleuse.shutdown.drill import DrillResult
 from schleuse.shutdown.exceptions import SignedExemption
 from schleuse.shutdown.external import ExternalKeeper, Runs
+from schleuse.shutdown.news import NewsBook
 
 
 class ControlFigures(Collector):
@@ -27,6 +28,7 @@ class ControlFigures(Collector):
         external: ExternalKeeper,
         exemptions: Callable[[], Sequence[SignedExemption]],
         results: Callable[[], Sequence[DrillResult]],
+        news: NewsBook,
         now: Now,
     ) -> None:
         self._closings = closings
@@ -34,6 +36,7 @@ class ControlFigures(Collector):
         self._external = external
         self._exemptions = exemptions
         self._results = results
+        self._news = news
         self._now = now
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
@@ -41,6 +44,7 @@ class ControlFigures(Collector):
         yield from self._last_closing()
         yield from self._drills()
         yield from self._others()
+        yield from self._overdue()
 
     def _closures(self) -> Iterator[GaugeMetricFamily]:
         now = self._now()
@@ -112,3 +116,14 @@ class ControlFigures(Collector):
             for one in Runs:
                 states.add_metric([name, one.value], float(one is state))
         yield states
+
+    def _overdue(self) -> Iterator[GaugeMetricFamily]:
+        now = self._now()
+        late = self._closings.overdue(self._news, now)
+        yield GaugeMetricFamily(
+            "schleuse_control_news_overdue", "Closed scopes whose next information is overdue (CM-03)", len(late)
+        )
+        ages = [(now - one.by).total_seconds() for one in late]
+        yield GaugeMetricFamily(
+            "schleuse_control_news_overdue_seconds", "For how long the oldest of them is", max(ages, default=0)
+        )

@@ -33,7 +33,8 @@ from schleuse.processes.restarting import Restarts
 from schleuse.scopes import Scope
 from schleuse.shutdown.drill_book import DrillBook
 from schleuse.shutdown.hooks import Outcome, nothing, post, run_program
-from schleuse.shutdown.informing import Abort, Event, Outbox, of_abort, of_claims, of_command, of_drill
+from schleuse.shutdown.informing import Abort, Event, Outbox, of_abort, of_claims, of_command, of_drill, of_news
+from schleuse.shutdown.news import NewsBook
 
 log = structlog.get_logger()
 
@@ -70,7 +71,7 @@ class Records:
     drills: DrillBook
     restarts: Restarts | None
     exempted: Callable[[Scope], bool]
-    overdue: Callable[[], Sequence[Event]] = tuple
+    news: NewsBook
 
     def commands(self, epochs: int) -> Iterator[Event]:
         """Of those after the first so many."""
@@ -87,7 +88,7 @@ class Records:
         for name, at in self.restarts.all().items() if self.restarts else ():
             if at.aborted is not None:
                 yield of_abort(Abort(name, at.aborted.at, at.aborted.epoch))
-        yield from self.overdue()
+        yield from of_news(self.closings.overdue(self.news, now))
 
 
 class Informer:

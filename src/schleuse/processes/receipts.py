@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 from collections.abc import Callable, Sequence
+from dataclasses import replace as replace_fields
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,15 @@ from schleuse.kim.store import HoldWindow, MailStore
 from schleuse.kim.store.holds import spans
 from schleuse.kim.store.origins import Record
 from schleuse.kim.switched import SENDING, reading
+from schleuse.processes.switching import news_book
 from schleuse.scopes import Direction, Scope, Service, atom
 from schleuse.switch.copy import Switch, standing_of
 from schleuse.vault.tokens import read_token_key
 
 KEY = Path("keys/receipts.key")
 JWKS = Path("keys/receipts.jwks.json")
+#: What holds an insurer's mail when it is closed.
+_WAYS = (Service.EAU_INTAKE, Service.KEYS)
 
 
 class ReceiptKeyError(UnavailableError):
@@ -99,6 +103,7 @@ class Issuer:
         self._switch = switch
         self._now = now
         self._new_id = new_id
+        self._news = news_book(config)
 
     def receipt(self, records: Sequence[Record], status: str) -> tuple[dict[str, Any], str]:
         """(payload, signed). status: the address at which it can be asked for again. Raises UnavailableError."""
@@ -121,9 +126,8 @@ class Issuer:
         return any(one.drained_at is None for one in windows) or self._closed(tenant) is not None
 
     def _closed(self, tenant: str) -> Hold | None:
-        return self._of(atom(Service.EAU_INTAKE, tenant, Direction.PROCESS)) or self._of(
-            atom(Service.KEYS, tenant, Direction.PROCESS)
-        )
+        found = (self._of(atom(service, tenant, Direction.PROCESS)) for service in _WAYS)
+        return next((one for one in found if one is not None), None)
 
     def _entry(self, record: Record, windows: Sequence[HoldWindow]) -> Entry:
         account = self._accounts.get(record.account) if record.account else None
@@ -136,7 +140,7 @@ class Issuer:
             record.told,
             self._hold(record, windows),
         )
-        return entry(case, self._now())
+        return entry(case)
 
     def _hold(self, record: Record, windows: Sequence[HoldWindow]) -> Hold | None:
         if record.state not in (State.HELD, State.RELEASING):
@@ -146,11 +150,20 @@ class Issuer:
         account = self._accounts.get(record.account)
         if account is None or account.insurer is None:
             return self._of(reading(None))
-        return window_of(record.delivery, windows) or self._closed(account.insurer.value)
+        window = window_of(record.delivery, windows)
+        if window is None:
+            return self._closed(account.insurer.value)
+        ways = [atom(service, account.insurer.value, Direction.PROCESS) for service in _WAYS]
+        return self._with_news(window, ways)
 
     def _of(self, scope: Scope) -> Hold | None:
         at = standing_of(self._switch, scope)
-        return None if at.state.begins else Hold(at.reason, at.since)
+        return None if at.state.begins else self._with_news(Hold(at.reason, at.since), [scope])
+
+    def _with_news(self, hold: Hold, scopes: Sequence[Scope]) -> Hold:
+        if hold.since is None:
+            return hold  # a role in doubt: nobody has promised anything
+        return replace_fields(hold, news_by=self._news.promised(scopes, hold.since))
 
 
 def window_of(delivery: int, windows: Sequence[HoldWindow]) -> Hold | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import getpass
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -21,18 +22,20 @@ from schleuse.journal.client import JournalClient
 from schleuse.journal.entry import Kind, Purpose, Result
 from schleuse.journal.opening import Json
 from schleuse.processes.control_workers import systems_of, workers_of
-from schleuse.processes.switching import effect_book, enforced_atoms, switch_log
+from schleuse.processes.switching import effect_book, enforced_atoms, news_book, switch_log
 from schleuse.processes.trail import OUTSIDE, PLATFORM, Act, open_trail
 from schleuse.scopes import ANY, Scope
 from schleuse.shutdown.closure import Need, Verdict, needs, newest, provable
 from schleuse.shutdown.drill import overdue
 from schleuse.shutdown.external import needs_of
+from schleuse.shutdown.news import SPEAKERS, News, parse_next, sign_news
 from schleuse.shutdown.proofs import Claim, claims, last_proven
 from schleuse.switch.copy import put_back
 from schleuse.switch.documents import CLOSERS, MAX_DOCUMENT, NotAuthorisedError, Role, SignedCommand, time_text
 from schleuse.switch.effects import SwitchEffect
 from schleuse.switch.log import Accepted, SwitchLog, rules_of
 from schleuse.switch.standing import Rule, Standing, refused, standing, standings
+from schleuse.vault.tokens import read_token_key
 
 log = structlog.get_logger()
 
@@ -73,6 +76,25 @@ def signer_of(config: Config, operator: str | None, key: Path | None) -> Signer:
     if role is None:
         raise NotAuthorisedError(f"{operator} has no role that closes: {', '.join(sorted(CLOSERS - {Role.AUTOMAT}))}")
     return Signer(operator, role, key or keys / f"{operator}.key")
+
+
+def speaker_of(config: Config, operator: str, key: Path | None) -> Signer:
+    """Who promises news. Raises NotAuthorisedError."""
+    roles = next((one.roles for one in config.operators if one.name == operator), ())
+    role = next((one for one in SPEAKERS if one.value in roles), None)
+    if role is None:
+        raise NotAuthorisedError(f"{operator!r} has no role that speaks: {', '.join(sorted(SPEAKERS))}")
+    return Signer(operator, role, key or config.home / "operators" / f"{operator}.key")
+
+
+def promise(config: Config, scopes: Sequence[Scope], text: str, signer: Signer, now: datetime) -> News:
+    """Sign and keep by when there is news, and tell the journal. text: see `parse_next`. Raises Error."""
+    given = News(f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(6)}", tuple(scopes), parse_next(text, now), now)
+    news_book(config).keep(sign_news(given, signer.operator, signer.role, read_token_key(signer.key)))
+    detail: dict[str, Json] = {"act": "switch.news", "news": given.id, "next_by": time_text(given.next_by)}
+    detail |= {"scopes": [str(one) for one in scopes[:50]], "scope_count": len(scopes)}
+    tell(config, tenants_of(config, scopes), Kind.ADMINISTRATION, Result.GRANTED, signer.operator, detail)
+    return given
 
 
 def _closing_role(roles: Sequence[str]) -> Role | None:
@@ -224,6 +246,7 @@ class Row:
 
     system: name of the system, "". switched_at: when it was last closed for real and proven; None: never.
     missing: this switch counts as not present, because it was not exercised in time (SW-15).
+    news_by: when the next information about it is promised; None where nothing is closed.
     """
 
     scope: Scope
@@ -233,6 +256,7 @@ class Row:
     system: str = ""
     switched_at: datetime | None = None
     missing: bool = False
+    news_by: datetime | None = None
 
     @property
     def text(self) -> str:
@@ -256,10 +280,18 @@ def rows_of(
     needed = [one for one in needs(at) if one.scope in atoms]
     needed += needs_of(systems, lambda scope: standing(rules, scope).at(now))
     made = {one.need.text: one for one in claims(folder, needed, now)}
+    news = {one.need.text: one.by for one in news_book(config).due(needed)}
     last = last_proven(folder, [row.text for row in rows if row.system or row.scope in atoms])
     late = set(overdue(last, config.control.drill_days, now))
     return [
-        replace(row, claim=made.get(row.text), switched_at=last.get(row.text), missing=row.text in late) for row in rows
+        replace(
+            row,
+            claim=made.get(row.text),
+            switched_at=last.get(row.text),
+            missing=row.text in late,
+            news_by=news.get(row.text),
+        )
+        for row in rows
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 from schleuse.clock import utc_now
@@ -11,6 +12,7 @@ from schleuse.identifiers import IK
 from schleuse.processes.mandates import mandates_of
 from schleuse.processes.operators import rights_of
 from schleuse.scopes import NONE, Direction, Scope, Service, atom
+from schleuse.shutdown.news import NewsBook
 from schleuse.switch.copy import LocalSwitch
 from schleuse.switch.effects import EffectBook
 from schleuse.switch.log import SwitchLog
@@ -26,6 +28,12 @@ ENFORCED: tuple[tuple[Service, Direction], ...] = (
     (Service.KEYS, Direction.PROCESS),
     (Service.KEYS, Direction.ADMIN),
 )
+
+
+def news_book(config: Config) -> NewsBook:
+    """When those who wait hear from us next."""
+    every = timedelta(minutes=config.control.news_minutes)
+    return NewsBook(config.switch_folder / "news", rights_of(config), every)
 
 
 def switch_log(config: Config) -> SwitchLog:

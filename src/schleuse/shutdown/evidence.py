@@ -20,6 +20,8 @@ from typing import Any
 from schleuse.clock import Now
 from schleuse.errors import UnavailableError
 from schleuse.journal.disk import OsDisk, replace
+from schleuse.shutdown.proc import PROC, Process, processes, read
+from schleuse.shutdown.proc import descendants as proc_descendants
 from schleuse.switch.documents import time_text
 
 #: What a source returns; it runs in a thread and may raise anything.
@@ -104,36 +106,30 @@ def _digest(path: Path) -> str:
 # --- this machine (Linux) -------------------------------------------------------------------
 
 
-def process_list(proc: Path = Path("/proc")) -> bytes:
+def process_list(proc: Path = PROC) -> bytes:
     """Every process that we may see: pid, parent, user, state, start, and its command line."""
-    return _lines(_process(one) for one in _pids(proc))
+    return _lines(_process(one, proc) for one in processes(proc))
 
 
-def sockets(proc: Path = Path("/proc")) -> bytes:
+def sockets(proc: Path = PROC) -> bytes:
     """The kernel's tables of this network namespace, as they are."""
     names = ("tcp", "tcp6", "udp", "udp6", "unix")
-    return b"".join(f"== {name}\n".encode() + _read(proc / "net" / name) for name in names)
+    return b"".join(f"== {name}\n".encode() + read(proc / "net" / name) for name in names)
 
 
-def open_files(pids: Sequence[int], proc: Path = Path("/proc")) -> bytes:
+def open_files(pids: Sequence[int], proc: Path = PROC) -> bytes:
     """What these processes have open: pid, descriptor and target."""
     return _lines(one for pid in pids for one in _open_files(proc / str(pid), pid))
 
 
-def descendants(roots: Sequence[int], proc: Path = Path("/proc")) -> list[int]:
+def descendants(roots: Sequence[int], proc: Path = PROC) -> list[int]:
     """These processes and all that they forked."""
-    parents = {int(one.name): _parent(one) for one in _pids(proc)}
-    found = set(roots)
-    while True:
-        more = {pid for pid, parent in parents.items() if parent in found} - found
-        if not more:
-            return sorted(found)
-        found |= more
+    return sorted(proc_descendants(set(roots), {one.pid: one for one in processes(proc)}))
 
 
 def role_pids(run: Path) -> list[int]:
     """The processes that hold the lock files of roles. run: `<home>/run`."""
-    texts = [_read(path).decode("ascii", "replace").strip() for path in sorted(run.glob("*.lock"))]
+    texts = [read(path).decode("ascii", "replace").strip() for path in sorted(run.glob("*.lock"))]
     return [int(one) for one in texts if one.isdigit()]
 
 
@@ -150,30 +146,16 @@ def _files(paths: Sequence[Path]) -> Iterator[Path]:
             yield path
 
 
-def _pids(proc: Path) -> list[Path]:
-    return sorted((one for one in proc.iterdir() if one.name.isdigit()), key=lambda one: int(one.name))
-
-
-def _process(folder: Path) -> dict[str, Any]:
-    stat = _stat(folder)
+def _process(one: Process, proc: Path) -> dict[str, Any]:
+    folder = proc / str(one.pid)
     return {
-        "pid": int(folder.name),
-        "parent": _parent(folder),
+        "pid": one.pid,
+        "parent": one.parent,
         "uid": _owner(folder),
-        "state": stat[0] if stat else "",
-        "start_ticks": stat[19] if len(stat) > 19 else "",
-        "command": _read(folder / "cmdline").replace(b"\0", b" ").decode("utf-8", "replace").strip(),
+        "state": one.state,
+        "start_ticks": one.started,
+        "command": read(folder / "cmdline").replace(b"\0", b" ").decode("utf-8", "replace").strip(),
     }
-
-
-def _stat(folder: Path) -> list[str]:
-    """The fields of proc(5) stat after the name, which may contain blanks and brackets."""
-    return _read(folder / "stat").decode("utf-8", "replace").rpartition(")")[2].split()
-
-
-def _parent(folder: Path) -> int:
-    stat = _stat(folder)
-    return int(stat[1]) if len(stat) > 1 else 0
 
 
 def _owner(folder: Path) -> int:
@@ -194,13 +176,6 @@ def _open_files(folder: Path, pid: int) -> Iterator[dict[str, Any]]:
             yield {"pid": pid, "fd": int(name), "target": os.readlink(folder / "fd" / name)}
         except OSError:
             continue
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:  # it ended while we looked
-        return b""
 
 
 def _lines(rows: Iterator[dict[str, Any]]) -> bytes:

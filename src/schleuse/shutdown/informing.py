@@ -13,7 +13,7 @@ has no words that somebody typed and no names of persons.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -23,6 +23,7 @@ from schleuse.errors import UnavailableError
 from schleuse.journal.disk import OsDisk, replace
 from schleuse.journal.opening import Json, canonical_json
 from schleuse.shutdown.drill import DrillResult, Outcome
+from schleuse.shutdown.news import Due
 from schleuse.shutdown.proofs import Claim
 from schleuse.switch.documents import parse_time, time_text
 from schleuse.switch.log import Accepted
@@ -130,6 +131,17 @@ def of_abort(abort: Abort) -> Event:
     return Event(f"aborted-{abort.plan}-{abort.epoch}", What.RESTART_ABORTED, abort.at, facts)
 
 
+def of_news(overdue: Iterable[Due]) -> Iterator[Event]:
+    """One for each promise that was not kept. Pure."""
+    by_promise: dict[tuple[int, datetime], list[Due]] = {}
+    for one in overdue:
+        by_promise.setdefault((one.need.epoch, one.by), []).append(one)
+    for (epoch, by), mine in by_promise.items():
+        scopes: list[Json] = [one.need.text for one in mine[:MOST_SCOPES]]
+        facts: dict[str, Json] = {"epoch": epoch, "news_by": time_text(by), "scopes": scopes, "scope_count": len(mine)}
+        yield Event(f"news-overdue-{epoch}-{int(by.timestamp())}", What.NEWS_OVERDUE, by, facts)
+
+
 @dataclass(frozen=True, slots=True)
 class Waiting:
     """An event and who has not taken it yet. receivers: names."""
@@ -223,7 +235,3 @@ def _event(table: Mapping[str, object]) -> tuple[Event, tuple[str, ...]]:
     return Event(str(table["id"]), What(str(table["what"])), parse_time(str(table["at"])), facts), tuple(
         map(str, receivers)
     )
-
-
-#: All that may have to be told now, from records; found again and again.
-EventsOf = Callable[[], Iterable[Event]]

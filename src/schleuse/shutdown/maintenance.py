@@ -14,7 +14,7 @@ import json
 import os
 import re
 import signal
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -25,6 +25,7 @@ from schleuse.errors import ConflictError, MalformedError, RefusedError, Unavail
 from schleuse.journal.disk import OsDisk
 from schleuse.journal.disk import replace as write_whole
 from schleuse.scopes import ANY, NONE, Direction, Scope, Service
+from schleuse.shutdown.proc import PROC, descendants, process, processes, read
 from schleuse.switch.documents import parse_time, time_text
 from schleuse.switch.standing import Standing
 
@@ -172,13 +173,13 @@ class SessionBook:
         return self._kept / "rotate" / f"{credential}.json"
 
 
-def cut(session: Session, epoch: int, why: str, now: datetime, proc: Path = Path("/proc")) -> Session:
+def cut(session: Session, epoch: int, why: str, now: datetime, proc: Path = PROC) -> Session:
     """Kill all of it at once, without asking: what a supplier has open is closed before everything else (SW-09)."""
     left = kill_all(session, proc)
     return replace(session, ended_at=now, cut=True, epoch=epoch, why=why, left=tuple(left))
 
 
-def kill_all(session: Session, proc: Path = Path("/proc")) -> list[int]:
+def kill_all(session: Session, proc: Path = PROC) -> list[int]:
     """SIGKILL to every process of the session, until there is none. Returns those that we may not end."""
     for _ in range(ROUNDS):
         members = processes_of(session, proc)
@@ -188,72 +189,39 @@ def kill_all(session: Session, proc: Path = Path("/proc")) -> list[int]:
     return processes_of(session, proc)
 
 
-def processes_of(session: Session, proc: Path = Path("/proc")) -> list[int]:
+def processes_of(session: Session, proc: Path = PROC) -> list[int]:
     """The processes of a session that live now, zombies left out."""
-    table = dict(_processes(proc))
+    table = {one.pid: one for one in processes(proc) if one.lives}
     mark = f"{MARK}={session.id}".encode()
     # The mark stands in the watcher's children only; whoever asks is never a member.
-    members = {pid for pid in table if pid != os.getpid() and mark in _environment(proc, pid)}
+    members = {pid for pid in table if pid != os.getpid() and mark in read(proc / str(pid) / "environ").split(b"\0")}
     leader = session.leader
     if leader is not None and leader.boot == boot_id(proc):
         first = table.get(leader.pid)
         if first is not None and first.started == leader.started:
             members.add(leader.pid)
             members |= {pid for pid, one in table.items() if one.session == leader.pid}
-    while more := {pid for pid, one in table.items() if one.parent in members} - members - {os.getpid()}:
-        members |= more
-    return sorted(members)
+    table.pop(os.getpid(), None)  # nor do its children belong to it through us
+    return sorted(descendants(members, table))
 
 
-def leader_of(pid: int, proc: Path = Path("/proc")) -> Leader | None:
+def leader_of(pid: int, proc: Path = PROC) -> Leader | None:
     """The process of this number as it is now; None if it is gone."""
-    found = _stat(proc / str(pid) / "stat")
-    return None if found is None else Leader(pid, found.started, boot_id(proc))
+    found = process(pid, proc)
+    return Leader(pid, found.started, boot_id(proc)) if found is not None and found.lives else None
 
 
-def lives(leader: Leader | None, proc: Path = Path("/proc")) -> bool:
+def lives(leader: Leader | None, proc: Path = PROC) -> bool:
     """Whether it is still the same process."""
     return leader is not None and leader_of(leader.pid, proc) == leader
 
 
-def boot_id(proc: Path = Path("/proc")) -> str:
+def boot_id(proc: Path = PROC) -> str:
     """Of this start of the machine; "" where the kernel does not tell."""
     try:
         return (proc / "sys/kernel/random/boot_id").read_text("ascii").strip()
     except (OSError, ValueError):
         return ""
-
-
-@dataclass(frozen=True, slots=True)
-class _Process:
-    parent: int
-    session: int
-    started: int
-
-
-def _processes(proc: Path) -> Iterator[tuple[int, _Process]]:
-    for path in proc.glob("[0-9]*"):
-        found = _stat(path / "stat")
-        if found is not None and path.name.isdigit():
-            yield int(path.name), found
-
-
-def _stat(path: Path) -> _Process | None:
-    """proc_pid_stat(5): state, ppid, pgrp, session are fields 3 to 6, starttime is field 22; a zombie is gone."""
-    try:
-        fields = path.read_bytes().rpartition(b")")[2].split()
-        if fields[0] in (b"Z", b"X"):
-            return None
-        return _Process(int(fields[1]), int(fields[3]), int(fields[19]))
-    except (OSError, ValueError, IndexError):
-        return None
-
-
-def _environment(proc: Path, pid: int) -> Sequence[bytes]:
-    try:
-        return (proc / str(pid) / "environ").read_bytes().split(b"\0")
-    except OSError:
-        return ()
 
 
 def _kill(pid: int) -> bool:

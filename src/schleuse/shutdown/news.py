@@ -96,14 +96,19 @@ def parse_next(text: str, now: datetime) -> datetime:
     return at
 
 
-def promised(scope: Scope, since: datetime, known: Iterable[SignedNews], every: timedelta) -> datetime:
-    """By when there is news about a scope that is closed since then: what was said last, else the interval. Pure."""
-    mine = [
-        one.news for one in known if one.news.given_at >= since and any(each.covers(scope) for each in one.news.scopes)
-    ]
+def promised(scopes: Sequence[Scope], since: datetime, known: Iterable[SignedNews], every: timedelta) -> datetime:
+    """By when there is news about what is closed since then: what was said last, else the interval. Pure.
+
+    scopes: what was said about any of them counts.
+    """
+    mine = [one.news for one in known if one.news.given_at >= since and _concerns(one.news, scopes)]
     if not mine:
         return since + every
     return max(mine, key=lambda one: (one.given_at, one.id)).next_by
+
+
+def _concerns(news: News, scopes: Sequence[Scope]) -> bool:
+    return any(mine.covers(scope) for mine in news.scopes for scope in scopes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +122,7 @@ class Due:
 def due(needed: Iterable[Need], known: Sequence[SignedNews], every: timedelta) -> list[Due]:
     """Of all that is closed since a known time. Pure."""
     return [
-        Due(one, promised(one.scope, one.since, known, every))
+        Due(one, promised([one.scope], one.since, known, every))
         for one in needed
         if one.since is not None and not one.state.begins
     ]
@@ -172,9 +177,9 @@ class NewsBook:
             self._seen = names
         return self._known
 
-    def promised(self, scope: Scope, since: datetime) -> datetime:
+    def promised(self, scopes: Sequence[Scope], since: datetime) -> datetime:
         """See `promised`."""
-        return promised(scope, since, self.known(), self._every)
+        return promised(scopes, since, self.known(), self._every)
 
     def due(self, needed: Iterable[Need]) -> list[Due]:
         """See `due`."""
