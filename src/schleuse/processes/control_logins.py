@@ -56,16 +56,19 @@ class Logins:
 
     async def run(self) -> None:
         """For ever, evenly spread, so that they are not forgotten all at once either."""
+        loop = asyncio.get_running_loop()
         pause = ROUND.total_seconds() / max(1, len(self._accounts))
         while self._accounts:
+            due = loop.time() + pause  # a first login takes its time, and the round must not
             await asyncio.to_thread(self.step)
-            await asyncio.sleep(pause)
+            await asyncio.sleep(due - loop.time())
 
     def step(self) -> bool:
         """The next account; returns whether it got in. A door that is shut or away is for others to tell."""
         account = self._accounts[self._place % len(self._accounts)]
         self._place += 1
-        if self._now() < self._not_before.get(account.user, self._now()):
+        until = self._not_before.get(account.user)
+        if until is not None and self._now() < until:
             return False
         try:
             self._log_in(account)
