@@ -193,9 +193,9 @@ def main() -> None:
         switch = open_switch(one.config, "bench")
         probes = PlatformProbes(one.config)
         closings = closings_of(one.config, switch, probes, "bench")
-        load = Load(one, args.rate, 400 if args.settle < 30 else 2_400)
-        load.start()
+        load = Load(one, args.rate, 400)
         time.sleep(args.settle)
+        load.start()
         rounds = {scopes: [measure(one, closings, scopes, load) for _ in range(args.rounds)] for scopes in args.scopes}
         load.over.set()
         probes.close()
