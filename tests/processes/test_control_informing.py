@@ -8,6 +8,7 @@ import json
 import ssl
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -140,6 +141,8 @@ def test_a_receiver_that_hangs_is_given_up_and_does_not_delay_the_next_closing(t
         while [one.receivers for one in site.outbox.waiting()] != [("slow",)]:
             await asyncio.sleep(0.02)
         running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
 
     close(site.home.log, "eau_intake")
     asyncio.run(asyncio.wait_for(both(), 60))

@@ -48,10 +48,14 @@ async def run_program(argv: tuple[str, ...], timeout: timedelta, data: bytes = b
     try:
         output = await asyncio.wait_for(_output(process, data), timeout.total_seconds())
     except TimeoutError:
-        with suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
         return nothing(_late(timeout))
+    finally:
+        if process.returncode is None:  # too late, or we are going down ourselves: it is called again
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+        # asyncio has no public way to let go of a pipe that a grandchild may keep open for ever.
+        process._transport.close()  # type: ignore[attr-defined]
     return Outcome(process.returncode, digest(output), f"exit code {process.returncode}")
 
 
@@ -59,15 +63,17 @@ async def _output(process: asyncio.subprocess.Process, data: bytes) -> bytes:
     """What it writes until it ends. A child that it leaves behind may keep the pipe open; that is not waited for."""
     kept = bytearray()
     reading = asyncio.create_task(_drain(process.stdout, kept))
-    if process.stdin is not None:
-        with suppress(ConnectionError):  # it need not read what it is given
-            process.stdin.write(data)
-            await process.stdin.drain()
-            process.stdin.close()
-    await process.wait()
-    await asyncio.wait({reading}, timeout=0.2)
-    reading.cancel()
-    return bytes(kept)
+    try:
+        if process.stdin is not None:
+            with suppress(ConnectionError):  # it need not read what it is given
+                process.stdin.write(data)
+                await process.stdin.drain()
+                process.stdin.close()
+        await process.wait()
+        await asyncio.wait({reading}, timeout=0.2)
+        return bytes(kept)
+    finally:
+        reading.cancel()
 
 
 async def _drain(stream: asyncio.StreamReader | None, kept: bytearray) -> None:
