@@ -126,7 +126,9 @@ async def _post(url: str, data: bytes, headers: Mapping[str, str], trust: ssl.SS
         status = int(first.split()[1]) if first.startswith(b"HTTP/1.") and len(first.split()) > 1 else None
         return Outcome(status, digest(first), f"status {status}")
     finally:
-        writer.close()
+        writer.transport.abort()  # the answer has come: nobody waits for a polite end of TLS
+        with suppress(OSError):
+            await writer.wait_closed()
 
 
 def digest(data: bytes) -> str:
