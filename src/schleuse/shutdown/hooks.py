@@ -56,6 +56,7 @@ async def run_program(argv: tuple[str, ...], timeout: timedelta, data: bytes = b
             await process.wait()
         # asyncio has no public way to let go of a pipe that a grandchild may keep open for ever.
         process._transport.close()  # type: ignore[attr-defined]
+        await asyncio.sleep(0)  # the pipes close in the next round of the loop
     return Outcome(process.returncode, digest(output), f"exit code {process.returncode}")
 
 
