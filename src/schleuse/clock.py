@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 Now = Callable[[], datetime]
 
@@ -24,3 +27,21 @@ def to_us(moment: datetime) -> int:
 def from_us(microseconds: int) -> datetime:
     """The instant, with zone UTC."""
     return _EPOCH + timedelta(microseconds=microseconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Uptime:
+    """Which boot of the machine, "" if it cannot be told, and how long ago that was, sleep included."""
+
+    boot: str
+    since: timedelta
+
+
+def machine_uptime() -> Uptime:
+    """Counted by the kernel, whatever the clock is set to."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        boot = ""
+    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    return Uptime(boot, timedelta(microseconds=time.clock_gettime_ns(clock) // 1000))

@@ -32,13 +32,17 @@ class Host:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.at = START
+        self.signed: dict[str, datetime] = {}  # what others say, where it is not what our clock says
         self.frozen = folder / "retention.frozen"
 
     def now(self) -> datetime:
         return self.at
 
+    def proven(self, origin: str) -> datetime:
+        return self.signed.get(origin, self.at)
+
     def care(self, opened: Journal) -> Care:
-        return Care(opened, self.frozen, YEARS, self.now)
+        return Care(opened, self.frozen, YEARS, self.now, self.proven)
 
     @asynccontextmanager
     async def journal(self, *, witnessed: bool = False) -> AsyncIterator[Journal]:
@@ -238,6 +242,27 @@ def test_a_clock_that_was_two_minutes_behind_takes_no_younger_neighbour_along(tm
             assert await care.prune() == {}
             host.at += timedelta(seconds=1)
             assert await care.prune() == {ORIGIN: 2}
+
+    asyncio.run(run())
+
+
+def test_a_clock_that_is_a_year_ahead_deletes_nothing_whose_period_is_not_proven_to_be_over(tmp_path: Path) -> None:
+    """Decision 0021: each log goes by what is certain for it."""
+
+    async def run() -> None:
+        host = Host(tmp_path)
+        async with host.journal() as opened:
+            care = host.care(opened)
+            for origin in (ORIGIN, OTHER):
+                await opened.append(origin, host.entry(0))
+                await sign(opened, origin)
+            host.at, host.signed[ORIGIN] = OVER + DAY, START + DAY
+            assert await care.prune() == {OTHER: 1}
+            assert len(list(opened.read(ORIGIN, 0, 1))) == 1
+            host.signed[ORIGIN] = OVER + timedelta(seconds=121)
+            assert await care.prune() == {ORIGIN: 1}
+            host.signed[ORIGIN] = OVER + 5000 * DAY  # what others sign never deletes more than our own clock allows
+            assert await care.prune() == {}
 
     asyncio.run(run())
 

@@ -15,6 +15,7 @@ import pytest
 from tests.journal.faulty_disk import FaultyDisk, When, nth
 from tests.journal.journals import WITNESS
 
+from schleuse.clock import Uptime, to_us
 from schleuse.errors import Error
 from schleuse.identifiers import IK
 from schleuse.journal.contracts import JournalFullError, Level, ShardClosedError, UnknownLogError
@@ -29,6 +30,7 @@ from schleuse.journal.recovery import open_journal
 from schleuse.journal.shares import KeyShares
 from schleuse.journal.store import Journal, Settings
 from schleuse.journal.successor import announced_key, read_announced
+from schleuse.processes.journal_clock import Clock as BelievedClock
 from schleuse.processes.journal_keys import (
     JournalRole,
     KeyMissingError,
@@ -49,13 +51,18 @@ NEW_YEAR = datetime(2027, 1, 1, tzinfo=UTC)
 
 
 class Clock:
-    """Stands until it is moved."""
+    """Stands until it is moved. wrong: how far it is set ahead of the time that has passed."""
 
     def __init__(self) -> None:
         self.at = NEW_YEAR - timedelta(days=7)
+        self.wrong = timedelta(0)
+        self.boot = "a"
 
     def __call__(self) -> datetime:
-        return self.at
+        return self.at + self.wrong
+
+    def uptime(self) -> Uptime:
+        return Uptime(self.boot, self.at - NEW_YEAR + timedelta(days=100))
 
 
 class Host:
@@ -63,37 +70,48 @@ class Host:
 
     def __init__(self, home: Path) -> None:
         self.clock = Clock()
-        self.role = JournalRole(home, "test.example", (KASSE,), now=self.clock)
+        self.role = JournalRole(
+            home, "test.example", (KASSE,), now=self.clock, now_us=self.now_us, uptime=self.clock.uptime
+        )
         self.asked: list[str] = []
         self.disk = FaultyDisk()
         self.key = key_file(self.role.folder, OLD)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[tuple[Journal, Shards]]:
-        def now_us() -> int:
-            return int(self.clock.at.timestamp() * 1_000_000)
-
-        shares = KeyShares({}, 100, now_us)
+        shares = KeyShares({}, 100, self.now_us)
+        clock = BelievedClock(self.role.folder, self.clock, self.clock.uptime, self.disk)
         settings = Settings(
-            self.role.folder, (), now_us, segment_size=64 * 1024, spares=2, inline=True, share=shares.share
+            self.role.folder,
+            (),
+            self.now_us,
+            segment_size=64 * 1024,
+            spares=2,
+            inline=True,
+            share=shares.share,
+            believed_us=clock.present_us,
         )
         journal = open_journal(settings, disk=self.disk)
         assert journal.findings == ()
         try:
             while journal._wal.wants_spares:
                 journal._wal.prepare()
-            shards = Shards(self.role, journal, shares, self._ask)
+            shards = Shards(self.role, journal, shares, self._ask, clock)
+            journal.instead, journal.clock_finding = shards.instead, clock.finding
             shards.adopt()
             await shards.open_logs()
             yield journal, shards
         finally:
             await journal.close()
 
+    def now_us(self) -> int:
+        return to_us(self.clock())
+
     def _ask(self, log: Log, _policy: Policy) -> None:
         self.asked.append(log.origin)
 
     def entry(self, kind: Kind = Kind.WRITE) -> bytes:
-        now = self.clock.at
+        now = self.clock()
         whole = Entry(kind, Result.GRANTED, Purpose.OPERATION, now, new_event(now))
         if kind is Kind.KEY_CREATED:
             whole = replace(whole, subject=b"s" * 16, subject_key_version=1)

@@ -161,6 +161,23 @@ def test_a_new_year_has_a_new_log_new_numbers_and_new_actors(tmp_path: Path) -> 
     with_vault(tmp_path, test)
 
 
+def test_a_clock_of_another_year_opens_mails_all_the_same_under_the_numbers_of_the_open_log(tmp_path: Path) -> None:
+    """Decision 0021: the journal says which log takes the entries; before and after they are one series."""
+
+    async def test(vault: Vault) -> None:
+        await vault.service.open_mails(EAU, KASSE, [mail(1)])
+        right, wrong = vault.clock.now, vault.clock.now.replace(year=2027)
+        vault.clock.now = wrong
+        vault.journal.instead[origin_of(KASSE, 2027)] = ORIGIN
+        await vault.service.open_mails(EAU, KASSE, [mail(2)])
+        vault.clock.now = right
+        await vault.service.open_mails(EAU, KASSE, [mail(3)])
+        assert numbers(vault) == [1, 2, 3]
+        assert set(vault.journal.logs) == {ORIGIN}
+
+    with_vault(tmp_path, test)
+
+
 def test_status_says_how_far_every_log_is(tmp_path: Path) -> None:
     async def test(vault: Vault) -> None:
         await vault.service.open_mails(EAU, KASSE, [mail(1), mail(2)])

@@ -1,4 +1,4 @@
-"""`schleuse journal status|key|verify|prove|export`: what is in the log, and what that shows, by nothing but files."""
+"""`schleuse journal status|key|clock|verify|prove|export`: what is in the log, and what it shows, by files alone."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from rich.console import Console
 from rich.table import Table
 
 from schleuse.cli.up import german
-from schleuse.clock import utc_now
+from schleuse.clock import machine_uptime, utc_now
 from schleuse.config import FILE_NAME, default_home, read_config
 from schleuse.errors import RefusedError, UnavailableError
-from schleuse.journal import audit
+from schleuse.journal import audit, believed
 from schleuse.journal.note import parse_note
 from schleuse.journal.opening import parse_opening
 from schleuse.journal.policy import Policy, parse_policy
 from schleuse.journal.proof_file import SUFFIX, Proven, parse_proof_file, verify
+from schleuse.processes.journal_clock import give_order, read_mark, reading
 from schleuse.processes.journal_keys import ANNOUNCE, known_vkey, log_signer, origin_of
 from schleuse.processes.life import keep_private
 from schleuse.processes.trail import PLATFORM
@@ -110,14 +111,74 @@ def key_command(
     print(json.dumps(keys) if json_output else "\n".join(keys.values()))
 
 
+@app.command(name="clock")
+def clock_command(
+    *,
+    believe: Annotated[
+        bool, Parameter(name="--believe", negative="", help="This machine's clock is right now")
+    ] = False,
+    yes: Annotated[
+        bool, Parameter(name="--yes", negative="", help="Do it; without, only show what would be done")
+    ] = False,
+    home: Path | None = None,
+    json_output: Json = False,
+) -> None:
+    """Which time the journal believes. --believe: a person vouches for the clock, for instance after a long stop.
+
+    Exit code 0: the clock is believed; 69: it is not.
+
+    Parameters
+    ----------
+    home
+        Folder of the configuration [default: the user's].
+    """
+    config, now = read_config(home or default_home()), utc_now()
+    folder = config.home / "journal"
+    known = believed.looked(read_mark(folder), reading(now, machine_uptime()))
+    facts = {
+        "clock": now.isoformat(),
+        "taken_for": known.now.isoformat(),
+        "certain": known.certain.isoformat(),
+        "believed": not known.is_doubted,
+        "ordered": believe and yes,
+    }
+    if believe and yes:
+        _check_owner(folder)
+        give_order(folder, now)
+    print(json.dumps(facts) if json_output else _clock_text(known, now, believe=believe, ordered=believe and yes))
+    if known.is_doubted and not (believe and yes):
+        sys.exit(NOT_RUNNING)
+
+
+def _clock_text(known: believed.Belief, now: datetime, *, believe: bool, ordered: bool) -> str:
+    clock, taken, certain = (f"{at:%Y-%m-%d %H:%M:%S} UTC" for at in (now, known.now, known.certain))
+    if german():
+        state = f"nicht geglaubt, das Journal rechnet mit {taken}" if known.is_doubted else "geglaubt"
+        text = f"Uhr: {clock}, {state}. Sicher ist es mindestens {certain}."
+        plan = "Mit --yes gilt diese Uhr als richtig: Jahre, die nach ihr vorbei sind, werden geschlossen."
+        done = "Das Journal übernimmt diese Uhr binnen einer Minute und vermerkt es als Eintrag."
+    else:
+        state = f"not believed, the journal counts with {taken}" if known.is_doubted else "believed"
+        text = f"Clock: {clock}, {state}. It is certain to be no earlier than {certain}."
+        plan = "With --yes this clock counts as right; years that are over by it are closed."
+        done = "The journal takes this clock over within a minute and leaves an entry about it."
+    return "\n".join([text, *([done] if ordered else [plan] if believe else [])])
+
+
 def _make(folder: Path, origin: str, *, this_year: int) -> str:
     if int(origin.rpartition("/")[2]) != this_year + 1:
         raise NotNextYearError(f"only keys of {this_year + 1} are made ahead, not that of {origin}")
-    owner = folder.stat().st_uid if folder.exists() else os.getuid()
-    if owner != os.getuid():
-        raise NotOursError(f"{folder} belongs to the user {owner}, who must be able to read the key; run this as him")
+    _check_owner(folder)
     keep_private()
     return log_signer(folder, origin).key.vkey
+
+
+def _check_owner(folder: Path) -> None:
+    owner = folder.stat().st_uid if folder.exists() else os.getuid()
+    if owner != os.getuid():
+        raise NotOursError(
+            f"{folder} belongs to the user {owner}, who must be able to read what we write; run this as him"
+        )
 
 
 @app.command(name="verify")
@@ -295,5 +356,5 @@ def _print_health(health: dict[str, Any]) -> None:
         table.add_row(origin, *(str(sizes[level]) for level in ("durable", "published", "witnessed")))
     console.print(table)
     console.print(f"{health['state']}, {'Segmente bereit' if de else 'spare segments'}: {health['spare_segments']}")
-    for finding in health["findings"]:
+    for finding in [*health["findings"], *filter(None, [health.get("clock")])]:
         console.print(f"[red]✗[/] {finding}", soft_wrap=True)

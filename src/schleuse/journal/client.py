@@ -25,12 +25,15 @@ from schleuse.journal.wire import (
     WAIT,
     WAIT_FIELDS,
     WHICH_NUMBER,
+    WHICH_TAKES,
     error_of,
 )
 
 #: A journal that answers nothing for so long is gone for us (the slowest flush is far below).
 ANSWER_S = 10.0
 CONNECT_S = 2.0
+#: Which log takes entries is asked again after so long; a log stays open for minutes after the next has begun.
+CURRENT_S = 10.0
 
 Answer = tuple[int, bytes]
 
@@ -46,6 +49,7 @@ class JournalClient:
         self._answer_s = answer_s
         self._pipe: _Pipe | None = None
         self._numbers: dict[str, int] = {}
+        self._current: dict[str, tuple[str, float]] = {}
         self._connecting = asyncio.Lock()
 
     async def append(self, origin: str, entry: bytes, level: Level = Level.DURABLE) -> Receipt:
@@ -56,14 +60,31 @@ class JournalClient:
             await self._wait(pipe, number, index + 1, level, LEVEL_TIMEOUT_S)
         return Receipt(origin, index, entry, index + 1, share or None)
 
+    async def current(self, origin: str) -> str:
+        """The log that takes entries about this one now; mostly it is the same (decision 0021).
+
+        Another one if the writer's clock, which may be the journal's, names a year that is over or has not begun.
+        Raises UnknownLogError, JournalUnavailableError.
+        """
+        now = asyncio.get_running_loop().time()
+        known = self._current.get(origin)
+        if known is not None and now - known[1] < CURRENT_S and self._pipe is not None and not self._pipe.lost:
+            return known[0]
+        pipe = await self._piped()
+        _, name = await pipe.ask(QUESTION, bytes([WHICH_TAKES]) + origin.encode())
+        self._current[origin] = name.decode(), now
+        return self._current[origin][0]
+
     async def append_many(self, origin: str, entries: Sequence[bytes], level: Level = Level.DURABLE) -> Sequence[int]:
-        """Write entries together and return their indexes, a range unless some were written before.
+        """Write entries to the log that takes them now; returns their indexes, a range unless some were there before.
 
         Raises as `append`, for the first entry that was refused; the others may be written.
         """
-        receipts = await self.append_all(origin, entries, level)
+        if not entries:
+            return range(0)
+        receipts = await self.append_all(await self.current(origin), entries, level)
         indexes = [receipt.index for receipt in receipts]
-        whole = range(indexes[0], indexes[0] + len(indexes)) if indexes else range(0)
+        whole = range(indexes[0], indexes[0] + len(indexes))
         return whole if list(whole) == indexes else indexes
 
     async def append_all(
@@ -104,14 +125,16 @@ class JournalClient:
             ) from cause
 
     async def _log(self, origin: str) -> tuple[_Pipe, int]:
-        pipe = self._pipe
-        if pipe is None or pipe.lost:
-            pipe = await self._connect()
+        pipe = await self._piped()
         number = self._numbers.get(origin)
         if number is None:
             number, _ = await pipe.ask(QUESTION, bytes([WHICH_NUMBER]) + origin.encode())
             self._numbers[origin] = number
         return pipe, number
+
+    async def _piped(self) -> _Pipe:
+        pipe = self._pipe
+        return await self._connect() if pipe is None or pipe.lost else pipe
 
     async def _connect(self) -> _Pipe:
         async with self._connecting:

@@ -123,6 +123,19 @@ class Policy:
             times[witness.name] = min(time_s, times.get(witness.name, time_s))
         return times
 
+    def signed_until(self, note: Note) -> int | None:
+        """The latest time, in seconds since 1970, that a quorum has signed as past or present; None without quorum.
+
+        A witness with a clock that is ahead moves it only where it makes a quorum alone. Raises NoteRefusedError.
+        """
+        times: dict[str, int] = {}
+        for witness, line in self.witness_lines(note):
+            times[witness.name] = max(time_of(line.signature), times.get(witness.name, 0))
+        if self.quorum == NONE:
+            return None
+        down = sorted(times.values(), reverse=True)
+        return next((t for t in down if self.is_satisfied([n for n, at in times.items() if at >= t])), None)
+
     def witness_lines(self, note: Note) -> list[tuple[Witness, SignatureLine]]:
         """The note's lines of this policy's witnesses, all true; others are left out. Raises NoteRefusedError."""
         by_key = {witness.key: witness for witness in self.witnesses}

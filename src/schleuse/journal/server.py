@@ -16,9 +16,10 @@ from schleuse.journal.contracts import BadRequestError, Level, NotAllowedError
 from schleuse.journal.peer import peer_uid
 from schleuse.journal.shares import KeyShares
 from schleuse.journal.store import Journal
-from schleuse.journal.wire import QUESTION, REPLY, REQUEST, WAIT, WAIT_FIELDS, WHICH_NUMBER, error_reply
+from schleuse.journal.wire import QUESTION, REPLY, REQUEST, WAIT, WAIT_FIELDS, WHICH_NUMBER, WHICH_TAKES, error_reply
 
 MAX_WAIT_MS = 60_000
+MAX_NAME = 255  #: bytes; the length of what a reply carries is one byte (§ 13)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +135,12 @@ class Connection(asyncio.Protocol):
         if data[:1] == bytes([WHICH_NUMBER]):
             log = self._journal.log(data[1:].decode(errors="replace"))
             self._write(REPLY.pack(request_id, log.number, 0))
+        elif data[:1] == bytes([WHICH_TAKES]):
+            log = self._journal.taking(data[1:].decode(errors="replace"))
+            name = log.origin.encode()
+            if len(name) > MAX_NAME:
+                raise BadRequestError(f"the name of a log that is told here has at most {MAX_NAME} bytes")
+            self._write(REPLY.pack(request_id, log.number, len(name)) + name)
         elif data[:1] == bytes([WAIT]) and len(data) == WAIT_FIELDS.size:
             _, number, size, level, ms = WAIT_FIELDS.unpack(data)
             if level not in set(Level):

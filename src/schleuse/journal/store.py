@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from schleuse.errors import Error
-from schleuse.journal.admission import admit, share_request
+from schleuse.journal.admission import InvalidEntryError, admit, share_request
 from schleuse.journal.contracts import (
     BeyondSizeError,
     EventReusedError,
@@ -53,7 +53,8 @@ Share = Callable[[str, bytes, int], bytes]
 class Settings:
     """Of one journal. inline: True flushes in the loop, False in a thread, None decides by how long flushes take.
 
-    window: events remembered against repetition. now_us: microseconds since 1970.
+    window: events remembered against repetition. now_us: microseconds since 1970. believed_us: the same, as the journal
+    counts it while our clock is not believed; a writer whose clock is right is not refused for ours.
     """
 
     folder: Path
@@ -65,6 +66,7 @@ class Settings:
     window: int = 262_144
     inline: bool | None = None
     share: Share | None = None
+    believed_us: Callable[[], int] | None = None
 
 
 Group = list[tuple[Log, int, list[bytes], list[tuple[Sink, Any]]]]
@@ -104,6 +106,9 @@ class Journal(Reading):
         self.keeping = Housekeeping(
             disk, files, wal, settings.folder, self._by_number, oldest, started, lambda cause: self._fail([], cause)
         )
+        #: Wired by the role: the log that takes entries about another one now, and what is wrong with our clock.
+        self.instead: Callable[[str], str] = lambda origin: origin
+        self.clock_finding: Callable[[], str | None] = lambda: None
         self._refusal: Error | None = QuarantinedError(findings) if findings else None
         self.findings = findings
         self._active: list[Log] = []
@@ -149,7 +154,7 @@ class Journal(Reading):
             if self._recent.get(log.key + entry[16:32]) is None:
                 if log.closed:
                     raise _closed(log)
-                admit(entry, now)
+                self._admit(entry, now)
         self._check_room(len(entries))
         many = Many(len(entries))
         for place, entry in enumerate(entries):
@@ -163,6 +168,11 @@ class Journal(Reading):
             await self.publisher.wait(log, max(indexes) + 1, level)
         whole = range(indexes[0], indexes[0] + len(indexes))
         return whole if list(whole) == indexes else indexes
+
+    def taking(self, origin: str) -> Log:
+        """The log with this name if it takes entries, else the one that takes them instead. Raises UnknownLogError."""
+        named = self._by_origin.get(origin)
+        return named if named is not None and not named.closed else self.log(self.instead(origin))
 
     async def wait(self, origin: str, size: int, level: Level, timeout_s: float) -> None:
         """Return when `size` entries of the log have reached the level. Raises LevelTimeoutError, UnknownLogError."""
@@ -178,10 +188,19 @@ class Journal(Reading):
             return
         if log.closed:
             raise _closed(log)
-        admit(entry, self._now_us())
+        self._admit(entry, self._now_us())
         if self.keeping.full is not None or self._count >= MAX_PENDING or self._bytes >= MAX_PENDING_BYTES:
             self._check_room(1)
         self._put(log, key, entry, sink, token)
+
+    def _admit(self, entry: bytes, now_us: int) -> None:
+        """Raises InvalidEntryError."""
+        try:
+            admit(entry, now_us)
+        except InvalidEntryError:
+            if self._settings.believed_us is None:
+                raise
+            admit(entry, self._settings.believed_us())
 
     def _writable(self, origin: str) -> Log:
         if self._refusal is not None:  # said before anything about logs: a journal in QUARANTINE may know none
@@ -512,6 +531,7 @@ class Journal(Reading):
         return {
             "state": "QUARANTINE" if self.findings else "STOPPED" if self._refusal else "RUNNING",
             "findings": list(self.findings),
+            "clock": self.clock_finding(),
             "spare_segments": self._wal.spare,
             "pending": self._count,
             "flush_ms": round(self._flush_s * 1000, 3),

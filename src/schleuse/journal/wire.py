@@ -1,7 +1,7 @@
 """The socket protocol's bytes: pipelined requests and replies (journal.md § 13). One table of errors for both sides.
 
 Request: u16 length, u16 log, u64 request id, entry. Reply: u64 request id, u64 index, u8 n, n bytes: nothing, the 32
-bytes of S_journal, or for an index of 2^64 - 256 and above the message of that error.
+bytes of S_journal, an origin, or for an index of 2^64 - 256 and above the message of that error.
 A request to log 0xFFFF is no entry but a question; its first byte says which.
 """
 
@@ -33,6 +33,7 @@ FIRST_ERROR = 2**64 - 256
 
 WHICH_NUMBER = 1  #: question: origin; the answer's index is the number of the log
 WAIT = 2  #: question: u16 log, u64 size, u8 level, u32 milliseconds; the answer's index is the size
+WHICH_TAKES = 3  #: question: origin; the answer is the number and origin of the log that takes its entries now
 WAIT_FIELDS = struct.Struct(">BHQBI")
 
 #: Numbers are never reused. A kind of error that is not here travels as its base.

@@ -29,7 +29,8 @@ from schleuse.journal.server import Peers, listen
 from schleuse.journal.shares import KeyShares
 from schleuse.journal.store import Journal, Settings
 from schleuse.processes.journal_care import Care, Figures, readiness
-from schleuse.processes.journal_keys import JournalRole, now_us
+from schleuse.processes.journal_clock import Clock
+from schleuse.processes.journal_keys import JournalRole
 from schleuse.processes.journal_shards import Shards
 from schleuse.processes.life import collect_seldom, until_stopped
 from schleuse.processes.observe import observed, serving
@@ -86,8 +87,17 @@ def _uid(name: str) -> int:
 
 async def run(role: JournalRole) -> None:
     """One screen shows all that the role is made of; leaving the block closes in reverse order."""
-    shares = KeyShares({}, role.shares_per_hour, now_us)
-    settings = Settings(role.folder, (), now_us, segment_size=role.segment_size, spares=role.spares, share=shares.share)
+    shares = KeyShares({}, role.shares_per_hour, role.now_us)
+    clock = Clock(role.folder, role.now, role.uptime)
+    settings = Settings(
+        role.folder,
+        (),
+        role.now_us,
+        segment_size=role.segment_size,
+        spares=role.spares,
+        share=shares.share,
+        believed_us=clock.present_us,
+    )
     journal = open_journal(settings, on_failure=lambda: os._exit(DISK_FAILED))
     for finding in journal.findings:
         log.error("journal.quarantine", finding=finding)
@@ -97,7 +107,8 @@ async def run(role: JournalRole) -> None:
     async with AsyncExitStack() as stack:
         stack.push_async_callback(journal.close)
         push = WitnessPush(journal, post, _alarm)
-        shards = Shards(role, journal, shares, push.signed)
+        shards = Shards(role, journal, shares, push.signed, clock)
+        journal.instead, journal.clock_finding = shards.instead, clock.finding
         shards.adopt()
         if not journal.findings and (contradicted := await ask_witnesses(journal, shards.policies, get, _alarm)):
             for finding in contradicted:
@@ -113,12 +124,12 @@ async def run(role: JournalRole) -> None:
         await stack.enter_async_context(listen(role.socket, journal, peers, shares=shares))
         await stack.enter_async_context(serving(web))
         journal.publisher.signed.append(shards.show)
-        care = Care(journal, role.home / "run" / "retention.frozen", role.retention_years, role.now)
+        care = Care(journal, role.home / "run" / "retention.frozen", role.retention_years, role.now, shards.proven)
         for work in (_tick(journal, role.publish_seconds), shards.watch(), care.watch(), care.prune_daily()):
             stack.callback(asyncio.create_task(work).cancel)
         if role.metrics is not None:
             registry = CollectorRegistry()
-            registry.register(Figures(journal))
+            registry.register(Figures(journal, clock))
             await stack.enter_async_context(observed("journal", role.metrics, registry, lambda: readiness(journal)))
         log.info("journal.ready", logs=len(list(journal.logs())), findings=len(journal.findings))
         await until_stopped()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from schleuse.clock import Now
 from schleuse.errors import Error
 from schleuse.journal.entry import parse_entry
 from schleuse.journal.store import Journal
+from schleuse.processes.journal_clock import Clock
 
 log = structlog.get_logger()
 
@@ -35,10 +36,11 @@ def readiness(journal: Journal) -> bool | str:
 
 
 class Figures(Collector):
-    """Of all logs, read when somebody looks."""
+    """Of all logs, read when somebody looks. clock: the role's, None where only logs are looked at."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, clock: Clock | None = None) -> None:
         self._journal = journal
+        self._clock = clock
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         health = self._journal.health()
@@ -61,16 +63,31 @@ class Figures(Collector):
             "1 while the journal is in QUARANTINE",
             float(health["state"] == "QUARANTINE"),
         )
+        if self._clock is not None:
+            yield GaugeMetricFamily(
+                "schleuse_journal_clock_doubted",
+                "1 while the clock is not believed",
+                float(self._clock.is_doubted()),
+            )
+            yield GaugeMetricFamily(
+                "schleuse_journal_clock_ahead_seconds",
+                "By how much the clock is ahead of the time that is certain",
+                self._clock.ahead().total_seconds(),
+            )
 
 
 class Care:
-    """frozen: a file that stops all deletion while it exists (SW-12)."""
+    """frozen: a file that stops all deletion while it exists (SW-12).
 
-    def __init__(self, journal: Journal, frozen: Path, years: int, now: Now) -> None:
+    proven: which time is certain for a log's tenant, before anything of it is deleted (decision 0021).
+    """
+
+    def __init__(self, journal: Journal, frozen: Path, years: int, now: Now, proven: Callable[[str], datetime]) -> None:
         self._journal = journal
         self._frozen = frozen
         self._years = years
         self._now = now
+        self._proven = proven
         self._satisfied: dict[str, tuple[int, datetime]] = {}
 
     async def watch(self) -> None:
@@ -108,9 +125,9 @@ class Care:
         if self._frozen.exists():
             log.warning("journal.prune-frozen", file=self._frozen.name)
             return {}
-        before = years_before(self._now(), self._years)
         pruned: dict[str, int] = {}
         for one in list(self._journal.logs()):  # a new year's log may be opened meanwhile
+            before = years_before(min(self._now(), self._proven(one.origin)), self._years)
             if int(one.origin.rpartition("/")[2]) > before.year or self._journal.findings:
                 continue
             index = await asyncio.to_thread(self._first_younger, one.origin, before)

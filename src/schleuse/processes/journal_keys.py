@@ -12,7 +12,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from schleuse.clock import Now, utc_now
+from schleuse.clock import Now, Uptime, machine_uptime, utc_now
 from schleuse.errors import CorruptError
 from schleuse.identifiers import IK
 from schleuse.journal.disk import OsDisk, replace
@@ -45,6 +45,11 @@ class KeyReplacedError(CorruptError):
     code = "journal.key-replaced"
 
 
+def now_us() -> int:
+    """Microseconds since 1970 UTC, for the frames and for judging entries' clocks; read for every entry."""
+    return time.time_ns() // 1000
+
+
 @dataclass(frozen=True, slots=True)
 class JournalRole:
     """What the role is made of. vaults: user ids of the vault; empty: our own user, as with `schleuse up`.
@@ -67,6 +72,8 @@ class JournalRole:
     publish_seconds: float = PUBLISH_SECONDS
     announce: timedelta = ANNOUNCE
     now: Now = field(default=utc_now)
+    now_us: Callable[[], int] = field(default=now_us)
+    uptime: Callable[[], Uptime] = field(default=machine_uptime)
 
     @property
     def folder(self) -> Path:
@@ -77,11 +84,6 @@ class JournalRole:
     def socket(self) -> Path:
         """Where clients append."""
         return self.home / "run" / "journal.sock"
-
-
-def now_us() -> int:
-    """Microseconds since 1970 UTC, for the frames and for judging entries' clocks; read for every entry."""
-    return time.time_ns() // 1000
 
 
 def origin_of(host: str, insurer: IK | str, year: int) -> str:

@@ -6,9 +6,10 @@ Every step is found from what is durable, so that after a crash the next look go
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 from collections.abc import Awaitable, Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from hashlib import sha256
 
@@ -23,6 +24,7 @@ from schleuse.journal.policy import Policy, parse_policy
 from schleuse.journal.shares import KeyShares
 from schleuse.journal.store import Journal
 from schleuse.journal.successor import Announced, announcement, is_announced, keep_announced
+from schleuse.processes.journal_clock import Clock, Proven
 from schleuse.processes.journal_keys import (
     JournalRole,
     key_file,
@@ -48,17 +50,25 @@ class Shards:
     """
 
     def __init__(
-        self, role: JournalRole, journal: Journal, shares: KeyShares, ask: Callable[[Log, Policy], None]
+        self,
+        role: JournalRole,
+        journal: Journal,
+        shares: KeyShares,
+        ask: Callable[[Log, Policy], None],
+        clock: Clock,
     ) -> None:
         self.policies: dict[str, Policy] = {}
+        self.clock = clock
+        self.proven = Proven(journal, self.policies, clock)
         self._role = role
         self._journal = journal
         self._shares = shares
         self._ask = ask
+        self._waiting: set[str] = set()
 
     def adopt(self) -> None:
         """Policies and keys of the logs that are there already, and of this year's. Raises KeyMissingError."""
-        now = self._role.now()
+        now = self.clock.present()
         for one in self._journal.logs():
             if not self._is_ours(one.origin) or not policy_file(self._role.folder, one.origin).exists():
                 continue
@@ -83,22 +93,49 @@ class Shards:
         """Open what is due, and take one step with each log whose year is over. Raises Error, OSError."""
         if self._journal.findings:
             return
+        await self._look_at_the_clock()
         await self.open_logs()
         await self.announce()
-        last = (self._role.now() - BEHIND).year
+        last = (self.clock.present() - BEHIND).year
         for one in list(self._journal.logs()):
-            if self._is_ours(one.origin) and _year(one.origin) < last:
+            if not self._is_ours(one.origin):
+                continue
+            if _year(one.origin) < last and self._is_over(one):
                 await self._retire(one)
+            elif self.clock.is_doubted() or _year(one.origin) < last:
+                self.show(one)  # a log that rests is signed by nobody, and what they sign says what time it is
+
+    async def _look_at_the_clock(self) -> None:
+        """The entry about an operator's word stands before it counts; a crash in between writes a second one."""
+        self.clock.look(self.proven.signed())
+        time = self.clock.order()
+        if time is None:
+            return
+        detail: dict[str, Json] = {"act": "clock-believed", "clock": time.isoformat()}
+        if (found := self.clock.finding()) is not None:
+            detail["found"] = found
+        platform = self.current(origin_of(self._role.host, PLATFORM, self.clock.present().year))
+        await self._journal.append(platform, self._entry(Kind.ADMINISTRATION, detail))
+        self.clock.obey()
+
+    def _is_over(self, one: Log) -> bool:
+        """Whether it is certain, and not just said by our clock, that the log's year is over (decision 0021)."""
+        if self.proven(one.origin) >= datetime(_year(one.origin) + 1, 1, 1, tzinfo=UTC) + BEHIND:
+            return True
+        if one.origin not in self._waiting:
+            self._waiting.add(one.origin)
+            log.warning("journal.year-not-proven", origin=one.origin, certain=self.proven(one.origin).isoformat())
+        return False
 
     async def open_logs(self) -> None:
         """The logs of this year, and a little before its end those of the next. Raises Error, OSError."""
-        now = self._role.now()
+        now = self.clock.present()
         for year in sorted({now.year, (now + AHEAD).year}):
             await self._for_each(partial(self._open, year=year))
 
     async def announce(self) -> None:
         """Weeks before the year: the keys of its logs, each named in its log of this year. Raises Error, OSError."""
-        now = self._role.now()
+        now = self.clock.present()
         if (now + self._role.announce).year > now.year:
             await self._for_each(partial(self._announce, year=now.year))
 
@@ -110,18 +147,33 @@ class Shards:
 
     def current(self, origin: str) -> str:
         """The log that takes entries about this one now: of the platform if its tenant has none any more."""
-        year = self._role.now().year
-        if _year(origin) >= year:
-            return origin
-        now = origin_of(self._role.host, _tenant(origin), year)
-        return now if now in self.policies else origin_of(self._role.host, PLATFORM, year)
+        year = self.clock.present().year
+        platform = origin_of(self._role.host, PLATFORM, year)
+        return self._open_one(_tenant(origin), year) or self._open_one(PLATFORM, year) or platform
+
+    def instead(self, origin: str) -> str:
+        """The tenant's log that takes entries now, whatever year their writer names; the same if there is none.
+
+        He may have our clock, and it may be wrong (decision 0021).
+        """
+        ours = self._is_ours(origin)
+        return (self._open_one(_tenant(origin), self.clock.present().year) if ours else None) or origin
+
+    def _open_one(self, tenant: str, year: int) -> str | None:
+        """The tenant's newest log that takes entries, of this year or of one before: next year's may be there early."""
+        origins = {one.origin for one in self._journal.logs() if one.size and not one.closed}
+        mine = [one for one in origins & self.policies.keys() if self._is_ours(one) and _tenant(one) == tenant]
+        return max((one for one in mine if _year(one) <= year), key=_year, default=None)
 
     @property
     def _tenants(self) -> tuple[str, ...]:
         return (*map(str, self._role.insurers), PLATFORM)
 
     def _is_ours(self, origin: str) -> bool:
-        return origin.rsplit("/", 2)[0] == f"journal.{self._role.host}"
+        host, *shard = origin.rsplit("/", 2)
+        return (
+            host == f"journal.{self._role.host}" and len(shard) == 2 and re.fullmatch("[0-9]{4}", shard[1]) is not None
+        )
 
     def _config_of(self, one: Log) -> LogConfig:
         """Of a log that is there: without its key it is only served. Raises KeyReplacedError."""

@@ -81,6 +81,10 @@ class TimedJournal:
             buckets=_BUCKETS,
         )
 
+    async def current(self, origin: str) -> str:
+        """See `JournalClient.current`."""
+        return await self._journal.current(origin)
+
     async def append_all(
         self, origin: str, entries: Sequence[bytes], level: Level = Level.DURABLE
     ) -> Sequence[Receipt]:

@@ -18,7 +18,7 @@ from typing import Protocol
 import structlog
 
 from schleuse.clock import Now, to_us
-from schleuse.errors import CorruptError, Error
+from schleuse.errors import CorruptError, Error, UnavailableError
 from schleuse.identifiers import IK
 from schleuse.journal.contracts import Level
 from schleuse.journal.entry import NOBODY, Kind, Purpose, Result
@@ -149,12 +149,14 @@ class Core:
         self._buckets: dict[tuple[IK, bytes], list[str]] = {}
 
     async def ledger(self, ik: IK) -> Ledger:
-        """The insurer's log of this year, its counter and keys read back.
+        """The insurer's log that takes entries now, mostly that of this year, its counter and keys read back.
 
         Raises VaultUnavailableError, CounterAheadError,
         OlderStoreError.
         """
         origin = self._origin_of(ik, self.now().year)
+        with suppress(UnavailableError):  # a journal that is away is met by whoever writes
+            origin = await self._journal.current(origin)
         known = self._ledgers.get(origin)
         if known is not None:
             return known

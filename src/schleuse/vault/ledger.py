@@ -26,6 +26,10 @@ SETTLED_AFTER = timedelta(seconds=130)
 class Appends(Protocol):
     """The part of `journal.client.JournalClient` that the vault needs."""
 
+    async def current(self, origin: str) -> str:
+        """See `JournalClient.current`."""
+        ...
+
     async def append_all(
         self, origin: str, entries: Sequence[bytes], level: Level = Level.DURABLE
     ) -> Sequence[Receipt]:
