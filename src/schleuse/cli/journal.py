@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 from cyclopts import App, Parameter
 from rich.console import Console
 from rich.table import Table
 
+from schleuse.cli import exit_code
 from schleuse.cli.up import german
 from schleuse.clock import machine_uptime, utc_now
 from schleuse.config import FILE_NAME, default_home, read_config
-from schleuse.errors import RefusedError, UnavailableError
+from schleuse.errors import ConflictError, Error, MalformedError, RefusedError, UnavailableError
 from schleuse.journal import audit, believed
 from schleuse.journal.note import parse_note
 from schleuse.journal.opening import parse_opening
@@ -40,6 +43,18 @@ class NothingToVerifyError(RefusedError):
     """The files that were named are no proof, log or pair of checkpoints; the caller can name others."""
 
     code = "cli.nothing-to-verify"
+
+
+class UnreadableError(UnavailableError):
+    """A file that the caller named is not there or cannot be read; he can name another."""
+
+    code = "cli.unreadable"
+
+
+class NoJournalError(MalformedError):
+    """What answers under the address is no journal; the caller can name another."""
+
+    code = "cli.no-journal"
 
 
 class NoKeyYetError(UnavailableError):
@@ -71,7 +86,7 @@ def status(*, url: str | None = None, home: Path | None = None, json_output: Jso
     home
         Folder of the configuration [default: the user's].
     """
-    health = json.loads(audit.from_url(url or _configured(home or default_home()))("health"))
+    health = _health(url or _configured(home or default_home()))
     if json_output:
         print(json.dumps(health))
     else:
@@ -198,22 +213,46 @@ def verify_command(
     paths
         One .tlog-proof file (with --entry, or the .entry file beside it), one folder, or two checkpoint files.
     """
-    rules = parse_policy(policy.read_bytes())
-    match paths:
-        case (folder,) if folder.is_dir():
-            known, unknown, facts = _whole_log(folder, rules)
-        case (proof,):
-            known, unknown, facts = _proof(proof, entry or proof.with_suffix(".entry"), rules)
-        case (old, new):
-            known, unknown, facts = _two_checkpoints(old, new, rules, log)
-        case _:
-            raise NothingToVerifyError("name one proof file, one folder, or two checkpoint files")
+    try:
+        known, unknown, facts = _verified(paths, parse_policy(_read(policy)), entry, log)
+    except (MalformedError, RefusedError, ConflictError) as error:
+        _not_confirmed(error, json_output=json_output)
     if json_output:
         print(json.dumps({"known": known, "unknown": unknown, **facts}))
     else:
         console = Console()
         console.print(f"[green]✓[/] {known}", soft_wrap=True)
         console.print(f"• {unknown}", soft_wrap=True)
+
+
+def _verified(
+    paths: Sequence[Path], rules: Policy, entry: Path | None, log: Path | None
+) -> tuple[str, str, dict[str, object]]:
+    match paths:
+        case (folder,) if folder.is_dir():
+            return _whole_log(folder, rules)
+        case (proof,):
+            return _proof(proof, entry or proof.with_suffix(".entry"), rules)
+        case (old, new):
+            return _two_checkpoints(old, new, rules, log)
+        case _:
+            raise NothingToVerifyError("name one proof file, one folder, or two checkpoint files")
+
+
+def _not_confirmed(error: Error, *, json_output: bool) -> NoReturn:
+    """Say why, and that nothing of what was shown is known now."""
+    if german():
+        unknown = "Bestätigt ist damit nichts: weder ein Stand noch ein Eintrag. Die Dateien aufheben, als Beweis."
+    else:
+        unknown = (
+            "So nothing is confirmed: neither this state nor an entry in it. Keep the files; they may be evidence."
+        )
+    if json_output:
+        print(json.dumps({"known": None, "unknown": unknown, "error": str(error), "code": error.code}))
+    else:
+        for line in (*str(error).splitlines(), unknown):
+            print(f"schleuse: {line}", file=sys.stderr)
+    sys.exit(exit_code(error))
 
 
 @app.command(name="prove")
@@ -226,8 +265,9 @@ def prove_command(
     opening: Annotated[Path | None, Parameter(help="Opening to put in: salt and detail record (personal data)")] = None,
 ) -> None:
     """Write a proof file and the entry that it is about."""
-    extra = opening.read_bytes() if opening else None
-    proof, entry = audit.prove(_source(log), parse_policy(policy.read_bytes()), index, extra)
+    extra = _read(opening) if opening else None
+    proof, entry = audit.prove(_source(log), parse_policy(_read(policy)), index, extra)
+    to.mkdir(parents=True, exist_ok=True)
     for suffix, data in ((SUFFIX, proof), (".entry", entry)):
         path = to / f"entry-{index}{suffix}"
         path.write_bytes(data)
@@ -247,6 +287,24 @@ def export_command(log: str, folder: Path) -> None:
     print(f"{checkpoint.origin}: {checkpoint.size}")
 
 
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as cause:
+        raise UnreadableError(
+            f"{path} cannot be read ({cause.strerror}); expected a file that was named here"
+        ) from cause
+
+
+def _health(url: str) -> dict[str, Any]:
+    """What a journal says of itself. Raises NoJournalError."""
+    with suppress(ValueError):
+        health = json.loads(audit.from_url(url)("health"))
+        if isinstance(health, dict) and {"state", "findings", "spare_segments", "logs"} <= health.keys():
+            return health
+    raise NoJournalError(f"{url} answers, and is no journal; --url names the HTTP port of the journal role")
+
+
 def _configured(home: Path) -> str:
     """Where the journal of a home is, or would be if nothing is configured: an auditor has no home."""
     return f"http://{read_config(home).journal.http}" if (home / FILE_NAME).exists() else DEFAULT_URL
@@ -257,8 +315,8 @@ def _source(log: str) -> audit.Source:
 
 
 def _proof(path: Path, entry: Path, policy: Policy) -> tuple[str, str, dict[str, object]]:
-    proof = parse_proof_file(path.read_bytes())
-    proven = verify(proof, entry.read_bytes(), policy, parse_opening(proof.extra) if proof.extra else None)
+    proof = parse_proof_file(_read(path))
+    proven = verify(proof, _read(entry), policy, parse_opening(proof.extra) if proof.extra else None)
     facts = {"origin": proven.origin, "index": proven.index, "size": proven.size, "since": proven.since_s}
     kind = proven.entry.kind.name if proven.entry else "?"
     if german():
@@ -324,7 +382,7 @@ def _whole_log(folder: Path, policy: Policy) -> tuple[str, str, dict[str, object
 
 def _two_checkpoints(old: Path, new: Path, policy: Policy, log: Path | None) -> tuple[str, str, dict[str, object]]:
     source = audit.from_folder(log) if log else None
-    first, second, holds = audit.compare(parse_note(old.read_bytes()), parse_note(new.read_bytes()), policy, source)
+    first, second, holds = audit.compare(parse_note(_read(old)), parse_note(_read(new)), policy, source)
     facts: dict[str, object] = {"origin": first.origin, "old": first.size, "new": second.size, "consistent": holds}
     if holds is None:
         if german():
