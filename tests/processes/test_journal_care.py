@@ -247,7 +247,7 @@ def test_a_clock_that_was_two_minutes_behind_takes_no_younger_neighbour_along(tm
 
 
 def test_a_clock_that_is_a_year_ahead_deletes_nothing_whose_period_is_not_proven_to_be_over(tmp_path: Path) -> None:
-    """Decision 0021: each log goes by what is certain for it."""
+    """Decision 0022: each log goes by what is certain for it."""
 
     async def run() -> None:
         host = Host(tmp_path)

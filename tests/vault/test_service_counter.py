@@ -162,7 +162,7 @@ def test_a_new_year_has_a_new_log_new_numbers_and_new_actors(tmp_path: Path) -> 
 
 
 def test_a_clock_of_another_year_opens_mails_all_the_same_under_the_numbers_of_the_open_log(tmp_path: Path) -> None:
-    """Decision 0021: the journal says which log takes the entries; before and after they are one series."""
+    """Decision 0022: the journal says which log takes the entries; before and after they are one series."""
 
     async def test(vault: Vault) -> None:
         await vault.service.open_mails(EAU, KASSE, [mail(1)])
