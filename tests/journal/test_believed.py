@@ -1,4 +1,4 @@
-"""Which time is believed, whatever a clock says (decision 0022): a model with the true time beside it."""
+"""Which time is believed, whatever a clock says (decision 0023): a model with the true time beside it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A clock that is wrong closes no year, destroys no key, refuses nothing (decision 0022; journal.md § 17)."""
+"""A clock that is wrong closes no year, destroys no key, refuses nothing (decision 0023; journal.md § 17)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which time the journal believes before it does what nobody can undo (journal.md § 17; decision 0022).
+"""Which time the journal believes before it does what nobody can undo (journal.md § 17; decision 0023).
 
 A clock may be set to anything. How long this machine has run since its last look it counts by itself, and what others
 have signed (§ 8) they have signed at a time of theirs. So the present lies between two bounds: `certain`, which only

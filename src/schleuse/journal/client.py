@@ -61,7 +61,7 @@ class JournalClient:
         return Receipt(origin, index, entry, index + 1, share or None)
 
     async def current(self, origin: str) -> str:
-        """The log that takes entries about this one now; mostly it is the same (decision 0022).
+        """The log that takes entries about this one now; mostly it is the same (decision 0023).
 
         Another one if the writer's clock, which may be the journal's, names a year that is over or has not begun.
         Raises UnknownLogError, JournalUnavailableError.

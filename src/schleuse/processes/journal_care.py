@@ -79,7 +79,7 @@ class Figures(Collector):
 class Care:
     """frozen: a file that stops all deletion while it exists (SW-12).
 
-    proven: which time is certain for a log's tenant, before anything of it is deleted (decision 0022).
+    proven: which time is certain for a log's tenant, before anything of it is deleted (decision 0023).
     """
 
     def __init__(self, journal: Journal, frozen: Path, years: int, now: Now, proven: Callable[[str], datetime]) -> None:

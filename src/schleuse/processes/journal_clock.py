@@ -1,4 +1,4 @@
-"""The journal's clock, and whether it is believed: a durable mark, the alarm, an operator's word (decision 0022)."""
+"""The journal's clock, and whether it is believed: a durable mark, the alarm, an operator's word (decision 0023)."""
 
 from __future__ import annotations
 

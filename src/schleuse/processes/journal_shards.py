@@ -119,7 +119,7 @@ class Shards:
         self.clock.obey()
 
     def _is_over(self, one: Log) -> bool:
-        """Whether it is certain, and not just said by our clock, that the log's year is over (decision 0022)."""
+        """Whether it is certain, and not just said by our clock, that the log's year is over (decision 0023)."""
         if self.proven(one.origin) >= datetime(_year(one.origin) + 1, 1, 1, tzinfo=UTC) + BEHIND:
             return True
         if one.origin not in self._waiting:
@@ -154,7 +154,7 @@ class Shards:
     def instead(self, origin: str) -> str:
         """The tenant's log that takes entries now, whatever year their writer names; the same if there is none.
 
-        He may have our clock, and it may be wrong (decision 0022).
+        He may have our clock, and it may be wrong (decision 0023).
         """
         ours = self._is_ours(origin)
         return (self._open_one(_tenant(origin), self.clock.present().year) if ours else None) or origin
