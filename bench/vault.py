@@ -59,6 +59,7 @@ from schleuse.vault.history import History
 from schleuse.vault.kek import SoftwareKek
 from schleuse.vault.keyring import Keyring
 from schleuse.vault.private_keys import issuer_and_serial
+from schleuse.vault.reflected import KeyChanges
 from schleuse.vault.server import Desk, listen
 from schleuse.vault.service import Insured, VaultService
 from schleuse.vault.store import open_vault_store
@@ -132,6 +133,9 @@ class FreshLog:
 
     def read(self, _origin: str, _size: int, _since: object) -> History:
         return History(0, ())
+
+    def key_changes(self, _origin: str, _start: int, _size: int) -> KeyChanges:
+        return KeyChanges()
 
 
 # Processes ---------------------------------------------------------------------------------------------
