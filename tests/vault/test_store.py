@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from tests.postgres import fresh_database
 
-from schleuse.database import sqlite_url
+from schleuse.database import open_database, sqlite_url
 from schleuse.identifiers import IK
-from schleuse.vault.store import Deposit, Identity, SealedOpening, Subject, VaultStore, open_vault_store
+from schleuse.vault.store import MIGRATIONS, Deposit, Identity, SealedOpening, Subject, VaultStore, open_vault_store
 from schleuse.vault.tables import METADATA
 
 KASSE, OTHER = IK("109900011"), IK("109900022")
@@ -76,6 +78,25 @@ def test_who_was_first_keeps_his_pseudonym(store: VaultStore) -> None:
     assert store.subjects(OTHER, [b"anna"]) == {}
     assert store.by_pseudonym(KASSE, [ANNA.pseudonym, BERT.pseudonym]) == {ANNA.pseudonym: ANNA}
     assert store.by_pseudonym(OTHER, [ANNA.pseudonym]) == {}
+
+
+def test_a_batch_of_persons_is_looked_up_without_reading_all_that_an_insurer_has(tmp_path: Path) -> None:
+    engine = open_database(sqlite_url(tmp_path / "vault.sqlite"), MIGRATIONS)
+    plans: list[str] = []
+
+    def explain(connection: sa.Connection, cursor: Any, statement: str, values: Any, *_: Any) -> None:
+        if statement.startswith("SELECT"):
+            cursor.execute(f"EXPLAIN QUERY PLAN {statement}", values)
+            plans.extend(row[3] for row in cursor.fetchall())
+
+    sa.event.listen(engine, "before_cursor_execute", explain)
+    with closing(VaultStore(engine)) as store:
+        keys = [number.to_bytes(16) for number in range(64)]
+        store.by_pseudonym(KASSE, keys)
+        store.known(KASSE, keys)
+        store.subjects(KASSE, keys)
+    assert len(plans) == 5  # known asks three tables
+    assert not [plan for plan in plans if plan.startswith("SCAN") or plan.endswith("(ik=?)")]
 
 
 def test_many_writers_at_once_agree_on_one_pseudonym(store: VaultStore) -> None:
