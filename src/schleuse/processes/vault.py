@@ -26,7 +26,7 @@ from schleuse.journal.client import JournalClient
 from schleuse.processes.answering import journal_health
 from schleuse.processes.following import EpochFollower, Running
 from schleuse.processes.journal_keys import origin_of
-from schleuse.processes.life import collect_seldom, until_stopped
+from schleuse.processes.life import collect_seldom, keep_freed_memory, until_stopped
 from schleuse.processes.observe import observed
 from schleuse.processes.supervisor import pause_after
 from schleuse.processes.switch_figures import SwitchFigures, tell_effect
@@ -66,6 +66,7 @@ def main(config: Config) -> None:
     for complaint in guard_memory():
         log.warning("vault.memory", reason=complaint)
     collect_seldom()
+    keep_freed_memory()
     uvloop.run(run(config))
 
 
