@@ -57,15 +57,16 @@ def sqlite_url(path: Path) -> str:
     return f"sqlite:///{path}"
 
 
-def open_database(url: str, migrations: str) -> Engine:
+def open_database(url: str, migrations: str, page_octets: int = PAGE_OCTETS) -> Engine:
     """Open the database and bring its tables to the newest version.
 
     url: `sqlite:///PATH` or `postgresql+psycopg://…`.
     migrations: package of an Alembic environment, such as "schleuse.kim.migrations"; its name is
         also that of the version table, so that several stores can share one PostgreSQL database.
+    page_octets: of a new SQLite file.
     Raises: DatabaseUnavailableError, DatabaseCorruptError, DatabaseTooNewError.
     """
-    engine = create_engine(url)
+    engine = create_engine(url, page_octets)
     try:
         _upgrade(engine, migrations)
     except DBAPIError as cause:
@@ -77,7 +78,7 @@ def open_database(url: str, migrations: str) -> Engine:
     return engine
 
 
-def create_engine(url: str) -> Engine:
+def create_engine(url: str, page_octets: int = PAGE_OCTETS) -> Engine:
     """An engine with our pragmas, without touching the tables. No error of it quotes values: they name people."""
     parsed = sa.make_url(url)
     if parsed.get_backend_name() != "sqlite":
@@ -95,7 +96,7 @@ def create_engine(url: str) -> Engine:
         connection.isolation_level = None  # we say BEGIN ourselves
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
-        cursor.execute(f"PRAGMA page_size={PAGE_OCTETS}")  # of a new file; no effect on an old one
+        cursor.execute(f"PRAGMA page_size={page_octets}")  # of a new file; no effect on an old one
         cursor.execute("PRAGMA journal_mode=WAL")
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.execute("PRAGMA foreign_keys=ON")

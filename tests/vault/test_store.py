@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -78,6 +79,16 @@ def test_who_was_first_keeps_his_pseudonym(store: VaultStore) -> None:
     assert store.subjects(OTHER, [b"anna"]) == {}
     assert store.by_pseudonym(KASSE, [ANNA.pseudonym, BERT.pseudonym]) == {ANNA.pseudonym: ANNA}
     assert store.by_pseudonym(OTHER, [ANNA.pseudonym]) == {}
+
+
+def test_a_new_file_has_pages_for_small_rows_and_an_old_one_stays_as_it_is(tmp_path: Path) -> None:
+    for name, made_with in (("new", None), ("old", 16_384)):
+        path = tmp_path / f"{name}.sqlite"
+        if made_with is not None:
+            open_database(sqlite_url(path), MIGRATIONS, made_with).dispose()
+        open_vault_store(sqlite_url(path)).close()
+        with closing(sqlite3.connect(path)) as raw:
+            assert raw.execute("PRAGMA page_size").fetchone() == (made_with or 4096,)
 
 
 def test_a_batch_of_persons_is_looked_up_without_reading_all_that_an_insurer_has(tmp_path: Path) -> None:
