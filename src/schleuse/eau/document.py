@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from enum import StrEnum
 
 from schleuse.errors import MalformedError
@@ -83,9 +84,24 @@ _PROFILES = {
 }
 
 _AU_TYPE = "KBV_CS_EAU_AU_Type"
+#: Its values (eau.md § 9).
+AU_TYPES = frozenset({"ERST", "FOLGE", "ERST_END", "FOLGE_END"})
 _KVNR_SYSTEMS = ("http://fhir.de/sid/gkv/kvid-10", "http://fhir.de/NamingSystem/gkv/kvid-10")
 _IK_SYSTEMS = ("http://fhir.de/sid/arge-ik/iknr", "http://fhir.de/NamingSystem/arge-ik/iknr")
 _SEPARATOR = b"\x1f"
+
+
+@dataclass(frozen=True, slots=True)
+class Period:
+    """The days that an eAU certifies, as an employer is told them (eau.md § 17.3). None: not said, or not a date.
+
+    au_type: one of AU_TYPES. A Folge has no start (eau.md § 15).
+    """
+
+    au_type: str | None = None
+    starts_on: date | None = None
+    ends_on: date | None = None
+    issued_on: date | None = None
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -126,6 +142,13 @@ class Facts:
             return None
         return certificate_key(person, self.practice, self.starts_on, self.ends_on, self.au_type, self.diagnoses)
 
+    def period(self) -> Period | None:
+        """What an answer to an employer needs; None of a Storno."""
+        if self.kind is not Kind.EAU:
+            return None
+        au_type = self.au_type if self.au_type in AU_TYPES else None
+        return Period(au_type, _day(self.starts_on), _day(self.ends_on), _day(self.issued_on))
+
     def person_key(self) -> bytes | None:
         """Octets of the KVNR to make a keyed pseudonym of, None in the Ersatzverfahren."""
         return self.kvnr.value.encode() if self.kvnr else None
@@ -142,6 +165,13 @@ def certificate_key(
     """See `Facts.content_key`; the same for what a scan of paper says."""
     parts = (*person, practice, starts_on, ends_on, au_type, *sorted(set(diagnoses)))
     return _SEPARATOR.join((part or "").strip().casefold().encode() for part in parts)
+
+
+def _day(text: str | None) -> date | None:
+    try:
+        return date.fromisoformat(text) if text and len(text) == len("2026-01-01") else None
+    except ValueError:
+        return None
 
 
 def read_profile(bundle: Node) -> Profile | None:

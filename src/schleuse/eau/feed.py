@@ -20,12 +20,15 @@ from __future__ import annotations
 import hashlib
 from base64 import b64encode
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import structlog
 from fastapi import FastAPI, Header, Path, Query, Response
 
 from schleuse.clock import Now
+from schleuse.eau.answer_api import Answers, WaitsOf, add_answers
+from schleuse.eau.answer_store import AnswerStore
 from schleuse.eau.document import BadDocumentIdError, DocumentId
 from schleuse.eau.feed_errors import (
     NoSuchFormError,
@@ -79,6 +82,14 @@ def confirm_acknowledged(store: FeedStore, confirm: Confirm) -> int:
     return told
 
 
+@dataclass(frozen=True, slots=True)
+class AnswersOf:
+    """Where answers to employers come from. waits: see `answer_api.WaitsOf`."""
+
+    store: AnswerStore
+    waits: WaitsOf
+
+
 def create_app(
     store: FeedStore,
     vault: Vault,
@@ -89,12 +100,13 @@ def create_app(
     now: Now,
     door: Door,
     told: Told = tell_nobody,
+    answers: AnswersOf | None = None,
 ) -> FastAPI:
     """The ASGI application, to be served over TLS only.
 
     confirm: see `confirm_acknowledged`, which the wiring also calls at start and from time to time.
     aud: `vault.tokens.audience` of this platform. door: asked for each request. told: gets every login, refusal and
-    listing.
+    listing or answer. answers: of employers' requests, None where there are none.
     """
     app = FastAPI(
         title="Schleuse eAU feed",
@@ -166,6 +178,9 @@ def create_app(
         return Response(content, media_type=XML if form == "xml" else P7S, headers=headers)
 
     add_paper(app, store, vault, logins, door, now)
+    if answers is not None:
+        standing_on = Answers(answers.store, vault, answers.waits, door.answering, now)
+        add_answers(app, standing_on)
     _complete_schema(app)
     return app
 

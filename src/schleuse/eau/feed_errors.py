@@ -53,6 +53,12 @@ class NoSuchFormError(MalformedError):
     code = "eau.feed.no-such-form"
 
 
+class NoPersonError(MalformedError):
+    """An employer's request that names nobody; the insurer's system says the KVNR or the name and birth date."""
+
+    code = "eau.answers.no-person"
+
+
 class FeedClosedError(UnavailableError):
     """The switch closed what goes out to this insurer; nothing is lost, and nothing need be asked for in another way.
 

@@ -36,6 +36,7 @@ class Happened(StrEnum):
     DENIED = "denied"  #: a known system asked for the feed of an insurer that is not its own
     LISTING = "listing"  #: events are given out
     PAPER = "paper"  #: a certificate that came on paper is told
+    ANSWER = "answer"  #: an employer's request was looked up, or follow-ups are given out
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +44,8 @@ class FeedEvent:
     """For the journal. ik: whose feed was asked for; None: no insurer of this platform.
 
     client, home: name of the system and its insurer, "" and None if the token does not show it. token: its `jti`.
-    peer: address that the request came from. code: of the error. count: events given out. paper: the insurer's own
-    name of a certificate on paper.
+    peer: address that the request came from. code: of the error. count: events or certificates given out. paper: the
+    insurer's own name of a certificate on paper. request: of an employer, as the insurer names it.
     """
 
     what: Happened
@@ -56,6 +57,7 @@ class FeedEvent:
     code: str = ""
     count: int | None = None
     paper: str = ""
+    request: str = ""
 
 
 #: Called from any thread before the answer goes out; if it raises UnavailableError, nothing is given (RP-01).
@@ -139,6 +141,11 @@ class Logins:
             Happened.PAPER, session.ik, session.client, session.ik, session.token_id, session.peer, paper=reference
         )
         self._told(event)
+
+    def tell_answer(self, session: Session, count: int, request: str = "", code: str = "") -> None:
+        """Raises UnavailableError: then nothing must be said. code: number of the answer."""
+        who = (session.ik, session.client, session.ik, session.token_id, session.peer)
+        self._told(FeedEvent(Happened.ANSWER, *who, code=code, count=count, request=request))
 
     def _tell(self, what: Happened, asked: Asked, claims: Claims | None = None, code: str = "") -> None:
         ik = self._served.get(asked.ik)

@@ -12,7 +12,8 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from schleuse.eau.feed_errors import FeedClosedError
 from schleuse.eau.feed_login import Asked, Logins, Session
-from schleuse.eau.switched import delivering, delivery
+from schleuse.eau.switched import answering, delivering, delivery
+from schleuse.eau.switched import answers as answer_standing
 from schleuse.errors import MalformedError, RefusedError
 from schleuse.identifiers import IK, BadIKError
 from schleuse.scopes import Scope
@@ -33,6 +34,13 @@ class Door:
         if not at.state.begins:
             raise FeedClosedError(delivering(ik), at, self.contact)
         return at.epoch
+
+    def answering(self, ik: IK) -> int:
+        """Under which an answer to an employer goes out to this insurer now. Raises FeedClosedError: a deferral."""
+        at = answer_standing(self.switch, ik)
+        if not at.state.begins:
+            raise FeedClosedError(answering(ik), at, self.contact)
+        return self.epoch(ik)
 
 
 _BEARER = HTTPBearer(

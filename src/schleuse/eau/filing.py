@@ -14,8 +14,9 @@ from typing import Any, TypeVar, assert_never
 import sqlalchemy as sa
 from sqlalchemy import bindparam
 
+from schleuse.eau.answer_store import note_changed
 from schleuse.eau.bulk import insert
-from schleuse.eau.document import DocumentId, Facts, Kind
+from schleuse.eau.document import DocumentId, Facts, Kind, Period
 from schleuse.eau.outcome import (
     DeliveredAgain,
     DocumentState,
@@ -58,7 +59,7 @@ class Arrival:
 
     delivery: id in the mail store. digest: its seal there. accepted_at: original time of acceptance, never changed.
     file_hash: SHA-256 of the XML octets. practice, person, content_key: as `vault.Pseudonyms`, of 32, 16 and 32 octets.
-    held_for: by the switch, before it was taken (HD-46).
+    held_for: by the switch, before it was taken (HD-46). period: of an eAU, for answers to employers.
     """
 
     delivery: int
@@ -71,6 +72,7 @@ class Arrival:
     person: bytes | None = None
     content_key: bytes | None = None
     held_for: timedelta = timedelta(0)
+    period: Period | None = None
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -266,6 +268,7 @@ class Filing:
         similar: int | None = None,
         cancelled_by: str | None = None,
     ) -> None:
+        period = (arrival.period if state is not DocumentState.REJECTED else None) or Period()
         known = Known(kind, state, arrival.delivery, arrival.document_id, arrival.practice)
         self._learn(known, arrival.file_hash, str(target) if target else None)
         if arrival.content_key and state is DocumentState.ACCEPTED:
@@ -286,6 +289,10 @@ class Filing:
                 "target": str(target) if target else None,
                 "cancelled_by": cancelled_by,
                 "held_us": arrival.held_for // timedelta(microseconds=1) or None,
+                "au_type": period.au_type,
+                "starts_on": period.starts_on,
+                "ends_on": period.ends_on,
+                "issued_on": period.issued_on,
             }
         )
 
@@ -393,6 +400,8 @@ class Filing:
             (LETTER, self._out.letters),
         ):
             insert(self._connection, table, rows)
+        persons = {row["person"] for row in self._out.documents if row["person"] and row["kind"] == Kind.EAU.value}
+        note_changed(self._connection, self._ik, persons, self._out.changes)
         self._prepared.write()
         if self._out.forgotten:
             self._connection.execute(sa.delete(CONTENT).where(CONTENT.c.delivery.in_(self._out.forgotten)))

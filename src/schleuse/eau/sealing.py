@@ -113,7 +113,9 @@ def _judged(
                 return Case(examined, arrival, Wait(Trouble.MEMBERSHIP))
             found = replace(found, practice=whose.practice, membership=asked)
             content = whose.content if facts.content_key() is not None else None
-            arrival = replace(arrival, practice=whose.practice, person=whose.subject, content_key=content)
+            arrival = replace(
+                arrival, practice=whose.practice, person=whose.subject, content_key=content, period=facts.period()
+            )
         return Case(replace(examined, findings=found), arrival, judge(found, policy))
     except Exception as error:  # a mistake of ours must stop neither the other mails nor accuse anybody
         return _waiting(examined, arrival, error)

@@ -7,7 +7,7 @@
             done = filing.keep(arrival, outcome, sealed=…, letter=…)
     # durable here; only now the mail store is told
 
-`feed` and `letters` are the sides of the insurer's system and of the outbox.
+`feed`, `answers` and `letters` are the sides of the insurer's system and of the outbox.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
 from schleuse.database import open_database, reading, transaction
+from schleuse.eau.answer_store import AnswerStore
 from schleuse.eau.audit import EauAudit
 from schleuse.eau.document import DocumentId, Kind
 from schleuse.eau.feed_store import FeedStore
@@ -68,6 +69,7 @@ class EauStore:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.feed = FeedStore(engine)
+        self.answers = AnswerStore(engine)
         self.letters = LetterStore(engine)
         self.audit = EauAudit(engine)
 

@@ -36,3 +36,18 @@ def delivery(switch: Switch, ik: IK) -> Standing:
 def delivered_share(at: Standing) -> int | None:
     """How much of it may go out, in permille; None where no share bounds it (RS-06, canary and cohorts of § 9.2)."""
     return at.limit.permille if at.limit is not None and at.state is ScopeState.LIMITED else None
+
+
+def answering(ik: IK) -> Scope:
+    """Answers to employers. They go out to the insurer's system as well, so `delivering` must be open, too."""
+    return atom(Service.EAU_EMPLOYER_ANSWER, ik.value, Direction.DELIVER)
+
+
+def answers(switch: Switch, ik: IK) -> Standing:
+    """The standing of answers to employers."""
+    return switch.standing(Service.EAU_EMPLOYER_ANSWER, ik.value, Direction.DELIVER)
+
+
+def accepts(switch: Switch, ik: IK) -> bool:
+    """Whether mail to this insurer's mailbox is taken in now; what is deferred is at its sender (HD-09)."""
+    return switch.standing(Service.EAU_INTAKE, ik.value, Direction.ACCEPT).state.accepts

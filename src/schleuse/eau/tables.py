@@ -62,6 +62,7 @@ RECEIVED = sa.Table(
 
 #: eAU and Storno. Only what duplicates, Storno and the feed ask for is readable; all else is sealed.
 #: practice, person, content_key: pseudonyms of the vault. target, cancelled_by: Dokumenten-IDs.
+#: au_type to issued_on: `document.Period` of an eAU, None of all others and of those filed before there were answers.
 #: held_us: how long the switch held it, as a mail or before it was published (HD-46); None: it did not.
 DOCUMENT = sa.Table(
     "eau_document",
@@ -80,6 +81,10 @@ DOCUMENT = sa.Table(
     sa.Column("target", sa.String(255)),
     sa.Column("cancelled_by", sa.String(255)),
     sa.Column("held_us", sa.BigInteger),
+    sa.Column("au_type", sa.String(16)),
+    sa.Column("starts_on", sa.Date),
+    sa.Column("ends_on", sa.Date),
+    sa.Column("issued_on", sa.Date),
 )
 
 _KEPT = sa.text("state <> 'rejected'")
@@ -102,6 +107,7 @@ _partial("eau_document_kept", "document_id", _KEPT, unique=True)
 _partial("eau_document_rejected", "document_id", _REJECTED)
 _partial("eau_document_file", "file_hash", sa.text("file_hash IS NOT NULL"))
 _partial("eau_document_content", "content_key", sa.text("content_key IS NOT NULL"))
+_partial("eau_document_person", "person", sa.text("person IS NOT NULL"))
 _partial("eau_document_pending", "target", sa.text("state = 'pending'"))
 
 #: Sealed octets, apart from the rows that every batch reads. A signed file holds the XML, so one of the two is enough:
@@ -199,6 +205,53 @@ CURSOR = sa.Table(
     sa.Column("client", sa.String(64), primary_key=True),
     sa.Column("acked", sa.BigInteger, nullable=False),
     sa.Column("confirmed", sa.BigInteger, nullable=False),
+)
+
+#: Requests of employers, as the insurer's system passed them on (eau.md § 17). id: the insurer's own, such as the
+#: Datensatz_ID. person, other: pseudonyms of the vault, by KVNR and of the Ersatzverfahren. code: answered last;
+#: deliveries: of the certificates in that answer, JSON. until: up to when it is watched (`answers.CODES`).
+#: due: 1 when certificates of the person have changed since somebody looked.
+REQUEST = sa.Table(
+    "eau_request",
+    METADATA,
+    sa.Column("ik", sa.String(9), primary_key=True),
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("person", Octets, nullable=False),
+    sa.Column("other", Octets),
+    sa.Column("absent_from", sa.Date, nullable=False),
+    sa.Column("asked_at", Instant, nullable=False),
+    sa.Column("code", sa.SmallInteger, nullable=False),
+    sa.Column("answered_at", Instant, nullable=False),
+    sa.Column("deliveries", sa.Text, nullable=False),
+    sa.Column("until", Instant, nullable=False),
+    sa.Column("due", sa.SmallInteger, nullable=False),
+    sa.Column("epoch", sa.BigInteger),
+)
+sa.Index("eau_request_code", REQUEST.c.ik, REQUEST.c.code, REQUEST.c.absent_from, REQUEST.c.asked_at)
+sa.Index("eau_request_person", REQUEST.c.person, REQUEST.c.ik)
+sa.Index("eau_request_other", REQUEST.c.other, REQUEST.c.ik)
+_IS_DUE = sa.text("due = 1")
+sa.Index("eau_request_due", REQUEST.c.ik, REQUEST.c.id, sqlite_where=_IS_DUE, postgresql_where=_IS_DUE)
+
+#: Answers that follow an earlier one by themselves, in order. answer: JSON as the insurer's system gets it.
+FOLLOW_UP = sa.Table(
+    "eau_follow_up",
+    METADATA,
+    sa.Column("ik", sa.String(9), primary_key=True),
+    sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("request", sa.String(64), nullable=False),
+    sa.Column("answer", sa.Text, nullable=False),
+    sa.Column("made_at", Instant, nullable=False),
+    sa.Column("epoch", sa.BigInteger),
+)
+
+#: How far each client has taken over the follow-ups.
+FOLLOW_UP_CURSOR = sa.Table(
+    "eau_follow_up_cursor",
+    METADATA,
+    sa.Column("ik", sa.String(9), primary_key=True),
+    sa.Column("client", sa.String(64), primary_key=True),
+    sa.Column("acked", sa.BigInteger, nullable=False),
 )
 
 #: The epoch of each atom, below which no effect is recorded (SW-06).

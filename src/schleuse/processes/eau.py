@@ -28,7 +28,7 @@ from prometheus_client.registry import Collector
 from schleuse.clock import Now, utc_now
 from schleuse.config import Config, host_and_port
 from schleuse.eau.checks import Checker
-from schleuse.eau.feed import confirm_acknowledged, create_app
+from schleuse.eau.feed import AnswersOf, confirm_acknowledged, create_app
 from schleuse.eau.feed_login import FeedClient, Told
 from schleuse.eau.feed_session import Door
 from schleuse.eau.feed_store import Terms
@@ -45,6 +45,7 @@ from schleuse.journal.client import JournalClient
 from schleuse.kim.directory import DirectoryFile
 from schleuse.kim.store import Leases, Under, open_leases
 from schleuse.mail.smime.trust import NoTrustAnchorError, TrustStore
+from schleuse.processes.eau_answers import Answering
 from schleuse.processes.eau_following import (
     EauFollower,
     atoms_of,
@@ -247,6 +248,7 @@ async def _desk(config: Config, of_workers: Trail) -> None:
             tasks = [
                 group.create_task(_repeat("publish", desk.publish)),
                 group.create_task(_repeat("confirm", desk.tell_confirmed)),
+                group.create_task(_repeat("answers", desk.answering.follow)),
                 group.create_task(outbox.run(asyncio.Event())),
                 group.create_task(_parent(watch)),
                 group.create_task(trail.run()),
@@ -268,6 +270,11 @@ class Desk:
     leases: Leases
     switch: LocalSwitch
     running: Running
+
+    @property
+    def answering(self) -> Answering:
+        """Answers to employers."""
+        return Answering(self.config, self.store.answers, self.leases, self.switch, self.running, utc_now)
 
     def publish(self) -> int:
         """Number what is filed, in acceptance order, behind nothing that a worker still holds (decision 0004)."""
@@ -356,6 +363,7 @@ def _feed_server(desk: Desk, vault: Vault, told: Told) -> uvicorn.Config:
             now=utc_now,
             door=Door(desk.switch, config.kim.contact, desk.running.unit),
             told=told,
+            answers=AnswersOf(desk.store.answers, desk.answering.waits),
         ),
         host=host,
         port=port,
@@ -401,6 +409,15 @@ class Figures(Collector):
             "Fehlernachrichten not sent within an hour",
             self._store.letters.waiting(self._now() - LETTER_LATE),
         )
+        interim = GaugeMetricFamily(
+            "schleuse_eau_answers_open",
+            "Employers' requests with an interim answer, by its code",
+            labels=["ik", "code"],
+        )
+        for ik in self._iks:
+            for code, number in self._store.answers.counts(ik, self._now()).items():
+                interim.add_metric([str(ik), str(int(code))], number)
+        yield interim
         probes = GaugeMetricFamily(
             "schleuse_eau_probes", "Test mails of practices that came to a productive mailbox (HD-07)", labels=["ik"]
         )

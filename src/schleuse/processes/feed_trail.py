@@ -36,6 +36,8 @@ class FeedTrail:
                 self._tell(event, Kind.SEARCH, Result.GRANTED, event.count)
             case Happened.PAPER:
                 self._tell(event, Kind.ADMINISTRATION, Result.GRANTED, None, Purpose.CLEARING)
+            case Happened.ANSWER:  # also one that found nothing: somebody's absence was asked for
+                self._tell(event, Kind.SEARCH, Result.GRANTED, event.count, Purpose.EAU_EMPLOYER)
             case Happened.LOGIN_FAILED | Happened.DENIED:
                 # A token that shows nobody is counted by where it came from.
                 self.refusals.refused(f"{event.ik} {event.home or ''} {event.client or event.peer}", event)
@@ -64,7 +66,12 @@ class FeedTrail:
     ) -> None:
         tenant = PLATFORM if event.ik is None else str(event.ik)
         detail: dict[str, Json] = {"peer": event.peer}
-        for name, value in (("token", event.token), ("code", event.code), ("of", str(event.home or ""))):
+        for name, value in (
+            ("token", event.token),
+            ("code", event.code),
+            ("of", str(event.home or "")),
+            ("request", event.request),
+        ):
             if value:
                 detail[name] = value
         if event.paper:

@@ -99,13 +99,13 @@ class SegmentBodies:
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
-        self._reader: SegmentReader = spool.reader
+        self.reader: SegmentReader = spool.reader
 
     def keep(self, batch: Sequence[tuple[Envelope, bytes]]) -> None:
         self._spool.append(batch)
 
     def read(self, places: Sequence[tuple[int, int]]) -> list[Content]:
-        return self._reader.read(places)
+        return self.reader.read(places)
 
     def arrived(self, connection: Connection, limit: int) -> list[Arrived]:
         cursor = read_cursor(connection) or 0
@@ -127,7 +127,7 @@ class SegmentBodies:
         write_cursor(connection, arrived[-1].position + arrived[-1].length)
 
     def erase(self, places: Sequence[tuple[int, int]]) -> None:
-        self._reader.erase(places)
+        self.reader.erase(places)
 
     def close(self) -> None:
         self._spool.close()

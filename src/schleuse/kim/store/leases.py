@@ -38,6 +38,7 @@ from schleuse.kim.store.delivery import (
 from schleuse.kim.store.holds import Holds, HoldWindow, followed, minded_windows
 from schleuse.kim.store.marks import MARKS, Mark, MarkFiles, NoMarks
 from schleuse.kim.store.progress import ReleaseView
+from schleuse.kim.store.unopened import Unopened
 from schleuse.mail.spool import DamagedRecordError, OsDisk, SegmentReader
 from schleuse.mail.spool.envelope import opened
 from schleuse.scopes import Scope
@@ -116,6 +117,7 @@ class Leases:
         self._retention_us = retention // timedelta(microseconds=1)
         self.holds = Holds(backing)
         self.release_view = ReleaseView(backing)
+        self.unopened = Unopened(backing)
 
     def claim(self, takes: Sequence[Take], limit: int, owner: str, now: datetime, lease: timedelta) -> Claims:
         """Waiting deliveries of these mailboxes, at most `limit`, in acceptance order: HELD -> RELEASING.

@@ -248,6 +248,16 @@ class SegmentReader:
                 if isinstance(item, Raw) and item.head.kind is Kind.MARK:
                     yield item.meta
 
+    def has_records_from(self, at: int) -> bool:
+        """Whether anything stands at this position or in a later segment, also what is not durable yet."""
+        first, offset = place_of(at)
+        for number in self.numbers():
+            if number >= first:
+                with self._opened(number) as fd:
+                    if any(self._disk.read(fd, HEAD, max(offset if number == first else 0, SEGMENT_HEADER))):
+                        return True
+        return False
+
     def ends(self, durable: int = 0) -> dict[int, int]:
         """Where the durable records of each segment end: as the next one's header says, or judged from its bytes.
 

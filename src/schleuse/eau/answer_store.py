@@ -1,0 +1,374 @@
+"""SQL of the answers to employers: requests, what was said, and what follows by itself.
+
+A request is recorded with its answer in one transaction before the answer goes out, so one that was lost on its way is
+found again under its id; what follows is a row of a list that the insurer's system takes over with a cursor.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+
+from schleuse.database import reading, transaction
+from schleuse.eau.answers import (
+    Answered,
+    Certificate,
+    Code,
+    FollowUp,
+    decide,
+    follow_up,
+    match,
+    watched_until,
+)
+from schleuse.eau.document import DocumentId, Period
+from schleuse.eau.feed_store import CursorBeyondEndError
+from schleuse.eau.locking import lock_insurer
+from schleuse.eau.outcome import DocumentState
+from schleuse.eau.switched import delivering
+from schleuse.eau.tables import DOCUMENT, FOLLOW_UP, FOLLOW_UP_CURSOR, REQUEST
+from schleuse.errors import ConflictError
+from schleuse.identifiers import IK
+from schleuse.switch import fence
+
+#: Whether anything waits that could hold a certificate for an absence from this day, and was sent by then.
+Waits = Callable[[date, datetime], bool]
+#: Requests that one look takes at most.
+AT_ONCE = 500
+
+
+class RequestReusedError(ConflictError):
+    """This id was used for another request; the insurer's system gives each request an id of its own."""
+
+    code = "eau.answers.request-reused"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Request:
+    """An employer's question. person, other: pseudonyms, by KVNR and of the Ersatzverfahren."""
+
+    id: str
+    person: bytes
+    other: bytes | None
+    absent_from: date
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is said. request: its id. until: up to when another answer may follow. withdrawn: Dokumenten-IDs that an
+    answer before named, and that have been cancelled since."""
+
+    request: str
+    code: Code
+    answered_at: datetime
+    until: datetime
+    certificates: tuple[Certificate, ...] = ()
+    withdrawn: tuple[DocumentId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRequest:
+    """A request whose last answer was an interim one."""
+
+    id: str
+    code: Code
+    asked_at: datetime
+    answered_at: datetime
+    until: datetime
+
+
+class AnswerStore:
+    """Raises UnavailableError from every method; what records raises StaleEpochError, too (SW-06)."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._reader = reading(engine)
+
+    def answer(self, ik: IK, asked: Request, now: datetime, *, waits: Waits, epoch: int | None = None) -> Answer:
+        """The answer, recorded. Asked again under its id: what was said last, nothing new. Raises RequestReusedError.
+
+        waits: is asked before documents are read, because mail goes from there to here.
+        """
+        found = waits(asked.absent_from, now)
+        with transaction(self._engine) as connection:
+            if epoch is not None:
+                fence.require(connection, delivering(ik), epoch)
+            lock_insurer(connection, ik)
+            row = connection.execute(_REQUEST, {"ik": ik.value, "id": asked.id}).one_or_none()
+            known = _certificates(connection, ik, asked.person, asked.other)
+            if row is not None:
+                return _said(row, asked, known)
+            result = match(known, asked.absent_from)
+            code = decide(result, waits=found)
+            until = watched_until(code, now, now)
+            connection.execute(
+                sa.insert(REQUEST),
+                {
+                    "ik": ik.value,
+                    "id": asked.id,
+                    "person": asked.person,
+                    "other": asked.other,
+                    "absent_from": asked.absent_from,
+                    "asked_at": now,
+                    "code": int(code),
+                    "answered_at": now,
+                    "deliveries": json.dumps([one.delivery for one in result.found]),
+                    "until": until,
+                    "due": 0,
+                    "epoch": epoch,
+                },
+            )
+        return Answer(asked.id, code, now, until, result.found)
+
+    def follow(self, ik: IK, now: datetime, *, waits: Waits, epoch: int | None = None) -> int:
+        """Say what the records say now and did not say before. Returns how many answers followed.
+
+        Looked at are requests of persons whose certificates have changed (`note_changed`), and those that wait only for
+        mail to be opened, which is less with every mail: of one day the oldest request is free first.
+        """
+        with transaction(self._reader) as connection:
+            values = {"ik": ik.value, "now": now, "limit": AT_ONCE}
+            rows = connection.execute(_DUE, values).all()
+            days = connection.execute(_DAYS_IN_REVIEW, values).all()
+        blocked = {row.id: waits(row.absent_from, row.asked_at) for row in rows}
+        for day in days:
+            if not waits(day.absent_from, day.first):
+                blocked |= self._free(ik, day.absent_from, now, waits)
+        return self._follow(ik, blocked, now, epoch) if blocked else 0
+
+    def _free(self, ik: IK, day: date, now: datetime, waits: Waits) -> dict[str, bool]:
+        with transaction(self._reader) as connection:
+            rows = connection.execute(_IN_REVIEW, {"ik": ik.value, "now": now, "day": day, "limit": AT_ONCE}).all()
+        found: dict[str, bool] = {}
+        for row in rows:
+            if waits(day, row.asked_at):
+                break
+            found[row.id] = False
+        return found
+
+    def _follow(self, ik: IK, blocked: dict[str, bool], now: datetime, epoch: int | None) -> int:
+        with transaction(self._engine) as connection:
+            if epoch is not None:
+                fence.require(connection, delivering(ik), epoch)
+            lock_insurer(connection, ik)
+            first = seq = _last(connection, ik)
+            for id, is_blocked in blocked.items():
+                row = connection.execute(_REQUEST, {"ik": ik.value, "id": id}).one()
+                known = _certificates(connection, ik, row.person, row.other)
+                last = Answered(Code(row.code), tuple(json.loads(row.deliveries)))
+                said = follow_up(last, known, row.absent_from, waits=is_blocked)
+                if said is not None:
+                    seq += 1
+                    _record(connection, ik, row, said, seq, now, epoch)
+            connection.execute(_DONE, {"ik": ik.value, "ids": list(blocked)})
+        return seq - first
+
+    def follow_ups(self, ik: IK, after: int, limit: int) -> list[tuple[int, str]]:
+        """Number and answer (JSON of `Answer`, see `answer_api.AnswerView`) of what followed after a cursor."""
+        with transaction(self._reader) as connection:
+            query = (
+                sa.select(FOLLOW_UP.c.seq, FOLLOW_UP.c.answer)
+                .where(FOLLOW_UP.c.ik == ik.value, FOLLOW_UP.c.seq > after)
+                .order_by(FOLLOW_UP.c.seq)
+                .limit(limit)
+            )
+            return [(row.seq, row.answer) for row in connection.execute(query)]
+
+    def position(self, ik: IK, client: str) -> tuple[int, int]:
+        """(what this client has taken over, the last that followed)."""
+        with transaction(self._reader) as connection:
+            return _acked(connection, ik, client), _last(connection, ik)
+
+    def ack(self, ik: IK, client: str, cursor: int, epoch: int | None = None) -> tuple[int, int]:
+        """Everything up to the cursor is taken over; a lower one changes nothing. Raises CursorBeyondEndError."""
+        with transaction(self._engine) as connection:
+            if epoch is not None:
+                fence.require(connection, delivering(ik), epoch)
+            lock_insurer(connection, ik)
+            acked, last = _acked(connection, ik, client), _last(connection, ik)
+            if cursor > last:
+                raise CursorBeyondEndError(
+                    f"the cursor is {cursor}, but the list ends at {last}; acknowledge only what was fetched"
+                )
+            if cursor > acked:
+                connection.execute(_MOVE, {"ik": ik.value, "client": client, "acked": cursor})
+        return max(acked, cursor), last
+
+    def open(self, ik: IK, now: datetime, limit: int = 1000) -> list[OpenRequest]:
+        """Requests whose last answer was an interim one that another will follow, nearest end first."""
+        query = (
+            sa.select(REQUEST)
+            .where(REQUEST.c.ik == ik.value, REQUEST.c.until > now, REQUEST.c.code != int(Code.AU))
+            .order_by(REQUEST.c.until, REQUEST.c.id)
+            .limit(limit)
+        )
+        with transaction(self._reader) as connection:
+            return [
+                OpenRequest(row.id, Code(row.code), row.asked_at, row.answered_at, row.until)
+                for row in connection.execute(query)
+            ]
+
+    def counts(self, ik: IK, now: datetime) -> dict[Code, int]:
+        """How many requests are open, by what was said last."""
+        query = (
+            sa.select(REQUEST.c.code, sa.func.count())
+            .where(REQUEST.c.ik == ik.value, REQUEST.c.until > now, REQUEST.c.code != int(Code.AU))
+            .group_by(REQUEST.c.code)
+        )
+        with transaction(self._reader) as connection:
+            return {Code(code): number for code, number in connection.execute(query)}
+
+
+def encode_answer(answer: Answer) -> str:
+    """As a follow-up is kept: what was said does not change when documents do."""
+    return json.dumps(
+        {
+            "request": answer.request,
+            "code": int(answer.code),
+            "answered_at": answer.answered_at.isoformat(),
+            "until": answer.until.isoformat(),
+            "certificates": [
+                [one.delivery, one.document_id.value, one.accepted_at.isoformat(), one.period.au_type]
+                + [day and day.isoformat() for day in (one.period.starts_on, one.period.ends_on, one.period.issued_on)]
+                for one in answer.certificates
+            ],
+            "withdrawn": [one.value for one in answer.withdrawn],
+        }
+    )
+
+
+def decode_answer(text: str) -> Answer:
+    """What `encode_answer` made."""
+    table = json.loads(text)
+    return Answer(
+        table["request"],
+        Code(table["code"]),
+        datetime.fromisoformat(table["answered_at"]),
+        datetime.fromisoformat(table["until"]),
+        tuple(
+            Certificate(
+                delivery, DocumentId(id), datetime.fromisoformat(at), Period(kind, _day(start), _day(end), _day(issued))
+            )
+            for delivery, id, at, kind, start, end, issued in table["certificates"]
+        ),
+        tuple(DocumentId(one) for one in table["withdrawn"]),
+    )
+
+
+def _day(text: str | None) -> date | None:
+    return None if text is None else date.fromisoformat(text)
+
+
+_REQUEST = sa.select(REQUEST).where(REQUEST.c.ik == sa.bindparam("ik"), REQUEST.c.id == sa.bindparam("id"))
+_WATCHED = REQUEST.c.ik == sa.bindparam("ik"), REQUEST.c.until > sa.bindparam("now", type_=REQUEST.c.until.type)
+_REVIEWED = (*_WATCHED, REQUEST.c.code == int(Code.IN_REVIEW))
+_DUE = sa.select(REQUEST).where(*_WATCHED, sa.text("due = 1")).order_by(REQUEST.c.id).limit(sa.bindparam("limit"))
+_DONE = sa.text("UPDATE eau_request SET due = 0 WHERE ik = :ik AND id IN :ids AND due = 1").bindparams(
+    sa.bindparam("ids", expanding=True)
+)
+_DAYS_IN_REVIEW = (
+    sa.select(REQUEST.c.absent_from, sa.func.min(REQUEST.c.asked_at, type_=REQUEST.c.asked_at.type).label("first"))
+    .where(*_REVIEWED)
+    .group_by(REQUEST.c.absent_from)
+)
+_IN_REVIEW = (
+    sa.select(REQUEST.c.id, REQUEST.c.asked_at)
+    .where(*_REVIEWED, REQUEST.c.absent_from == sa.bindparam("day"))
+    .order_by(REQUEST.c.asked_at, REQUEST.c.id)
+    .limit(sa.bindparam("limit"))
+)
+_CHANGED = sa.text(
+    "UPDATE eau_request SET due = 1 WHERE ik = :ik AND (person IN :persons OR other IN :persons)"
+).bindparams(sa.bindparam("persons", expanding=True))
+_PERSONS = sa.text("SELECT person FROM eau_document WHERE delivery IN :deliveries AND person IS NOT NULL").bindparams(
+    sa.bindparam("deliveries", expanding=True)
+)
+_OF_PERSONS = sa.select(DOCUMENT).where(
+    DOCUMENT.c.ik == sa.bindparam("ik"),
+    DOCUMENT.c.person.in_(sa.bindparam("persons", expanding=True)),
+    sa.text("person IS NOT NULL"),
+    DOCUMENT.c.kind == "eau",
+    DOCUMENT.c.state == DocumentState.ACCEPTED.value,
+)
+_IDS = sa.select(DOCUMENT.c.document_id).where(DOCUMENT.c.delivery.in_(sa.bindparam("ids", expanding=True)))
+_MOVE = sa.text(
+    "INSERT INTO eau_follow_up_cursor (ik, client, acked) VALUES (:ik, :client, :acked)"
+    " ON CONFLICT (ik, client) DO UPDATE SET acked = excluded.acked"
+)
+
+
+def note_changed(connection: Connection, ik: IK, persons: Collection[bytes], cancelled: Collection[int]) -> None:
+    """In the transaction that files eAU of these persons, or cancels these deliveries: their requests are looked at."""
+    changed = set(persons)
+    if cancelled:
+        changed |= set(connection.execute(_PERSONS, {"deliveries": list(cancelled)}).scalars())
+    if changed:
+        connection.execute(_CHANGED, {"ik": ik.value, "persons": list(changed)})
+
+
+def _certificates(connection: Connection, ik: IK, person: bytes, other: bytes | None) -> list[Certificate]:
+    persons = [person] if other is None else [person, other]
+    rows = connection.execute(_OF_PERSONS, {"ik": ik.value, "persons": persons})
+    return [
+        Certificate(
+            row.delivery,
+            DocumentId(row.document_id),
+            row.accepted_at,
+            Period(row.au_type, row.starts_on, row.ends_on, row.issued_on),
+        )
+        for row in rows
+    ]
+
+
+def _said(row: Any, asked: Request, known: Sequence[Certificate]) -> Answer:
+    if (row.person, row.other, row.absent_from) != (asked.person, asked.other, asked.absent_from):
+        raise RequestReusedError("this id was used for another request; every request has an id of its own")
+    named = set(json.loads(row.deliveries))
+    certificates = tuple(one for one in match(known, asked.absent_from).found if one.delivery in named)
+    return Answer(row.id, Code(row.code), row.answered_at, row.until, certificates)
+
+
+def _record(
+    connection: Connection, ik: IK, row: Any, said: FollowUp, seq: int, now: datetime, epoch: int | None
+) -> None:
+    until = watched_until(said.code, row.asked_at, now)
+    withdrawn = connection.execute(_IDS, {"ids": list(said.withdrawn)}).scalars() if said.withdrawn else ()
+    answer = Answer(row.id, said.code, now, until, said.found, tuple(DocumentId(one) for one in withdrawn))
+    connection.execute(
+        sa.insert(FOLLOW_UP),
+        {
+            "ik": ik.value,
+            "seq": seq,
+            "request": row.id,
+            "answer": encode_answer(answer),
+            "made_at": now,
+            "epoch": epoch,
+        },
+    )
+    connection.execute(
+        sa.update(REQUEST)
+        .where(REQUEST.c.ik == ik.value, REQUEST.c.id == row.id)
+        .values(
+            code=int(said.code),
+            answered_at=now,
+            deliveries=json.dumps([one.delivery for one in said.found]),
+            until=until,
+            epoch=epoch,
+        )
+    )
+
+
+def _last(connection: Connection, ik: IK) -> int:
+    return connection.execute(sa.select(sa.func.max(FOLLOW_UP.c.seq)).where(FOLLOW_UP.c.ik == ik.value)).scalar() or 0
+
+
+def _acked(connection: Connection, ik: IK, client: str) -> int:
+    query = sa.select(FOLLOW_UP_CURSOR.c.acked).where(
+        FOLLOW_UP_CURSOR.c.ik == ik.value, FOLLOW_UP_CURSOR.c.client == client
+    )
+    return connection.execute(query).scalar() or 0

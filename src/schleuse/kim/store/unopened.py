@@ -1,0 +1,98 @@
+"""What of a mailbox is accepted and not opened, or was deferred: until then nobody knows what is missing (HD-09).
+
+Looked at in the direction in which a mail moves (record, delivery, finished), so that none slips past: who finds
+nothing here, and looks into the store of opened documents afterwards, has missed none that was accepted by `upto`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from schleuse.clock import to_us
+from schleuse.kim.deferred import OTHERS
+from schleuse.kim.store.backing import Backing
+from schleuse.kim.store.bodies import SegmentBodies, read_cursor
+from schleuse.mail.spool import SegmentReader
+
+#: A practice's machine tries again for three working days (incident.md § 2.2), with Sundays and holidays a week.
+TRIES_AGAIN_FOR = timedelta(days=7)
+
+
+class Waits(StrEnum):
+    """Why it cannot be said that there is nothing."""
+
+    ARRIVING = "arriving"  #: accepted a moment ago, its mailbox is not looked up yet
+    UNOPENED = "unopened"  #: HELD, or a worker has it
+    QUARANTINED = "quarantined"
+    DEFERRED = "deferred"  #: a sender was told to come back, and has not
+
+
+_OPEN = sa.text(
+    "SELECT 1 FROM kim_delivery WHERE account = :account AND state = 'HELD'"
+    " AND accepted_us >= :since AND accepted_us <= :upto LIMIT 1"
+)
+_TAKEN = sa.text(
+    "SELECT 1 FROM kim_delivery WHERE +id > 0 AND account = :account AND state = 'RELEASING'"
+    " AND accepted_us >= :since AND accepted_us <= :upto LIMIT 1"
+)
+_QUARANTINED = sa.text(
+    "SELECT 1 FROM kim_delivery WHERE account = :account AND state = 'QUARANTINED'"
+    " AND coalesce(reason, '') NOT IN :harmless AND accepted_us >= :since AND accepted_us <= :upto LIMIT 1"
+).bindparams(sa.bindparam("harmless", expanding=True))
+_AWAY = sa.text(
+    "SELECT 1 FROM kim_deferral WHERE recipient IN (:account, :others) AND came_back_us IS NULL"
+    " AND first_us <= :upto AND last_us >= :tries LIMIT 1"
+)
+_CAME_BACK = sa.text(
+    "SELECT max(came_back_us) FROM kim_deferral WHERE recipient IN (:account, :others)"
+    " AND came_back_us >= :upto AND first_us <= :upto"
+)
+
+
+class Unopened:
+    """Reads only. Raises UnavailableError."""
+
+    def __init__(self, backing: Backing) -> None:
+        self._backing = backing
+
+    def waits(
+        self, account: str, since: datetime, upto: datetime, now: datetime, harmless: Collection[str] = ()
+    ) -> Waits | None:
+        """Why something of the mailbox may be missing that was accepted between the two, or sent by then; None: no.
+
+        harmless: reasons of quarantined mails that are known to be no such document. What a deferred sender brought
+        when he came back counts as sent by then.
+        """
+        values = {"account": account, "others": OTHERS, "since": to_us(since), "upto": to_us(upto)}
+        values |= {"tries": to_us(now - TRIES_AGAIN_FOR), "harmless": [*harmless, "-"]}
+        with self._backing.reading() as connection:
+            if _any(connection, _AWAY, values):
+                return Waits.DEFERRED
+            came_back = connection.execute(_CAME_BACK, values).scalar_one()
+            values["upto"] = max(to_us(upto), came_back or 0)
+            cursor = read_cursor(connection) or 0
+            # With SQLite the records are no part of this snapshot, so they are looked at before it goes on.
+            if self._is_arriving(connection, cursor):
+                return Waits.ARRIVING
+        with self._backing.reading() as connection:
+            if _any(connection, _OPEN, values) or _any(connection, _TAKEN, values):
+                return Waits.UNOPENED
+            return Waits.QUARANTINED if _any(connection, _QUARANTINED, values) else None
+
+    def _is_arriving(self, connection: Connection, cursor: int) -> bool:
+        if self._backing.is_shared:
+            found = connection.execute(sa.text("SELECT 1 FROM kim_body WHERE position IS NULL LIMIT 1"))
+            return found.first() is not None
+        contents = self._backing.contents
+        reader = contents.reader if isinstance(contents, SegmentBodies) else contents
+        assert isinstance(reader, SegmentReader)  # noqa: S101 -- the embedded store has no other
+        return reader.has_records_from(cursor)
+
+
+def _any(connection: Connection, query: sa.TextClause, values: dict[str, object]) -> bool:
+    return connection.execute(query, values).first() is not None

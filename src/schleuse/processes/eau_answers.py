@@ -1,0 +1,71 @@
+"""What the desk does about employers' requests: what waits in the mail store, and the answers that follow (HD-09)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+
+import structlog
+
+from schleuse.clock import Now
+from schleuse.config import Config
+from schleuse.eau.answer_store import AnswerStore
+from schleuse.eau.outcome import Quarantine
+from schleuse.eau.switched import accepts, answering, answers, delivery
+from schleuse.identifiers import IK
+from schleuse.kim.store import Leases
+from schleuse.processes.following import Running
+from schleuse.switch.copy import Switch
+from schleuse.switch.fence import StaleEpochError
+
+log = structlog.get_logger()
+
+#: A mail that was accepted longer before the absence holds no certificate of it: none runs for a year.
+LOOK_BACK = timedelta(days=365)
+#: Quarantined mails that are known to be no certificate; any other may be one.
+HARMLESS = (
+    Quarantine.TEST_IN_PRODUCTION.value,
+    Quarantine.STRAY_FEHLERNACHRICHT.value,
+    Quarantine.UNDELIVERED_LETTER.value,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """One per desk."""
+
+    config: Config
+    store: AnswerStore
+    leases: Leases
+    switch: Switch
+    running: Running
+    now: Now
+
+    def waits(self, ik: IK, day: date, upto: datetime) -> bool:
+        """See `answer_api.WaitsOf`: mail that is not taken in now counts, for it is at its senders.
+
+        Raises UnavailableError: then nothing is said.
+        """
+        if not accepts(self.switch, ik):
+            return True
+        account = next(one.address.lower() for one in self.config.insurers if one.ik == ik.value)
+        since = datetime.combine(day, time(), UTC) - LOOK_BACK
+        return self.leases.unopened.waits(account, since, upto, self.now(), HARMLESS) is not None
+
+    def follow(self) -> int:
+        """Say what the records say by now, for insurers to which answers may go out. Returns how many followed."""
+        followed = 0
+        for insurer in self.config.insurers:
+            ik = IK(insurer.ik)
+            at = delivery(self.switch, ik)
+            if at.state.begins and answers(self.switch, ik).state.begins:
+                followed += self._follow(ik, at.epoch)
+        return followed
+
+    def _follow(self, ik: IK, epoch: int) -> int:
+        try:
+            with self.running.unit(answering(ik)):
+                return self.store.follow(ik, self.now(), waits=lambda day, upto: self.waits(ik, day, upto), epoch=epoch)
+        except StaleEpochError as error:  # closed meanwhile; the other insurers go on (T-24)
+            log.warning("switch.stale-answer", ik=str(ik), reason=str(error))
+            return 0
