@@ -92,7 +92,7 @@ def eau(delivery: int, id: int | None = None, content: bytes | None = None, **ch
     document = an_id(delivery if id is None else id)
     file_hash = hashlib.sha256(content or document.value.encode()).digest()
     facts = replace(EAU_FACTS, id=document)
-    keys = {key: changes.pop(key) for key in ("person", "content_key", "held_for") if key in changes}
+    keys = {key: changes.pop(key) for key in ("person", "content_key", "held_for", "period") if key in changes}
     found = replace(AN_EAU, document_id=document, facts=facts, file_hash=file_hash)
     return Case(delivery, replace(found, **changes), **keys)
 

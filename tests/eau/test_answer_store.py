@@ -1,0 +1,172 @@
+"""Requests and what follows them, on both databases; a process that dies says nothing twice and forgets none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date, datetime, timedelta
+
+import pytest
+import sqlalchemy as sa
+from tests.eau.samples import AN_INSURER, NOON, ONE_PRACTICE, Case, an_id, eau, file, storno
+
+from schleuse.eau.answer_store import Answer, Request, RequestReusedError, Waits, decode_answer
+from schleuse.eau.answers import Code
+from schleuse.eau.document import Period
+from schleuse.eau.feed_store import CursorBeyondEndError
+from schleuse.eau.store import EauStore
+from schleuse.eau.switched import delivering
+from schleuse.switch.fence import StaleEpochError
+
+PERSON, ANOTHER, BY_NAME = b"1" * 16, b"2" * 16, b"3" * 16
+MONDAY = date(2026, 2, 2)
+ASKED = Request("ds-1", PERSON, None, MONDAY)
+LATER = NOON + timedelta(hours=1)
+
+
+def au(delivery: int, person: bytes = PERSON, start: date = MONDAY) -> Case:
+    period = Period("ERST", start, start + timedelta(days=4), start)
+    return eau(delivery, person=person, period=period, practice=ONE_PRACTICE)
+
+
+def nothing(_day: date, _upto: datetime) -> bool:
+    return False
+
+
+def something(_day: date, _upto: datetime) -> bool:
+    return True
+
+
+def followed(store: EauStore, waits: Waits = nothing, now: datetime = LATER) -> list[Answer]:
+    """All that ever followed, after another look."""
+    store.answers.follow(AN_INSURER, now, waits=waits)
+    return [decode_answer(text) for _, text in store.answers.follow_ups(AN_INSURER, 0, 1000)]
+
+
+def test_what_waits_makes_nothing_found_7_and_what_is_found_is_said_at_once(store: EauStore) -> None:
+    """T-08, HD-09."""
+    answer = store.answers.answer
+    assert answer(AN_INSURER, ASKED, NOON, waits=something).code is Code.IN_REVIEW
+    assert answer(AN_INSURER, replace(ASKED, id="ds-2"), NOON, waits=nothing).code is Code.NONE
+    file(store, au(1), au(2, ANOTHER))
+    given = answer(AN_INSURER, replace(ASKED, id="ds-3"), NOON, waits=something)
+    assert (given.code, [one.document_id for one in given.certificates]) == (Code.AU, [an_id(1)])
+    assert {one.id: one.code for one in store.answers.open(AN_INSURER, NOON)} == {"ds-1": 7, "ds-2": 4}
+
+
+def test_a_request_is_asked_again_under_its_id_and_hears_the_same(store: EauStore) -> None:
+    first = store.answers.answer(AN_INSURER, ASKED, NOON, waits=something)
+    assert store.answers.answer(AN_INSURER, ASKED, LATER, waits=nothing) == first
+    with pytest.raises(RequestReusedError):
+        store.answers.answer(AN_INSURER, replace(ASKED, person=ANOTHER), LATER, waits=nothing)
+
+
+def test_what_arrives_follows_once_and_also_an_eau_of_the_ersatzverfahren(store: EauStore) -> None:
+    store.answers.answer(AN_INSURER, replace(ASKED, other=BY_NAME), NOON, waits=something)
+    file(store, au(1, BY_NAME))
+    for _ in range(2):
+        (only,) = followed(store, something)
+        assert (only.request, only.code, [one.delivery for one in only.certificates]) == ("ds-1", Code.AU, [1])
+    assert store.answers.open(AN_INSURER, LATER) == []
+
+
+def test_in_review_becomes_4_only_after_the_backlog_and_is_watched_on(store: EauStore) -> None:
+    """HD-09: "final answer follows by itself within 28 days"."""
+    store.answers.answer(AN_INSURER, ASKED, NOON, waits=something)
+    assert followed(store, something) == []
+    (none,) = followed(store)
+    assert (none.code, none.until) == (Code.NONE, LATER + timedelta(days=14))
+    file(store, au(1))
+    assert [one.code for one in followed(store)] == [Code.NONE, Code.AU]
+
+
+def test_of_one_day_the_older_request_is_free_first(store: EauStore) -> None:
+    for number in range(3):
+        asked_at = NOON + timedelta(minutes=number)
+        store.answers.answer(AN_INSURER, replace(ASKED, id=f"ds-{number}"), asked_at, waits=something)
+    until = NOON + timedelta(minutes=1)
+    assert [one.request for one in followed(store, lambda _day, upto: upto > until)] == ["ds-0", "ds-1"]
+
+
+def test_a_storno_withdraws_the_answer(store: EauStore) -> None:
+    file(store, au(1))
+    store.answers.answer(AN_INSURER, ASKED, NOON, waits=nothing)
+    file(store, storno(2, of=1))
+    (said,) = followed(store)
+    assert (said.code, said.withdrawn, said.certificates) == (Code.NONE, (an_id(1),), ())
+
+
+def test_after_its_time_nothing_follows(store: EauStore) -> None:
+    store.answers.answer(AN_INSURER, ASKED, NOON, waits=something)
+    file(store, au(1))
+    assert followed(store, now=NOON + timedelta(days=29)) == []
+
+
+def test_the_list_is_taken_over_with_a_cursor(store: EauStore) -> None:
+    store.answers.answer(AN_INSURER, ASKED, NOON, waits=something)
+    followed(store)
+    assert store.answers.position(AN_INSURER, "benefits") == (0, 1)
+    with pytest.raises(CursorBeyondEndError):
+        store.answers.ack(AN_INSURER, "benefits", 2)
+    assert store.answers.ack(AN_INSURER, "benefits", 1) == (1, 1)
+    assert store.answers.ack(AN_INSURER, "benefits", 0) == (1, 1)
+
+
+def test_an_answer_of_an_older_epoch_is_recorded_nowhere(store: EauStore) -> None:
+    """SW-06."""
+    store.answers.answer(AN_INSURER, ASKED, NOON, waits=something)
+    store.raise_fence({delivering(AN_INSURER): 5}, 5)
+    with pytest.raises(StaleEpochError):
+        store.answers.answer(AN_INSURER, replace(ASKED, id="ds-2"), NOON, waits=nothing, epoch=4)
+    with pytest.raises(StaleEpochError):
+        store.answers.follow(AN_INSURER, LATER, waits=nothing, epoch=4)
+    with pytest.raises(StaleEpochError):
+        store.answers.ack(AN_INSURER, "benefits", 0, epoch=4)
+    assert [one.id for one in store.answers.open(AN_INSURER, NOON)] == ["ds-1"]
+    assert store.answers.follow(AN_INSURER, LATER, waits=nothing, epoch=5) == 1
+
+
+class DiedError(Exception):
+    pass
+
+
+def test_whoever_dies_before_or_after_any_statement_says_nothing_twice_and_forgets_none(
+    open_eau: Callable[[], EauStore],
+) -> None:
+    """Kill at each step: the next process finds either all of it or nothing."""
+    before = open_eau()
+    for number in range(3):
+        asked = replace(ASKED, id=f"ds-{number}", person=b"%d" % number * 16)
+        before.answers.answer(AN_INSURER, asked, NOON, waits=something)
+    file(before, au(1, b"0" * 16))
+    for step in range(40):
+        dying = open_eau()
+        if not _die_at(dying, step):
+            break
+        dying.close()
+        after = [decode_answer(text) for _, text in before.answers.follow_ups(AN_INSURER, 0, 10)]
+        assert len(after) in (0, 3), "a part of a look was kept"
+    else:
+        pytest.fail("the look has no end")
+    said = [decode_answer(text) for _, text in before.answers.follow_ups(AN_INSURER, 0, 10)]
+    assert sorted((one.request, one.code) for one in said) == [("ds-0", 2), ("ds-1", 4), ("ds-2", 4)]
+
+
+def _die_at(store: EauStore, step: int) -> bool:
+    """Follow, and die before the statement with this number. Returns whether it came so far."""
+    left = step
+
+    def count(*_: object) -> None:
+        nonlocal left
+        if left == 0:
+            raise DiedError
+        left -= 1
+
+    sa.event.listen(store._engine, "before_cursor_execute", count)
+    try:
+        store.answers.follow(AN_INSURER, LATER, waits=nothing)
+    except DiedError:
+        return True
+    finally:
+        sa.event.remove(store._engine, "before_cursor_execute", count)
+    return False

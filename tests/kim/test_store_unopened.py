@@ -1,0 +1,76 @@
+"""What waits of a mailbox, on both stores: while anything does, nobody says that there is nothing (HD-09)."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import pytest
+from tests.kim.mails import KASSE, LEASE, PRAXIS, START, a_mail, account_of, offer, put
+
+from schleuse.holding.states import State
+from schleuse.kim.deferred import Gathered
+from schleuse.kim.store import MailStore, Outcome, Take
+from schleuse.kim.store.unopened import TRIES_AGAIN_FOR, Waits
+
+YEAR = timedelta(days=365)
+
+
+def waits(
+    store: MailStore, *, since: datetime = START - YEAR, upto: datetime = START, now: datetime = START
+) -> str | None:
+    return store.leases.unopened.waits(KASSE, since, upto, now, ["harmless"])
+
+
+def deferred(store: MailStore, at: datetime) -> None:
+    gathered = Gathered(account_of)
+    gathered.note(PRAXIS, KASSE, "e", at)
+    store.deferrals.write(gathered.take())
+
+
+def taken(store: MailStore) -> int:
+    (one,) = store.leases.claim([Take(KASSE)], 1, "w", START, LEASE).mails
+    return one.id
+
+
+def test_a_mail_waits_from_its_acceptance_until_it_is_finished(store: MailStore) -> None:
+    assert waits(store) is None
+    assert offer(store, a_mail(1)) == [None]
+    assert waits(store) is Waits.ARRIVING, "accepted, and not even in a mailbox yet"
+    store.route()
+    assert waits(store) is Waits.UNOPENED
+    id = taken(store)
+    assert waits(store) is Waits.UNOPENED
+    store.leases.finish([Outcome(id, State.DELIVERED)], "w", START)
+    assert waits(store) is None
+
+
+@pytest.mark.parametrize(("reason", "expected"), [("id_reused", Waits.QUARANTINED), ("harmless", None)])
+def test_a_quarantined_mail_may_be_it_unless_it_is_known_to_be_none(
+    store: MailStore, reason: str, expected: Waits | None
+) -> None:
+    put(store, a_mail(1))
+    store.leases.finish([Outcome(taken(store), State.QUARANTINED, reason)], "w", START)
+    assert waits(store) is expected
+
+
+def test_only_what_was_accepted_in_the_interval_and_in_this_mailbox_counts(store: MailStore) -> None:
+    put(store, a_mail(1), a_mail(2, "zwei@kasse.kim.telematik"))
+    assert waits(store, upto=START - timedelta(seconds=1)) is None
+    assert waits(store, since=START + timedelta(seconds=1), upto=START + YEAR) is None
+    store.leases.finish([Outcome(taken(store), State.DELIVERED)], "w", START)
+    assert waits(store) is None
+
+
+def test_a_sender_who_was_deferred_counts_until_his_machine_gives_up(store: MailStore) -> None:
+    deferred(store, START - timedelta(hours=1))
+    assert waits(store) is Waits.DEFERRED
+    assert waits(store, now=START + TRIES_AGAIN_FOR) is None
+
+
+def test_what_a_deferred_sender_brings_when_he_comes_back_counts_as_sent_before(store: MailStore) -> None:
+    asked_at = START - timedelta(minutes=30)
+    deferred(store, START - timedelta(hours=1))
+    put(store, a_mail(1))  # accepted after the request
+    assert waits(store, upto=asked_at) is Waits.UNOPENED
+    store.leases.finish([Outcome(taken(store), State.DELIVERED)], "w", START)
+    assert waits(store, upto=asked_at) is None
