@@ -18,7 +18,7 @@ from rich.table import Table
 from schleuse.cli.up import german
 from schleuse.clock import utc_now
 from schleuse.config import Config, default_home, read_config
-from schleuse.errors import ConflictError
+from schleuse.errors import ConflictError, RefusedError
 from schleuse.holding.reconcile import Reconciliation
 from schleuse.holding.states import State
 from schleuse.journal.client import JournalClient
@@ -31,6 +31,7 @@ from schleuse.processes.trail import OUTSIDE, PLATFORM, Act, open_trail
 app = App(name="hold", help="What is held, and that nothing is missing.")
 app.command("schleuse.cli.hold_release:app", name="release")
 app.command("schleuse.cli.hold_reconcile:reconcile", name="reconcile")
+app.command("schleuse.cli.hold_suspect:app", name="suspect")
 app.command("schleuse.cli.hold_receipt:receipt", name="receipt")
 app.command("schleuse.cli.hold_receipt:statement", name="statement")
 app.command("schleuse.cli.hold_deferred:deferred", name="deferred")
@@ -43,6 +44,12 @@ class NotQuarantinedError(ConflictError):
     """Only quarantined deliveries can be given back; the number is another one's."""
 
     code = "cli.not-quarantined"
+
+
+class SuspectedError(RefusedError):
+    """Suspected mail goes back by an order of two persons, never by one (HD-47)."""
+
+    code = "cli.suspected"
 
 
 _SHOWN = (
@@ -113,6 +120,11 @@ def reconsider(
         unknown = [id for id in ids if id not in known]
         if unknown:
             raise NotQuarantinedError(f"not quarantined: {', '.join(map(str, unknown))}; `hold list` shows what is")
+        suspected = [id for id in ids if (known[id].reason or "").startswith("suspected:")]
+        if suspected:
+            raise SuspectedError(
+                f"suspected: {', '.join(map(str, suspected))}; two persons give it back: `hold suspect order`"
+            )
         for id in ids:
             print(f"{id}  {known[id].reason or ''}  QUARANTINED -> HELD")
         if yes:

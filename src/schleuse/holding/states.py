@@ -42,10 +42,10 @@ class State(StrEnum):
 
 
 #: Every legal move. A message is RETURNED only out of RELEASING (a checked, named fault of that message)
-#: or after people looked at it in QUARANTINED.
+#: or after people looked at it in QUARANTINED. HELD mail that is suspected goes there unopened (HD-47).
 MOVES: Mapping[State, frozenset[State]] = {
     State.ACCEPTED: frozenset({State.HELD, State.DEFERRED, State.DUPLICATE_LINKED, State.DELIVERED}),
-    State.HELD: frozenset({State.RELEASING, State.WITHDRAWN, State.DELIVERED}),
+    State.HELD: frozenset({State.RELEASING, State.WITHDRAWN, State.DELIVERED, State.QUARANTINED}),
     State.RELEASING: frozenset(
         {State.HELD, State.DELIVERED, State.QUARANTINED, State.DUPLICATE_LINKED, State.RETURNED}
     ),

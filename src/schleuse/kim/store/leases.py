@@ -38,6 +38,7 @@ from schleuse.kim.store.delivery import (
 from schleuse.kim.store.holds import Holds, HoldWindow, followed, minded_windows
 from schleuse.kim.store.marks import MARKS, Mark, MarkFiles, NoMarks
 from schleuse.kim.store.progress import ReleaseView
+from schleuse.kim.store.suspicions import Suspected, Suspicions, keep_aside, read_active
 from schleuse.kim.store.unopened import Unopened
 from schleuse.mail.spool import DamagedRecordError, OsDisk, SegmentReader
 from schleuse.mail.spool.envelope import opened
@@ -118,6 +119,7 @@ class Leases:
         self.holds = Holds(backing)
         self.release_view = ReleaseView(backing)
         self.unopened = Unopened(backing)
+        self.suspicions = Suspicions(backing)
 
     def claim(self, takes: Sequence[Take], limit: int, owner: str, now: datetime, lease: timedelta) -> Claims:
         """Waiting deliveries of these mailboxes, at most `limit`, in acceptance order: HELD -> RELEASING.
@@ -139,14 +141,47 @@ class Leases:
             is_short = len(rows) < limit
             stale = _stale(connection, [by_account[row.account].under for row in rows])
             rows = allowance.use([row for row in rows if not _is_of(by_account[row.account].under, stale)])
-            rows = as_many_as_fit(rows)
+            suspected = read_active(connection, [row.account for row in rows])
+            rows = self._unsuspected(connection, as_many_as_fit(rows), suspected, now)
             allowance.write(rows)
             if rows:
                 values = {"ids": [row.id for row in rows], "owner": owner, "until": to_us(now + lease)}
                 connection.execute(_TAKE, values)
         if is_short and open_now.released:
             self.holds.note_drained(open_now.released, now)
-        return Claims(self._opened(rows, by_account, windows, owner, now), stale)
+        found, aside = self._opened(rows, by_account, windows, owner, now), frozenset[int]()
+        for one in (one for one in suspected if one.senders):
+            aside |= self._keep_aside(found, one, owner, now)
+        return Claims([mail for mail in found if mail.id not in aside], stale)
+
+    def _unsuspected(
+        self, connection: Connection, rows: Sequence[sa.Row[Any]], suspected: Sequence[Suspected], now: datetime
+    ) -> list[sa.Row[Any]]:
+        """Without those whose time of acceptance alone is suspected (HD-47); they are QUARANTINED now."""
+        aside: set[int] = set()
+        for one in (one for one in suspected if not one.senders):
+            matching = [row.id for row in rows if row.id not in aside and one.covers(row.account, row.accepted_us)]
+            if matching:
+                kept = keep_aside(connection, matching, one, now)
+                self._backing.marks.write([Mark(id, to_us(now), State.QUARANTINED, one.reason) for id in kept])
+                aside.update(kept)
+        return [row for row in rows if row.id not in aside]
+
+    def _keep_aside(self, mails: Sequence[Claimed], one: Suspected, owner: str, now: datetime) -> frozenset[int]:
+        """Who sent it is known now that its envelope is read; it is still sealed, and the worker does not get it."""
+        matching = [
+            mail.id
+            for mail in mails
+            if mail.mail is not None
+            and one.covers(mail.account, to_us(mail.accepted_at))
+            and mail.mail.sender.lower() in one.senders
+        ]
+        if not matching:
+            return frozenset()
+        with self._backing.writing() as connection:
+            kept = keep_aside(connection, matching, one, now, owner)
+            self._backing.marks.write([Mark(id, to_us(now), State.QUARANTINED, one.reason) for id in kept])
+        return frozenset(kept)
 
     def _opened(
         self,
@@ -225,7 +260,10 @@ class Leases:
             return sum(connection.execute(_UNFINISHED, {"ids": part}).scalar_one() for part in _parts(ids))
 
     def reconsider(self, ids: Sequence[int], now: datetime) -> int:
-        """QUARANTINED -> HELD, by the decision of people. Returns how many moved."""
+        """QUARANTINED -> HELD, by the decision of people. Returns how many moved.
+
+        Not what is suspected: that needs two persons (`Suspicions.give_back`).
+        """
         if not ids:
             return 0
         with self._backing.writing() as connection:
@@ -355,6 +393,7 @@ def _parts(ids: Sequence[int]) -> Iterator[Sequence[int]]:
 _RECONSIDER = sa.text(
     "UPDATE kim_delivery SET state = 'HELD', reason = NULL, changed_us = :now, expires_us = NULL"
     " WHERE id IN :ids AND state = 'QUARANTINED' AND account IS NOT NULL"
+    " AND coalesce(reason, '') NOT LIKE 'suspected:%'"
 ).bindparams(sa.bindparam("ids", expanding=True))
 
 _WAITING = sa.text(

@@ -24,7 +24,9 @@ _LABEL = re.compile(rb"^x-kim-dienstkennung:[ \t]*([^\r\n]{1,200})", re.IGNORECA
 # A worker that meets our own trouble puts a mail back with a time before which nobody takes it again.
 _OUTCOME = sa.text(
     "SELECT state, count(*) AS number, sum(CASE WHEN not_before_us > :now THEN 1 ELSE 0 END) AS put_back"
-    " FROM kim_delivery WHERE account = :account AND id > :above AND id <= :upto GROUP BY state"
+    " FROM kim_delivery WHERE account = :account AND id > :above AND id <= :upto"
+    # What is suspected was kept aside unopened, and says nothing about how the release goes (HD-47).
+    " AND NOT (state = 'QUARANTINED' AND coalesce(reason, '') LIKE 'suspected:%') GROUP BY state"
 )
 _WAITING = sa.text(
     "SELECT id FROM kim_delivery WHERE account = :account AND id > :above AND id <= :upto"
