@@ -115,10 +115,7 @@ SCENARIOS: Mapping[str, str] = {
 
 #: id -> what it waits for; everything else must be in code and tests.
 LATER: Mapping[str, str] = {
-    "HD-47": "forensics, which says which period is suspected",
     "RO-06": "the control room",
-    "HD-09": "answers to employers",
-    "T-08": "answers to employers",
     "T-11": "forensics",
     "T-15": "duties",
     "T-16": "duties",

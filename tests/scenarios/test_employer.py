@@ -89,6 +89,10 @@ def test_while_it_is_held_an_employer_is_told_7_and_then_what_is_true(one: Platf
         ]
         assert [each["document_id"] for each in found["certificates"]] == [who.mail.sent.document_id]
         assert found["certificates"][0]["since"] == who.absent_from
+    ik = one.config.insurers[0].ik
+    listed = one.command("eau", "answers", ik, "--home", str(one.home)).stdout
+    assert "held  2 AU" in listed
+    assert one.command("eau", "answers", ik, "--open", "--home", str(one.home)).stdout.startswith("other  4  until")
     lookups = [(Kind.SEARCH, Purpose.EAU_EMPLOYER)]
     until(
         lambda: sum((entry.kind, entry.purpose) in lookups for entry in one.entries()) >= 4,

@@ -8,3 +8,4 @@ app = App(name="eau", help="Sick notes: judge files, read an insurer's feed, tel
 app.command("schleuse.cli.eau_check:check", name="check")
 app.command("schleuse.cli.eau_feed:feed", name="feed")
 app.command("schleuse.cli.eau_paper:paper", name="paper")
+app.command("schleuse.cli.eau_answers:answers", name="answers")

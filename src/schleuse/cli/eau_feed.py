@@ -70,11 +70,11 @@ class Given:
     """Options; None: as the configuration of the home says."""
 
     home: Path
-    url: str | None
-    key_file: Path | None
-    client: str | None
-    platform: str | None
-    ca_file: Path | None
+    url: str | None = None
+    key_file: Path | None = None
+    client: str | None = None
+    platform: str | None = None
+    ca_file: Path | None = None
 
     @cached_property
     def config(self) -> Config:

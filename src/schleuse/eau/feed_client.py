@@ -14,6 +14,7 @@ from urllib.parse import quote, urlencode, urlsplit
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from schleuse.clock import Now
+from schleuse.eau.answer_api import FollowUps, FollowUpView, OpenView, OpenViews
 from schleuse.eau.document import DocumentId
 from schleuse.eau.feed_views import EventView, Page, PaperPage, PaperView
 from schleuse.errors import ConflictError, Error, MalformedError, RefusedError, UnavailableError
@@ -129,6 +130,20 @@ class FeedConnection:
                 return
             yield from found.papers
             after = found.next
+
+    def follow_ups(self, after: int | None, page: int = 500) -> Iterator[FollowUpView]:
+        """All answers that followed employers' requests, up to the end, fetched page by page."""
+        while True:
+            query = urlencode({"limit": page} | ({} if after is None else {"after": after}))
+            found = FollowUps.model_validate_json(self._request("GET", f"/v1/{self._ik}/answers", query))
+            if not found.answers:
+                return
+            yield from found.answers
+            after = found.next
+
+    def open_requests(self) -> list[OpenView]:
+        """Employers' requests with an interim answer."""
+        return OpenViews.model_validate_json(self._request("GET", f"/v1/{self._ik}/answers/open")).requests
 
     def _request(self, method: str, path: str, query: str = "", body: bytes | None = None) -> bytes:
         """path: as it is signed, without percent-encoding."""

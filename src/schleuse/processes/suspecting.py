@@ -27,6 +27,7 @@ from schleuse.holding.suspicion import (
     Order,
     SignedSuspicion,
     Suspicion,
+    SuspicionRefusedError,
     check_suspicion,
     order_from,
     suspicion_from,
@@ -153,7 +154,12 @@ class Suspecting:
 
     def register(self, id: str) -> list[str]:
         """Only the rows, so that no worker takes such mail. Returns the mailboxes."""
-        rows = rows_of(self._config, self.read(id).suspicion)
+        signed = self.read(id)
+        try:
+            check_suspicion(signed, self._rights, signed.suspicion.at)
+        except SuspicionRefusedError as cause:
+            raise SuspicionDamagedError(f"the suspicion {id} is not what its custodian signed") from cause
+        rows = rows_of(self._config, signed.suspicion)
         self._leases.suspicions.register(rows)
         if any(order.fate is Fate.HELD and not order.deliveries for order in self._done(id)):
             self._leases.suspicions.end(id, self._now())
@@ -305,7 +311,7 @@ def rows_of(config: Config, one: Suspicion) -> list[Suspected]:
 
 def register_all(config: Config, leases: Leases, switch: Switch) -> None:
     """What a worker does before it takes anything: an index that was lost has no rows. Nothing new, nothing told."""
-    suspecting = Suspecting(config, leases, switch, Rights([]), lambda _facts, _granted: None, utc_now)
+    suspecting = Suspecting(config, leases, switch, rights_of(config), lambda _facts, _granted: None, utc_now)
     for id in suspecting.ids():
         suspecting.register(id)
 

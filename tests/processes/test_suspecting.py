@@ -1,0 +1,263 @@
+"""Signed suspicions of a home, and orders of two persons; whoever dies between two steps goes on there (HD-47)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from tests.kim.mails import PRAXIS, START, a_mail, check, put
+from tests.scenarios.platform import build_home
+from tests.switch_double import FakeSwitch
+
+from schleuse.config import Config, read_config
+from schleuse.holding.receipt import Action, Case, entry
+from schleuse.holding.resend import Received, accounts
+from schleuse.holding.states import State
+from schleuse.holding.suspicion import (
+    BadSuspicionError,
+    Fate,
+    Order,
+    SignedSuspicion,
+    Suspicion,
+    SuspicionRefusedError,
+    sign_suspicion,
+    suspicion_from,
+)
+from schleuse.journal.opening import Json
+from schleuse.kim.store import MailStore, Take, open_mail_store
+from schleuse.processes.kim import store_settings
+from schleuse.processes.suspecting import (
+    PURPOSE,
+    NotKeptAsideError,
+    OrderNotApprovedError,
+    Suspecting,
+    SuspicionDamagedError,
+    SuspicionExistsError,
+    VoidOrderApprovalError,
+    register_all,
+)
+from schleuse.processes.switching import rights_of
+from schleuse.scopes import Service
+from schleuse.switch.approval import approve
+from schleuse.switch.documents import Role
+from schleuse.vault.tokens import read_token_key
+
+ANDERE = "andere@arzt.kim.telematik"
+NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
+WHY = Suspicion("q1", NOW, "this practice's signing key was stolen", senders=(ANDERE,))
+
+
+class DiedError(Exception):
+    pass
+
+
+@dataclass
+class Room:
+    """A home with a mail store in which two mails of a suspected sender and one of another wait."""
+
+    config: Config
+    mails: MailStore
+    switch: FakeSwitch
+    told: list[Mapping[str, Json]] = field(default_factory=list)
+
+    @property
+    def account(self) -> str:
+        return self.config.insurers[0].address.lower()
+
+    def suspecting(self, step: Callable[[str], None] = lambda _name: None) -> Suspecting:
+        def tell(facts: Mapping[str, Json], granted: bool) -> None:
+            self.told.append({**facts, "granted": granted})
+
+        return Suspecting(self.config, self.mails.leases, self.switch, rights_of(self.config), tell, lambda: NOW, step)
+
+    def signed(
+        self, suspicion: Suspicion = WHY, name: str = "betrieb-3", role: Role = Role.CUSTODIAN
+    ) -> SignedSuspicion:
+        key = read_token_key(self.config.home / "operators" / f"{name}.key")
+        return sign_suspicion(suspicion, name, role, key)
+
+    def approve(self, order: Order, name: str, role: Role) -> None:
+        key = read_token_key(self.config.home / "operators" / f"{name}.key")
+        made = self.suspecting()
+        made.approve(order, approve(PURPOSE, order.hash, name, role, key, NOW - timedelta(minutes=1)))
+
+    def states(self) -> dict[State, int]:
+        return dict(self.mails.counts().get(self.account, {}))
+
+    def take(self) -> int:
+        return len(self.mails.leases.claim([Take(self.account)], 10, "w", NOW, timedelta(minutes=5)).mails)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_home(tmp_path_factory.mktemp("base") / "home")
+
+
+@pytest.fixture
+def room(base: Path, tmp_path: Path) -> Iterator[Room]:
+    config = read_config(shutil.copytree(base, tmp_path / "home"))
+    addresses = {one.address.lower() for one in config.insurers}
+    own = lambda address: address.lower() if address.lower() in addresses else None  # noqa: E731
+    with open_mail_store(replace(store_settings(config), reserve_bytes=0), own, background=False) as mails:
+        to = config.insurers[0].address
+        put(mails, a_mail(1, to, sender=ANDERE), a_mail(2, to, sender=PRAXIS), a_mail(3, to, sender=ANDERE))
+        yield Room(config, mails, FakeSwitch())
+
+
+def dying_at(number: int) -> Callable[[str], None]:
+    left = number
+
+    def step(_name: str) -> None:
+        nonlocal left
+        if left == 0:
+            raise DiedError
+        left -= 1
+
+    return step
+
+
+@pytest.mark.parametrize("step", range(4))
+def test_a_document_that_was_handed_in_is_carried_out_whenever_somebody_dies(room: Room, step: int) -> None:
+    """Recorded, then done: nothing of it is handed out, and handing it in again ends the work."""
+    with pytest.raises(DiedError):
+        room.suspecting(dying_at(step)).hand_in(room.signed())
+    register_all(room.config, room.mails.leases, room.switch)  # as a worker does that starts meanwhile
+    assert room.take() == (3 if step == 0 else 1), "before it was written nobody suspects anything"
+    room.mails.leases.reset("w")
+    room.suspecting().hand_in(room.signed())
+    assert room.states() == {State.QUARANTINED: 2, State.HELD: 1}
+    assert check(room.mails).holds
+    assert room.told[0]["act"] == "quarantine.suspected"
+
+
+def test_only_somebody_who_answers_for_evidence_suspects_and_only_with_his_own_key(room: Room) -> None:
+    """RO-05."""
+    made = room.suspecting()
+    for signed in (
+        room.signed(name="betrieb-1", role=Role.LEAD),
+        room.signed(name="betrieb-1", role=Role.CUSTODIAN),
+        replace(room.signed(), custodian="nobody"),
+        replace(room.signed(), suspicion=replace(WHY, text="something else")),
+    ):
+        with pytest.raises(SuspicionRefusedError):
+            made.hand_in(signed)
+    assert room.states() == {State.HELD: 3}
+    made.hand_in(room.signed())
+    with pytest.raises(SuspicionExistsError):
+        made.hand_in(room.signed(replace(WHY, text="something else")))
+
+
+def approved(room: Room, fate: Fate, *ids: int) -> Order:
+    order = Order("o1", "q1", fate, "examined, harmless", ids)
+    room.suspecting().order(order)
+    with pytest.raises(OrderNotApprovedError):
+        room.suspecting().carry_out(order)
+    pairs = {
+        Fate.HELD: (("betrieb-1", Role.SWITCH_OFFICER), ("betrieb-2", Role.SERVICE_OWNER)),
+        Fate.RETURNED: (("betrieb-2", Role.SERVICE_OWNER), ("betrieb-2", Role.RELEASER)),
+    }
+    for name, role in pairs[fate]:
+        with pytest.raises(OrderNotApprovedError):
+            room.suspecting().carry_out(order)
+        room.approve(order, name, role)
+    return order
+
+
+@pytest.mark.parametrize("step", range(2))
+def test_two_persons_give_it_back_and_the_suspicion_ends_whenever_somebody_dies(room: Room, step: int) -> None:
+    """T-12, RO-01, RO-04."""
+    room.suspecting().hand_in(room.signed())
+    order = approved(room, Fate.HELD)
+    with pytest.raises(DiedError):
+        room.suspecting(dying_at(step)).carry_out(order)
+    room.suspecting().carry_out(order)
+    register_all(room.config, room.mails.leases, room.switch)
+    assert room.states() == {State.HELD: 3}
+    put(room.mails, a_mail(4, room.config.insurers[0].address, sender=ANDERE))
+    assert room.take() == 4
+
+
+def test_one_person_in_two_roles_returns_nothing(room: Room) -> None:
+    """RO-01: service owner and releaser are the same person here."""
+    room.suspecting().hand_in(room.signed())
+    first = room.suspecting().quarantined("q1")[0].id
+    order = approved(room, Fate.RETURNED, first)
+    with pytest.raises(OrderNotApprovedError):
+        room.suspecting().carry_out(order)
+    assert room.states() == {State.QUARANTINED: 2, State.HELD: 1}
+
+
+def test_an_approval_of_another_order_or_in_another_role_is_void(room: Room) -> None:
+    """RO-04: any change voids it."""
+    room.suspecting().hand_in(room.signed())
+    order = Order("o1", "q1", Fate.HELD, "examined, harmless")
+    room.suspecting().order(order)
+    key = read_token_key(room.config.home / "operators" / "betrieb-1.key")
+    other = replace(order, deliveries=(1,))
+    for void in (
+        approve(PURPOSE, other.hash, "betrieb-1", Role.SWITCH_OFFICER, key, NOW),
+        approve(PURPOSE, order.hash, "betrieb-1", Role.LEAD, key, NOW),
+        approve("release", order.hash, "betrieb-1", Role.SWITCH_OFFICER, key, NOW),
+        approve(PURPOSE, order.hash, "betrieb-1", Role.SWITCH_OFFICER, key, NOW, timedelta(days=1)),
+    ):
+        with pytest.raises(VoidOrderApprovalError):
+            room.suspecting().approve(order, void)
+
+
+def test_an_order_names_only_what_is_kept_aside_for_its_suspicion(room: Room) -> None:
+    room.suspecting().hand_in(room.signed())
+    (other,) = room.mails.leases.waiting([State.HELD], 10)
+    with pytest.raises(NotKeptAsideError):
+        room.suspecting().order(Order("o1", "q1", Fate.HELD, "why", (other.id,)))
+
+
+def test_a_document_that_was_changed_on_disk_stops_people_and_not_the_holding(room: Room) -> None:
+    made = room.suspecting()
+    made.hand_in(room.signed())
+    path = room.config.switch_folder / "suspicions" / "q1" / "document.json"
+    written = path.read_text()
+    for damaged in ("{", written.replace(ANDERE, "dritte@arzt.kim.telematik")):
+        path.write_text(damaged)
+        with pytest.raises(SuspicionDamagedError):
+            register_all(room.config, room.mails.leases, room.switch)
+    assert room.take() == 1
+
+
+def test_what_was_opened_before_is_listed_by_insurer(room: Room) -> None:
+    assert room.take() == 3
+    room.suspecting().hand_in(room.signed())
+    found = room.suspecting().opened("q1")
+    assert {ik: len(mails) for ik, mails in found.items()} == {room.config.insurers[0].ik: 2}
+
+
+def test_a_suspicion_is_read_as_it_was_written_and_says_what_it_needs() -> None:
+    for bad in (
+        {"senders": (), "since": None},
+        {"senders": ("no address",)},
+        {"since": NOW, "until": NOW},
+        {"id": "../q"},
+        {"text": " "},
+        {"insurers": ("1",)},
+    ):
+        with pytest.raises(BadSuspicionError):
+            replace(WHY, **bad)
+    period = replace(WHY, since=NOW, until=NOW + timedelta(hours=1), insurers=("109900011",), references=(("x", "ab"),))
+    signed = SignedSuspicion(period, "betrieb-3", Role.CUSTODIAN, b"s")
+    assert suspicion_from(json.loads(json.dumps(signed.encode()))) == signed
+    with pytest.raises(BadSuspicionError):
+        suspicion_from({"suspicion": {}})
+    with pytest.raises(BadSuspicionError):
+        Order("o1", "q1", Fate.RETURNED, "all of it")
+
+
+def test_its_sender_hears_that_it_is_being_examined_and_need_not_be_sent_again() -> None:
+    """HD-47, § 6.8: the receipt and the reconciliation."""
+    said = entry(Case(Service.EAU_INTAKE, "109900011", State.QUARANTINED, START, True, None), NOW)
+    assert (said.do_not_resend, said.action) == (True, Action.NONE)
+    (account,) = accounts([Received(PRAXIS, "109900011", "<1>", START, State.QUARANTINED, "suspected: q1")], [])
+    assert (account.must_resend, account.open) == (False, 1)
