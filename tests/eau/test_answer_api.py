@@ -144,6 +144,8 @@ def test_an_eau_of_the_ersatzverfahren_is_found_by_name(http: Http, sqlite_store
     person = {"family": "Muster", "given": "Max", "born": "1980-01-01"}
     assert http.post(URL, json={**ASK, "person": person}).json()["code"] == 2
     assert http.post(URL, json={"request": "x", "absent_from": "2026-02-02"}).status_code == 400
+    named = http.post(URL, json={**ASK, "request": KVNR})
+    assert (named.status_code, named.json()["code"]) == (400, "eau.paper-names-a-person")
 
 
 def test_what_follows_is_listed_until_it_is_acknowledged(

@@ -25,6 +25,7 @@ from schleuse.eau.answer_store import Answer, AnswerStore, decode_answer
 from schleuse.eau.answer_store import Request as Asked
 from schleuse.eau.answers import CODES, Certificate, Follows
 from schleuse.eau.feed_errors import NoPersonError, responses
+from schleuse.eau.feed_paper import require_no_person
 from schleuse.eau.feed_session import Client, Insurer
 from schleuse.eau.feed_views import MAX_CURSOR, Ack, Acked
 from schleuse.eau.sealing import person_without_kvnr
@@ -152,6 +153,7 @@ def add_answers(app: FastAPI, answers: Answers) -> None:
     @app.post("/v1/{ik}/answers", responses=responses(400, 409, 429), operation_id="ask", tags=["answers"])
     def ask(request: Request, ik: Insurer, client: Client, asked: AskView) -> AnswerView:
         """What an employer is told now. Nothing found is 4 only if nothing waits that could be it; else 7."""
+        require_no_person(asked.request)
         epoch = answers.epoch(client.ik)
         person, other = _pseudonyms(answers.vault, client.ik, asked)
         found = store.answer(

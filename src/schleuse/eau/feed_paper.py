@@ -81,7 +81,7 @@ def add_paper(app: FastAPI, store: FeedStore, vault: Vault, logins: Logins, door
     @app.put("/v1/{ik}/paper/{reference}", responses=responses(400, 409), operation_id="tell_paper", tags=["paper"])
     def tell_paper(ik: Insurer, client: Client, reference: Reference, paper: PaperCase) -> PaperView:
         """A certificate came on paper; the answer names the eAU that may be the same, if they are here already."""
-        _require_no_person(reference)
+        require_no_person(reference)
         # Asked before it is told: a vault that does not serve leaves no entry of something that was not kept.
         (whose,) = vault.pseudonyms(client.ik, [Named(paper.kvnr.encode(), paper.key())])
         logins.tell_paper(client, reference)
@@ -101,7 +101,8 @@ def add_paper(app: FastAPI, store: FeedStore, vault: Vault, logins: Logins, door
         return PaperPage(papers=[paper_view(one) for one in found], next=found[-1].number if found else after)
 
 
-def _require_no_person(reference: str) -> None:
+def require_no_person(reference: str) -> None:
+    """Raises NamesAPersonError."""
     try:
         KVNR(reference.upper())
     except BadKVNRError:

@@ -1,6 +1,6 @@
 """answers to employers: the days that an eAU certifies, requests, and what follows them by itself
 
-eAU that were filed before have no days here; an answer about their persons is "in Prüfung", and names them.
+eAU that were filed before have no days here; an answer about their persons is "in Prüfung" if nothing else is found.
 
 Revision ID: 0006
 Revises: 0005
