@@ -48,8 +48,11 @@ def test_a_store_from_before_the_switch_gets_the_tables_and_keeps_its_mail(site:
             "kim_deferral",
             "kim_origin",
             "kim_receipt",
+            "kim_suspicion",
+            "kim_cleared",
         ):
             connection.execute(sa.text(f"DROP TABLE {table}"))
+        connection.execute(sa.text("DROP INDEX kim_delivery_quarantined"))
         connection.execute(sa.text("ALTER TABLE kim_delivery DROP COLUMN epoch"))
         connection.execute(sa.text("UPDATE schleuse_kim_migrations_version SET version_num = '0002'"))
     engine.dispose()
