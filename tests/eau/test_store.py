@@ -357,7 +357,7 @@ def test_a_store_of_the_first_release_gets_the_new_tables_and_keeps_what_it_hold
         connection.execute(sa.text("DROP TABLE eau_prepared"))
         connection.execute(sa.text("DROP TABLE eau_paper"))
         connection.execute(sa.text("DROP TABLE switch_fence"))
-        for table in ("eau_paper", "eau_request", "eau_follow_up", "eau_follow_up_cursor"):
+        for table in ("eau_request", "eau_follow_up", "eau_follow_up_cursor"):
             connection.execute(sa.text(f"DROP TABLE {table}"))
         connection.execute(sa.text("DROP INDEX eau_document_person"))
         for column in (

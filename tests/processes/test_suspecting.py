@@ -31,6 +31,7 @@ from schleuse.holding.suspicion import (
 from schleuse.journal.opening import Json
 from schleuse.kim.store import MailStore, Take, open_mail_store
 from schleuse.processes.kim import store_settings
+from schleuse.processes.operators import rights_of
 from schleuse.processes.suspecting import (
     PURPOSE,
     NotKeptAsideError,
@@ -41,7 +42,6 @@ from schleuse.processes.suspecting import (
     VoidOrderApprovalError,
     register_all,
 )
-from schleuse.processes.switching import rights_of
 from schleuse.scopes import Service
 from schleuse.switch.approval import approve
 from schleuse.switch.documents import Role

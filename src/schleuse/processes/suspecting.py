@@ -38,7 +38,8 @@ from schleuse.journal.disk import replace as write_whole
 from schleuse.journal.opening import Json
 from schleuse.kim.store import Leases, Under, Waiting, open_leases
 from schleuse.kim.store.suspicions import EVER, Suspected
-from schleuse.processes.switching import open_switch, rights_of
+from schleuse.processes.operators import rights_of
+from schleuse.processes.switching import open_switch
 from schleuse.switch.approval import LIFETIME, Approval, BadApprovalError, approved_by_two, parse_approval, valid
 from schleuse.switch.copy import Switch
 from schleuse.switch.documents import Rights
