@@ -257,7 +257,7 @@ def test_a_suspicion_is_read_as_it_was_written_and_says_what_it_needs() -> None:
 
 def test_its_sender_hears_that_it_is_being_examined_and_need_not_be_sent_again() -> None:
     """HD-47, § 6.8: the receipt and the reconciliation."""
-    said = entry(Case(Service.EAU_INTAKE, "109900011", State.QUARANTINED, START, True, None), NOW)
+    said = entry(Case(Service.EAU_INTAKE, "109900011", State.QUARANTINED, START, True, None))
     assert (said.do_not_resend, said.action) == (True, Action.NONE)
     (account,) = accounts([Received(PRAXIS, "109900011", "<1>", START, State.QUARANTINED, "suspected: q1")], [])
     assert (account.must_resend, account.open) == (False, 1)
