@@ -359,7 +359,8 @@ def test_a_store_of_the_first_release_gets_the_new_tables_and_keeps_what_it_hold
         connection.execute(sa.text("DROP TABLE switch_fence"))
         for table in ("eau_request", "eau_follow_up", "eau_follow_up_cursor"):
             connection.execute(sa.text(f"DROP TABLE {table}"))
-        connection.execute(sa.text("DROP INDEX eau_document_person"))
+        for index in ("eau_document_person", "eau_received_epoch"):
+            connection.execute(sa.text(f"DROP INDEX {index}"))
         for column in (
             *(f"eau_document.{name}" for name in ("au_type", "starts_on", "ends_on", "issued_on")),
             "eau_received.epoch",

@@ -60,6 +60,8 @@ RECEIVED = sa.Table(
     sa.Column("epoch", sa.BigInteger),
 )
 
+sa.Index("eau_received_epoch", RECEIVED.c.epoch)
+
 #: eAU and Storno. Only what duplicates, Storno and the feed ask for is readable; all else is sealed.
 #: practice, person, content_key: pseudonyms of the vault. target, cancelled_by: Dokumenten-IDs.
 #: au_type to issued_on: `document.Period` of an eAU, None of all others and of those filed before there were answers.

@@ -159,12 +159,12 @@ class Looks:
         """How many of this stage's decisions were errors, and how many there were."""
         values = {"epoch": epoch, "probe": Quarantine.TEST_IN_PRODUCTION.value}
         with asking(self._config.eau_database) as connection:
-            row = connection.execute(_DECIDED, values).one()
+            row = connection.execute(DECIDED, values).one()
         return int(row.errors), int(row.decided)
 
 
 #: Test mails in production are probes, not errors (HD-07).
-_DECIDED = sa.text(
+DECIDED = sa.text(
     "SELECT count(*) AS decided, count(CASE WHEN state IN ('RETURNED', 'QUARANTINED')"
     " AND coalesce(reason, '') <> :probe THEN 1 END) AS errors FROM eau_received WHERE epoch >= :epoch"
 )
