@@ -278,7 +278,7 @@ def reconcile_command(
         found = [alarm.text for alarm in alarms]
         print(json.dumps({"entries": entries, "vault": vault, "hsm": hsm, "read": log["read"], "findings": found}))
     else:
-        _print_counts(log["counts"], entries, vault, hsm)
+        _print_counts(log, entries, vault, hsm)
         for alarm in alarms:
             _warn(alarm)
     if alarms:
@@ -297,10 +297,13 @@ def _counter(path: Path, origin: str, read: int) -> int:
     return counter
 
 
-def _print_counts(counts: dict[str, int], entries: int, vault: int, hsm: int | None) -> None:
-    for name, count in sorted(counts.items()):
+def _print_counts(log: dict[str, Any], entries: int, vault: int, hsm: int | None) -> None:
+    for name, count in sorted(log["counts"].items()):
         print(f"{count:>10} {name}")
     de = german()
+    # All numbers are as of here: the monitor reads in its own time.
+    read, size = log["read"] or 0, log["size"] or 0
+    print(f"{read:>10} {f'Einträge gelesen, von {size} bezeugten' if de else f'entries read, of {size} cosigned'}")
     print(f"{entries:>10} {'Freigaben im Journal' if de else 'releases in the journal'}")
     print(f"{vault:>10} {'Freigaben nach Zählung des Tresors' if de else 'releases as the vault counts'}")
     if hsm is not None:
