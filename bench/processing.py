@@ -1,6 +1,6 @@
 """eAU a second from the insurer's mailbox to the feed, with the budget of each stage, beside raw limits.
 
-    python -m bench.processing [--mails 1500] [--workers 2] [--rounds 3] [--signers rsa,p256,brainpool] [--no-journal]
+    python -m bench.processing [--mails 1500] [--workers 3] [--rounds 3] [--signers rsa,p256,brainpool] [--no-journal]
 
 Every mail is distinct: own document of about 25 KB, own signatures, own content key. Recipients have RSA-2048 keys
 (EC recipients, TI ECIES, are not supported yet); the signers of mail and document have the named kind of key.
@@ -324,7 +324,7 @@ def bench(signer: Algorithm, mails: int, workers: int, rounds: int, journal: boo
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--mails", type=int, default=1500)
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--signers", default="rsa,p256,brainpool")
     parser.add_argument("--no-journal", action="store_true", help="leave out the rounds with vault and journal")

@@ -68,7 +68,7 @@ CONFIGURATION: Mapping[str, str] = {
     "kim.routes[].connections": "connections to this host at the same time",
     "kim.routes[].user": "login at the next host; takes effect only together with `password_file`",
     "kim.routes[].password_file": "file with the password",
-    "eau.workers": "processes that open, check and file; one a core is a good number",
+    "eau.workers": "processes that open, check and file; one more than cores is a good number, for while one waits for the vault another works",
     "eau.batch": "mails that a worker takes and files in one transaction",
     "eau.database": "URL of the eAU store; none: `eau.sqlite` in the home",
     "eau.feed": "HTTPS for the insurers' systems",

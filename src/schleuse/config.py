@@ -153,7 +153,7 @@ class KimSection(_Section):
 class EauSection(_Section):
     """The role that opens, checks and files eAU."""
 
-    workers: int = Field(2, gt=0, le=64)
+    workers: int = Field(3, gt=0, le=64)
     batch: int = Field(64, gt=0, le=1024)
     database: str | None = None
     feed: Listen = "127.0.0.1:8443"
