@@ -11,6 +11,7 @@ people; nothing is ever dropped for it.
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from typing import Annotated, Literal
 
@@ -25,7 +26,7 @@ from schleuse.eau.feed_session import Client, Door, Insurer
 from schleuse.eau.feed_store import FeedStore
 from schleuse.eau.feed_views import MAX_CURSOR, PaperPage, PaperView, paper_view
 from schleuse.errors import MalformedError
-from schleuse.identifiers import KVNR, BadKVNRError
+from schleuse.identifiers import KVNR
 from schleuse.vault import Named, Vault
 
 MAX_LIMIT = 500
@@ -33,8 +34,15 @@ MAX_LIMIT = 500
 MAX_DIAGNOSES = 12
 
 
+_WHOLE = re.compile(r"[A-Z][0-9]{9}")
+#: Anywhere, also where two overlap.
+_KVNR = re.compile(r"(?=([A-Z][0-9]{9}))")
+#: A UUID or a hash: one of 600 UUIDs and of 30 hashes (SHA-256) holds the shape by chance.
+_RANDOM = re.compile(r"(?<![0-9A-F])(?:[0-9A-F]{8}(?:-[0-9A-F]{4}){3}-[0-9A-F]{12}|[0-9A-F]{32,})(?![0-9A-F])")
+
+
 class NamesAPersonError(MalformedError):
-    """The reference has the shape of a KVNR; the insurer's system takes one that says nothing of a person."""
+    """The reference has the shape of a KVNR in it; the insurer's system takes one without."""
 
     code = "eau.paper-names-a-person"
 
@@ -102,9 +110,9 @@ def add_paper(app: FastAPI, store: FeedStore, vault: Vault, logins: Logins, door
 
 
 def require_no_person(reference: str) -> None:
-    """Raises NamesAPersonError."""
-    try:
-        KVNR(reference.upper())
-    except BadKVNRError:
-        return
-    raise NamesAPersonError("the reference has the shape of a KVNR; take one that says nothing of a person")
+    """Nothing in it is a KVNR, alone or beside other signs, in capitals or not. Raises NamesAPersonError."""
+    text = reference.upper()
+    if _WHOLE.fullmatch(text) or any(KVNR(found).has_check_digit for found in _KVNR.findall(_RANDOM.sub(" ", text))):
+        raise NamesAPersonError(
+            "there is something of the shape of a KVNR in it; take one that says nothing of a person"
+        )
