@@ -80,12 +80,15 @@ def test_in_review_becomes_4_only_after_the_backlog_and_is_watched_on(store: Eau
     assert [one.code for one in followed(store)] == [Code.NONE, Code.AU]
 
 
-def test_of_one_day_the_older_request_is_free_first(store: EauStore) -> None:
-    for number in range(3):
-        asked_at = NOON + timedelta(minutes=number)
-        store.answers.answer(AN_INSURER, replace(ASKED, id=f"ds-{number}"), asked_at, waits=something)
-    until = NOON + timedelta(minutes=1)
-    assert [one.request for one in followed(store, lambda _day, upto: upto > until)] == ["ds-0", "ds-1"]
+def test_no_4_follows_while_a_mail_that_came_after_the_question_waits(store: EauStore) -> None:
+    """HD-09: a canary opened what was there when it was asked; the right eAU came later, and is held."""
+    store.answers.answer(AN_INSURER, ASKED, NOON, waits=something)
+    came = NOON + timedelta(minutes=1)
+    assert followed(store, lambda _day, upto: upto >= came) == []
+    file(store, au(1, ANOTHER), au(2))
+    file(store, storno(3, of=2))
+    assert followed(store, lambda _day, upto: upto >= came) == [], "somebody else's, and one that was cancelled"
+    assert [one.code for one in followed(store)] == [Code.NONE]
 
 
 def test_a_storno_withdraws_the_answer(store: EauStore) -> None:

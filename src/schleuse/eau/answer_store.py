@@ -129,27 +129,23 @@ class AnswerStore:
         """Say what the records say now and did not say before. Returns how many answers followed.
 
         Looked at are requests of persons whose certificates have changed (`note_changed`), and those that wait only for
-        mail to be opened, which is less with every mail: of one day the oldest request is free first.
+        mail to be opened. A 4 that follows is an answer of now: what came after the question may be the eAU, too.
         """
         with transaction(self._reader) as connection:
             values = {"ik": ik.value, "now": now, "limit": AT_ONCE}
             rows = connection.execute(_DUE, values).all()
-            days = connection.execute(_DAYS_IN_REVIEW, values).all()
-        blocked = {row.id: waits(row.absent_from, row.asked_at) for row in rows}
+            days = {*connection.execute(_DAYS_IN_REVIEW, values).scalars(), *(row.absent_from for row in rows)}
+        found = {day: waits(day, now) for day in days}
+        blocked = {row.id: found[row.absent_from] for row in rows}
         for day in days:
-            if not waits(day.absent_from, day.first):
-                blocked |= self._free(ik, day.absent_from, now, waits)
+            if not found[day]:
+                blocked |= dict.fromkeys(self._in_review(ik, day, now), False)
         return self._follow(ik, blocked, now, epoch) if blocked else 0
 
-    def _free(self, ik: IK, day: date, now: datetime, waits: Waits) -> dict[str, bool]:
+    def _in_review(self, ik: IK, day: date, now: datetime) -> Sequence[str]:
         with transaction(self._reader) as connection:
-            rows = connection.execute(_IN_REVIEW, {"ik": ik.value, "now": now, "day": day, "limit": AT_ONCE}).all()
-        found: dict[str, bool] = {}
-        for row in rows:
-            if waits(day, row.asked_at):
-                break
-            found[row.id] = False
-        return found
+            values = {"ik": ik.value, "now": now, "day": day, "limit": AT_ONCE}
+            return connection.execute(_IN_REVIEW, values).scalars().all()
 
     def _follow(self, ik: IK, blocked: dict[str, bool], now: datetime, epoch: int | None) -> int:
         with transaction(self._engine) as connection:
@@ -271,13 +267,9 @@ _DUE = sa.select(REQUEST).where(*_WATCHED, sa.text("due = 1")).order_by(REQUEST.
 _DONE = sa.text("UPDATE eau_request SET due = 0 WHERE ik = :ik AND id IN :ids AND due = 1").bindparams(
     sa.bindparam("ids", expanding=True)
 )
-_DAYS_IN_REVIEW = (
-    sa.select(REQUEST.c.absent_from, sa.func.min(REQUEST.c.asked_at, type_=REQUEST.c.asked_at.type).label("first"))
-    .where(*_REVIEWED)
-    .group_by(REQUEST.c.absent_from)
-)
+_DAYS_IN_REVIEW = sa.select(REQUEST.c.absent_from).where(*_REVIEWED).distinct()
 _IN_REVIEW = (
-    sa.select(REQUEST.c.id, REQUEST.c.asked_at)
+    sa.select(REQUEST.c.id)
     .where(*_REVIEWED, REQUEST.c.absent_from == sa.bindparam("day"))
     .order_by(REQUEST.c.asked_at, REQUEST.c.id)
     .limit(sa.bindparam("limit"))
