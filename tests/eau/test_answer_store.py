@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 from tests.eau.samples import AN_INSURER, NOON, ONE_PRACTICE, Case, an_id, eau, file, storno
 
+from schleuse.eau import answer_store
 from schleuse.eau.answer_store import Answer, Request, RequestReusedError, Waits, decode_answer
 from schleuse.eau.answers import Code
 from schleuse.eau.document import Period
@@ -89,6 +90,36 @@ def test_no_4_follows_while_a_mail_that_came_after_the_question_waits(store: Eau
     file(store, storno(3, of=2))
     assert followed(store, lambda _day, upto: upto >= came) == [], "somebody else's, and one that was cancelled"
     assert [one.code for one in followed(store)] == [Code.NONE]
+
+
+def test_requests_whose_eau_have_no_days_keep_nobody_waiting(store: EauStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Filed before days were kept, they stay 7 for good: looked at once in a while, and nothing is written for it."""
+    monkeypatch.setattr(answer_store, "AT_ONCE", 2)
+    file(store, eau(1, person=PERSON, period=Period(), practice=ONE_PRACTICE))
+    for number in range(5):
+        store.answers.answer(AN_INSURER, replace(ASKED, id=f"a{number}"), NOON, waits=something)
+    store.answers.answer(AN_INSURER, replace(ASKED, id="z", person=ANOTHER), NOON, waits=something)
+    for _ in range(3):
+        found = followed(store)
+    assert [(one.request, one.code) for one in found] == [("z", Code.NONE)]
+    written: list[str] = []
+    sa.event.listen(store._engine, "before_cursor_execute", lambda *given: written.append(given[2]))
+    for _ in range(3):
+        assert followed(store, now=LATER + timedelta(hours=1)) == found
+    assert sum("absent_from = " in one for one in written) == 3
+    assert [one for one in written if one != "BEGIN" and not one.startswith("SELECT")] == []
+
+
+def test_an_answer_that_was_withdrawn_is_looked_at_again_though_it_is_old(store: EauStore) -> None:
+    file(store, au(1))
+    store.answers.answer(AN_INSURER, ASKED, NOON, waits=nothing)
+    store.answers.answer(AN_INSURER, replace(ASKED, id="ds-2", person=ANOTHER), LATER, waits=something)
+    assert [(one.request, one.code) for one in followed(store)] == [("ds-2", Code.NONE)]
+    file(store, storno(2, of=1))
+    assert followed(store, something)[-1].code is Code.IN_REVIEW
+    for later in (LATER + answer_store.ROUND, LATER + 2 * answer_store.ROUND):
+        last = followed(store, now=later)[-1]
+    assert (last.request, last.code) == ("ds-1", Code.NONE)
 
 
 def test_a_storno_withdraws_the_answer(store: EauStore) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from datetime import date, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -40,6 +40,9 @@ from schleuse.switch import fence
 Waits = Callable[[date, datetime], bool]
 #: Requests that one look takes at most.
 AT_ONCE = 500
+#: Looking through what is in review begins again at its end, at most so often: an answer that was withdrawn is behind.
+ROUND = timedelta(minutes=1)
+_FIRST = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class RequestReusedError(ConflictError):
@@ -82,12 +85,22 @@ class OpenRequest:
     until: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """Of one day's requests in review: when looking through them began, and the last that was looked at."""
+
+    began: datetime
+    asked_at: datetime = _FIRST
+    id: str = ""
+
+
 class AnswerStore:
     """Raises UnavailableError from every method; what records raises StaleEpochError, too (SW-06)."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._reader = reading(engine)
+        self._rounds: dict[IK, dict[date, _Round]] = {}
 
     def answer(self, ik: IK, asked: Request, now: datetime, *, waits: Waits, epoch: int | None = None) -> Answer:
         """The answer, recorded. Asked again under its id: what was said last, nothing new. Raises RequestReusedError.
@@ -137,15 +150,26 @@ class AnswerStore:
             days = {*connection.execute(_DAYS_IN_REVIEW, values).scalars(), *(row.absent_from for row in rows)}
         found = {day: waits(day, now) for day in days}
         blocked = {row.id: found[row.absent_from] for row in rows}
-        for day in days:
-            if not found[day]:
-                blocked |= dict.fromkeys(self._in_review(ik, day, now), False)
-        return self._follow(ik, blocked, now, epoch) if blocked else 0
+        rounds = {day: self._look_on(ik, day, now) for day in days if not found[day]}
+        for _, ids in rounds.values():
+            blocked |= dict.fromkeys(ids, False)
+        followed = self._follow(ik, blocked, now, epoch) if blocked else 0
+        self._rounds[ik] = {day: at for day, (at, _) in rounds.items()}
+        return followed
 
-    def _in_review(self, ik: IK, day: date, now: datetime) -> Sequence[str]:
+    def _look_on(self, ik: IK, day: date, now: datetime) -> tuple[_Round, list[str]]:
+        """The next requests of the day, and of them those about which there is something to say.
+
+        Those of which the certificates are unclear stay 7, so a look goes on behind the one before.
+        """
+        at = self._rounds.get(ik, {}).get(day, _Round(now))
+        values = {"ik": ik.value, "now": now, "day": day, "limit": AT_ONCE, "at": at.asked_at, "behind": at.id}
         with transaction(self._reader) as connection:
-            values = {"ik": ik.value, "now": now, "day": day, "limit": AT_ONCE}
-            return connection.execute(_IN_REVIEW, values).scalars().all()
+            rows = connection.execute(_IN_REVIEW, values).all()
+            says = [row.id for row in rows if _follow_up(connection, ik, row, waits=False) is not None]
+        if len(rows) == AT_ONCE or at.began <= now < at.began + ROUND:
+            return (replace(at, asked_at=rows[-1].asked_at, id=rows[-1].id) if rows else at), says
+        return _Round(now), says
 
     def _follow(self, ik: IK, blocked: dict[str, bool], now: datetime, epoch: int | None) -> int:
         with transaction(self._engine) as connection:
@@ -155,9 +179,7 @@ class AnswerStore:
             first = seq = _last(connection, ik)
             for id, is_blocked in blocked.items():
                 row = connection.execute(_REQUEST, {"ik": ik.value, "id": id}).one()
-                known = _certificates(connection, ik, row.person, row.other)
-                last = Answered(Code(row.code), tuple(json.loads(row.deliveries)))
-                said = follow_up(last, known, row.absent_from, waits=is_blocked)
+                said = _follow_up(connection, ik, row, waits=is_blocked)
                 if said is not None:
                     seq += 1
                     _record(connection, ik, row, said, seq, now, epoch)
@@ -269,8 +291,13 @@ _DONE = sa.text("UPDATE eau_request SET due = 0 WHERE ik = :ik AND id IN :ids AN
 )
 _DAYS_IN_REVIEW = sa.select(REQUEST.c.absent_from).where(*_REVIEWED).distinct()
 _IN_REVIEW = (
-    sa.select(REQUEST.c.id)
-    .where(*_REVIEWED, REQUEST.c.absent_from == sa.bindparam("day"))
+    sa.select(REQUEST)
+    .where(
+        *_REVIEWED,
+        REQUEST.c.absent_from == sa.bindparam("day"),
+        sa.tuple_(REQUEST.c.asked_at, REQUEST.c.id)
+        > sa.tuple_(sa.bindparam("at", type_=REQUEST.c.asked_at.type), sa.bindparam("behind", type_=sa.String)),
+    )
     .order_by(REQUEST.c.asked_at, REQUEST.c.id)
     .limit(sa.bindparam("limit"))
 )
@@ -315,6 +342,12 @@ def _certificates(connection: Connection, ik: IK, person: bytes, other: bytes | 
         )
         for row in rows
     ]
+
+
+def _follow_up(connection: Connection, ik: IK, row: Any, *, waits: bool) -> FollowUp | None:
+    known = _certificates(connection, ik, row.person, row.other)
+    last = Answered(Code(row.code), tuple(json.loads(row.deliveries)))
+    return follow_up(last, known, row.absent_from, waits=waits)
 
 
 def _said(row: Any, asked: Request, known: Sequence[Certificate]) -> Answer:
