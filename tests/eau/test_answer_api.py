@@ -41,6 +41,7 @@ from schleuse.eau.store import EauStore
 from schleuse.errors import UnavailableError
 from schleuse.identifiers import IK
 from schleuse.scopes import ScopeState
+from schleuse.switch.documents import Limit
 from schleuse.vault import Named
 
 __all__ = ["benefits", "clock", "journal", "mails", "switch", "vault"]  # fixtures
@@ -185,6 +186,25 @@ def test_while_it_is_closed_the_answer_is_deferred(
     assert sqlite_store.answers.open(AN_INSURER, clock()) == []
     switch.set(scopes, ScopeState.OPEN)
     assert http.post(URL, json=ASK).json()["code"] == 4
+
+
+def test_answers_that_are_limited_are_deferred(http: Http, switch: FakeSwitch) -> None:
+    """RS-06: nobody counts them, so a limit of theirs cannot be kept."""
+    switch.set("eau_employer_answer/*", ScopeState.LIMITED, Limit(permille=999))
+    assert http.post(URL, json=ASK).json()["code"] == "eau.feed.closed"
+
+
+@pytest.mark.parametrize("limit", [Limit(permille=0), Limit(per_hour=1000)])
+def test_an_answer_names_no_eau_that_the_limit_of_deliveries_keeps_back(
+    http: Http, switch: FakeSwitch, sqlite_store: EauStore, vault: VaultDouble, limit: Limit
+) -> None:
+    """RS-06, HD-09: it is there, so it is no 4."""
+    file_au(sqlite_store, vault, 1)
+    switch.set(f"eau_intake/{AN_INSURER}/deliver", ScopeState.LIMITED, limit)
+    answer = http.post(URL, json=ASK).json()
+    assert (answer["code"], answer["certificates"]) == (7, [])
+    switch.set(f"eau_intake/{AN_INSURER}/deliver", ScopeState.LIMITED, Limit(permille=1000))
+    assert http.post(URL, json={**ASK, "request": "ds-2"}).json()["code"] == 2
 
 
 def test_what_cannot_be_told_to_the_journal_is_not_said(http: Http, journal: Journal) -> None:

@@ -38,9 +38,11 @@ def something(_day: date, _upto: datetime) -> bool:
     return True
 
 
-def followed(store: EauStore, waits: Waits = nothing, now: datetime = LATER) -> list[Answer]:
+def followed(
+    store: EauStore, waits: Waits = nothing, now: datetime = LATER, permille: int | None = None
+) -> list[Answer]:
     """All that ever followed, after another look."""
-    store.answers.follow(AN_INSURER, now, waits=waits)
+    store.answers.follow(AN_INSURER, now, waits=waits, permille=permille)
     return [decode_answer(text) for _, text in store.answers.follow_ups(AN_INSURER, 0, 1000)]
 
 
@@ -90,6 +92,25 @@ def test_no_4_follows_while_a_mail_that_came_after_the_question_waits(store: Eau
     file(store, storno(3, of=2))
     assert followed(store, lambda _day, upto: upto >= came) == [], "somebody else's, and one that was cancelled"
     assert [one.code for one in followed(store)] == [Code.NONE]
+
+
+def test_what_a_limit_keeps_back_follows_when_it_grows(store: EauStore) -> None:
+    """RS-06: in the meantime it waits (7), what was said stays said, and a Storno is no reason to name another."""
+    store.answers.answer(AN_INSURER, replace(ASKED, id="told", person=ANOTHER), NOON, waits=nothing)
+    file(store, au(1, ANOTHER))
+    assert [one.code for one in followed(store)] == [Code.AU]
+    store.answers.answer(AN_INSURER, replace(ASKED, id="asked"), NOON, waits=nothing)
+    file(store, au(2))
+    for person, id in ((PERSON, "kept"), (ANOTHER, "kept-2")):
+        asked = replace(ASKED, id=id, person=person)
+        assert store.answers.answer(AN_INSURER, asked, NOON, waits=nothing, permille=0).code is Code.IN_REVIEW
+    assert [one.request for one in followed(store, permille=0)] == ["told"]
+    file(store, au(3, ANOTHER), storno(4, of=1))
+    withdrawn = followed(store, permille=0)[-1]
+    assert (withdrawn.request, withdrawn.code, withdrawn.withdrawn) == ("told", Code.IN_REVIEW, (an_id(1),))
+    assert [(one.request, one.code) for one in followed(store)[2:]] == [
+        (id, Code.AU) for id in ("asked", "kept", "kept-2", "told")
+    ]
 
 
 def test_requests_whose_eau_have_no_days_keep_nobody_waiting(store: EauStore, monkeypatch: pytest.MonkeyPatch) -> None:

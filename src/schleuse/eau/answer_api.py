@@ -29,8 +29,10 @@ from schleuse.eau.feed_paper import require_no_person
 from schleuse.eau.feed_session import Client, Insurer
 from schleuse.eau.feed_views import MAX_CURSOR, Ack, Acked
 from schleuse.eau.sealing import person_without_kvnr
+from schleuse.eau.switched import answered_share
 from schleuse.errors import Error
 from schleuse.identifiers import IK, KVNR
+from schleuse.switch.standing import Standing
 from schleuse.vault import Named, Vault
 
 MAX_LIMIT = 1000
@@ -137,12 +139,13 @@ class Codes(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What the endpoints stand on. epoch: raises FeedClosedError while answers are closed; asked before and after."""
+    """What the endpoints stand on. standing: of deliveries; raises FeedClosedError while answers are closed; asked
+    before and after."""
 
     store: AnswerStore
     vault: Vault
     waits: WaitsOf
-    epoch: Callable[[IK], int]
+    standing: Callable[[IK], Standing]
     now: Now
 
 
@@ -154,17 +157,18 @@ def add_answers(app: FastAPI, answers: Answers) -> None:
     def ask(request: Request, ik: Insurer, client: Client, asked: AskView) -> AnswerView:
         """What an employer is told now. Nothing found is 4 only if nothing waits that could be it; else 7."""
         require_no_person(asked.request)
-        epoch = answers.epoch(client.ik)
+        at = answers.standing(client.ik)
         person, other = _pseudonyms(answers.vault, client.ik, asked)
         found = store.answer(
             client.ik,
             Asked(asked.request, person, other, asked.absent_from),
             answers.now(),
             waits=lambda day, upto: answers.waits(client.ik, day, upto),
-            epoch=epoch,
+            epoch=at.epoch,
+            permille=answered_share(at),
         )
         request.app.state.logins.tell_answer(client, len(found.certificates), asked.request, str(int(found.code)))
-        answers.epoch(client.ik)  # closed meanwhile: it is not said
+        answers.standing(client.ik)  # closed meanwhile: it is not said
         return answer_view(found)
 
     @app.get("/v1/{ik}/answers", responses=responses(), operation_id="list_follow_ups", tags=["answers"])
@@ -176,7 +180,7 @@ def add_answers(app: FastAPI, answers: Answers) -> None:
         limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100,
     ) -> FollowUps:
         """Answers that followed an earlier one; without `after`, those that this client has not acknowledged."""
-        answers.epoch(client.ik)
+        answers.standing(client.ik)
         acked, last = store.position(client.ik, client.client)
         start = acked if after is None else after
         found = [(seq, decode_answer(text)) for seq, text in store.follow_ups(client.ik, start, limit)]
@@ -194,13 +198,13 @@ def add_answers(app: FastAPI, answers: Answers) -> None:
     )
     def acknowledge_answers(ik: Insurer, client: Client, ack: Ack) -> Acked:
         """Everything up to the cursor is taken over. A lower cursor than before changes nothing."""
-        acked, last = store.ack(client.ik, client.client, ack.cursor, answers.epoch(client.ik))
+        acked, last = store.ack(client.ik, client.client, ack.cursor, answers.standing(client.ik).epoch)
         return Acked(acked=acked, last=last)
 
     @app.get("/v1/{ik}/answers/open", responses=responses(), operation_id="list_open", tags=["answers"])
     def list_open(ik: Insurer, client: Client) -> OpenViews:
         """Requests whose last answer was an interim one and that are still watched, 1000 at most."""
-        answers.epoch(client.ik)
+        answers.standing(client.ik)
         return OpenViews(
             requests=[
                 OpenView(

@@ -25,6 +25,7 @@ from schleuse.eau.answers import (
     follow_up,
     match,
     watched_until,
+    within,
 )
 from schleuse.eau.document import DocumentId, Period
 from schleuse.eau.feed_store import CursorBeyondEndError
@@ -34,6 +35,7 @@ from schleuse.eau.switched import delivering
 from schleuse.eau.tables import DOCUMENT, FOLLOW_UP, FOLLOW_UP_CURSOR, REQUEST
 from schleuse.errors import ConflictError
 from schleuse.identifiers import IK
+from schleuse.kim.store.delivery import share_of
 from schleuse.switch import fence
 
 #: Whether anything waits that could hold a certificate for an absence from this day, and was sent by then.
@@ -42,6 +44,8 @@ Waits = Callable[[date, datetime], bool]
 AT_ONCE = 500
 #: Looking through what is in review begins again at its end, at most so often: an answer that was withdrawn is behind.
 ROUND = timedelta(minutes=1)
+#: No share that was looked at.
+_UNKNOWN = -1
 _FIRST = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -100,12 +104,23 @@ class AnswerStore:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._reader = reading(engine)
+        self._shares: dict[IK, int | None] = {}
         self._rounds: dict[IK, dict[date, _Round]] = {}
 
-    def answer(self, ik: IK, asked: Request, now: datetime, *, waits: Waits, epoch: int | None = None) -> Answer:
+    def answer(
+        self,
+        ik: IK,
+        asked: Request,
+        now: datetime,
+        *,
+        waits: Waits,
+        epoch: int | None = None,
+        permille: int | None = None,
+    ) -> Answer:
         """The answer, recorded. Asked again under its id: what was said last, nothing new. Raises RequestReusedError.
 
         waits: is asked before documents are read, because mail goes from there to here.
+        permille: of which share of the eAU is spoken, chosen by their delivery (RS-06); None: of all.
         """
         found = waits(asked.absent_from, now)
         with transaction(self._engine) as connection:
@@ -116,7 +131,7 @@ class AnswerStore:
             known = _certificates(connection, ik, asked.person, asked.other)
             if row is not None:
                 return _said(row, asked, known)
-            result = match(known, asked.absent_from)
+            result = within(match(known, asked.absent_from), _share(permille))
             code = decide(result, waits=found)
             until = watched_until(code, now, now)
             connection.execute(
@@ -132,32 +147,40 @@ class AnswerStore:
                     "answered_at": now,
                     "deliveries": json.dumps([one.delivery for one in result.found]),
                     "until": until,
-                    "due": 0,
+                    "due": int(permille is not None),  # looked at again if the share grew meanwhile
                     "epoch": epoch,
                 },
             )
         return Answer(asked.id, code, now, until, result.found)
 
-    def follow(self, ik: IK, now: datetime, *, waits: Waits, epoch: int | None = None) -> int:
+    def follow(
+        self, ik: IK, now: datetime, *, waits: Waits, epoch: int | None = None, permille: int | None = None
+    ) -> int:
         """Say what the records say now and did not say before. Returns how many answers followed.
 
         Looked at are requests of persons whose certificates have changed (`note_changed`), and those that wait only for
         mail to be opened. A 4 that follows is an answer of now: what came after the question may be the eAU, too.
+        permille: see `answer`; when it is another than before, all requests that are open are looked at.
         """
+        if self._shares.get(ik, _UNKNOWN) != permille:
+            with transaction(self._engine) as connection:
+                lock_insurer(connection, ik)
+                connection.execute(_ALL_DUE, {"ik": ik.value, "now": now})
+            self._shares[ik] = permille
         with transaction(self._reader) as connection:
             values = {"ik": ik.value, "now": now, "limit": AT_ONCE}
             rows = connection.execute(_DUE, values).all()
             days = {*connection.execute(_DAYS_IN_REVIEW, values).scalars(), *(row.absent_from for row in rows)}
         found = {day: waits(day, now) for day in days}
         blocked = {row.id: found[row.absent_from] for row in rows}
-        rounds = {day: self._look_on(ik, day, now) for day in days if not found[day]}
+        rounds = {day: self._look_on(ik, day, now, permille) for day in days if not found[day]}
         for _, ids in rounds.values():
             blocked |= dict.fromkeys(ids, False)
-        followed = self._follow(ik, blocked, now, epoch) if blocked else 0
+        followed = self._follow(ik, blocked, now, epoch, permille) if blocked else 0
         self._rounds[ik] = {day: at for day, (at, _) in rounds.items()}
         return followed
 
-    def _look_on(self, ik: IK, day: date, now: datetime) -> tuple[_Round, list[str]]:
+    def _look_on(self, ik: IK, day: date, now: datetime, permille: int | None) -> tuple[_Round, list[str]]:
         """The next requests of the day, and of them those about which there is something to say.
 
         Those of which the certificates are unclear stay 7, so a look goes on behind the one before.
@@ -166,12 +189,14 @@ class AnswerStore:
         values = {"ik": ik.value, "now": now, "day": day, "limit": AT_ONCE, "at": at.asked_at, "behind": at.id}
         with transaction(self._reader) as connection:
             rows = connection.execute(_IN_REVIEW, values).all()
-            says = [row.id for row in rows if _follow_up(connection, ik, row, waits=False) is not None]
+            says = [
+                row.id for row in rows if _follow_up(connection, ik, row, waits=False, permille=permille) is not None
+            ]
         if len(rows) == AT_ONCE or at.began <= now < at.began + ROUND:
             return (replace(at, asked_at=rows[-1].asked_at, id=rows[-1].id) if rows else at), says
         return _Round(now), says
 
-    def _follow(self, ik: IK, blocked: dict[str, bool], now: datetime, epoch: int | None) -> int:
+    def _follow(self, ik: IK, blocked: dict[str, bool], now: datetime, epoch: int | None, permille: int | None) -> int:
         with transaction(self._engine) as connection:
             if epoch is not None:
                 fence.require(connection, delivering(ik), epoch)
@@ -179,7 +204,7 @@ class AnswerStore:
             first = seq = _last(connection, ik)
             for id, is_blocked in blocked.items():
                 row = connection.execute(_REQUEST, {"ik": ik.value, "id": id}).one()
-                said = _follow_up(connection, ik, row, waits=is_blocked)
+                said = _follow_up(connection, ik, row, waits=is_blocked, permille=permille)
                 if said is not None:
                     seq += 1
                     _record(connection, ik, row, said, seq, now, epoch)
@@ -286,6 +311,9 @@ _REQUEST = sa.select(REQUEST).where(REQUEST.c.ik == sa.bindparam("ik"), REQUEST.
 _WATCHED = REQUEST.c.ik == sa.bindparam("ik"), REQUEST.c.until > sa.bindparam("now", type_=REQUEST.c.until.type)
 _REVIEWED = (*_WATCHED, REQUEST.c.code == int(Code.IN_REVIEW))
 _DUE = sa.select(REQUEST).where(*_WATCHED, sa.text("due = 1")).order_by(REQUEST.c.id).limit(sa.bindparam("limit"))
+_ALL_DUE = sa.text(
+    "UPDATE eau_request SET due = 1 WHERE ik = :ik AND until > :now AND code <> :au AND due = 0"
+).bindparams(sa.bindparam("now", type_=REQUEST.c.until.type), au=int(Code.AU))
 _DONE = sa.text("UPDATE eau_request SET due = 0 WHERE ik = :ik AND id IN :ids AND due = 1").bindparams(
     sa.bindparam("ids", expanding=True)
 )
@@ -344,10 +372,14 @@ def _certificates(connection: Connection, ik: IK, person: bytes, other: bytes | 
     ]
 
 
-def _follow_up(connection: Connection, ik: IK, row: Any, *, waits: bool) -> FollowUp | None:
+def _share(permille: int | None) -> Callable[[int], bool]:
+    return lambda delivery: permille is None or share_of(delivery) < permille
+
+
+def _follow_up(connection: Connection, ik: IK, row: Any, *, waits: bool, permille: int | None) -> FollowUp | None:
     known = _certificates(connection, ik, row.person, row.other)
     last = Answered(Code(row.code), tuple(json.loads(row.deliveries)))
-    return follow_up(last, known, row.absent_from, waits=waits)
+    return follow_up(last, known, row.absent_from, waits=waits, is_open=_share(permille))
 
 
 def _said(row: Any, asked: Request, known: Sequence[Certificate]) -> Answer:

@@ -9,7 +9,7 @@ Schleuse says 2, 4 and 7, from the eAU that it has; all other codes rest on what
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from enum import IntEnum, StrEnum
@@ -124,6 +124,13 @@ def match(certificates: Iterable[Certificate], day: date) -> Match:
     return Match(next((tuple(found) for found in rules if found), ()), unclear)
 
 
+def within(found: Match, is_open: Callable[[int], bool]) -> Match:
+    """The same, unless the switch keeps back one of those found, by its delivery: then it is as good as not opened."""
+    if all(is_open(one.delivery) for one in found.found):
+        return found
+    return Match((), found.found + found.unclear)
+
+
 def _runs(period: Period, day: date) -> bool:
     begins = period.starts_on or (period.issued_on if period.au_type in _FOLGE else None)
     return begins is not None and period.ends_on is not None and begins <= day <= period.ends_on
@@ -169,13 +176,21 @@ class FollowUp:
     withdrawn: tuple[int, ...] = ()
 
 
-def follow_up(last: Answered, certificates: Sequence[Certificate], day: date, *, waits: bool) -> FollowUp | None:
-    """What follows the last answer now, None if it still stands. certificates: all of the person, as for `match`."""
+def follow_up(
+    last: Answered,
+    certificates: Sequence[Certificate],
+    day: date,
+    *,
+    waits: bool,
+    is_open: Callable[[int], bool] = lambda _delivery: True,
+) -> FollowUp | None:
+    """What follows the last answer now, None if it still stands. certificates: all of the person, as for `match`.
+    is_open: see `within`."""
     standing = {one.delivery for one in certificates}
     withdrawn = tuple(one for one in last.deliveries if one not in standing)
     if last.code is Code.AU and not withdrawn:
         return None
-    found = match(certificates, day)
+    found = within(match(certificates, day), is_open)
     code = decide(found, waits=waits)
     if last.code is code and not withdrawn:
         return None

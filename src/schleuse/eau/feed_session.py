@@ -12,12 +12,13 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from schleuse.eau.feed_errors import FeedClosedError
 from schleuse.eau.feed_login import Asked, Logins, Session
-from schleuse.eau.switched import answering, delivering, delivery
+from schleuse.eau.switched import answering, answers_begin, delivering, delivery
 from schleuse.eau.switched import answers as answer_standing
 from schleuse.errors import MalformedError, RefusedError
 from schleuse.identifiers import IK, BadIKError
 from schleuse.scopes import Scope
 from schleuse.switch.copy import Switch
+from schleuse.switch.standing import Standing
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +31,20 @@ class Door:
 
     def epoch(self, ik: IK) -> int:
         """Under which a request of this insurer is served now. Raises FeedClosedError."""
+        return self._delivery(ik).epoch
+
+    def answering(self, ik: IK) -> Standing:
+        """Of deliveries, under which an answer to an employer goes out now. Raises FeedClosedError: a deferral."""
+        at = answer_standing(self.switch, ik)
+        if not answers_begin(at):
+            raise FeedClosedError(answering(ik), at, self.contact)
+        return self._delivery(ik)
+
+    def _delivery(self, ik: IK) -> Standing:
         at = delivery(self.switch, ik)
         if not at.state.begins:
             raise FeedClosedError(delivering(ik), at, self.contact)
-        return at.epoch
-
-    def answering(self, ik: IK) -> int:
-        """Under which an answer to an employer goes out to this insurer now. Raises FeedClosedError: a deferral."""
-        at = answer_standing(self.switch, ik)
-        if not at.state.begins:
-            raise FeedClosedError(answering(ik), at, self.contact)
-        return self.epoch(ik)
+        return at
 
 
 _BEARER = HTTPBearer(

@@ -48,6 +48,19 @@ def answers(switch: Switch, ik: IK) -> Standing:
     return switch.standing(Service.EAU_EMPLOYER_ANSWER, ik.value, Direction.DELIVER)
 
 
+def answers_begin(at: Standing) -> bool:
+    """Whether answers may go out. Nobody counts them, so while they are LIMITED they are deferred (RS-06)."""
+    return at.state.begins and at.state is not ScopeState.LIMITED
+
+
+def answered_share(at: Standing) -> int | None:
+    """Of which share of the eAU an answer may speak, at: of `delivery`. With a rate it is none, which is what can be
+    kept without counting; see `delivered_share`."""
+    if at.limit is not None and at.limit.per_hour is not None and at.state is ScopeState.LIMITED:
+        return 0
+    return delivered_share(at)
+
+
 def accepts(switch: Switch, ik: IK) -> bool:
     """Whether mail to this insurer's mailbox is taken in now; what is deferred is at its sender (HD-09)."""
     return switch.standing(Service.EAU_INTAKE, ik.value, Direction.ACCEPT).state.accepts

@@ -11,12 +11,13 @@ from schleuse.clock import Now
 from schleuse.config import Config
 from schleuse.eau.answer_store import AnswerStore
 from schleuse.eau.outcome import Quarantine
-from schleuse.eau.switched import accepts, answering, answers, delivery
+from schleuse.eau.switched import accepts, answered_share, answering, answers, answers_begin, delivery
 from schleuse.identifiers import IK
 from schleuse.kim.store import Leases
 from schleuse.processes.following import Running
 from schleuse.switch.copy import Switch
 from schleuse.switch.fence import StaleEpochError
+from schleuse.switch.standing import Standing
 
 log = structlog.get_logger()
 
@@ -58,14 +59,20 @@ class Answering:
         for insurer in self.config.insurers:
             ik = IK(insurer.ik)
             at = delivery(self.switch, ik)
-            if at.state.begins and answers(self.switch, ik).state.begins:
-                followed += self._follow(ik, at.epoch)
+            if at.state.begins and answers_begin(answers(self.switch, ik)):
+                followed += self._follow(ik, at)
         return followed
 
-    def _follow(self, ik: IK, epoch: int) -> int:
+    def _follow(self, ik: IK, at: Standing) -> int:
         try:
             with self.running.unit(answering(ik)):
-                return self.store.follow(ik, self.now(), waits=lambda day, upto: self.waits(ik, day, upto), epoch=epoch)
+                return self.store.follow(
+                    ik,
+                    self.now(),
+                    waits=lambda day, upto: self.waits(ik, day, upto),
+                    epoch=at.epoch,
+                    permille=answered_share(at),
+                )
         except StaleEpochError as error:  # closed meanwhile; the other insurers go on (T-24)
             log.warning("switch.stale-answer", ik=str(ik), reason=str(error))
             return 0
