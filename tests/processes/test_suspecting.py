@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from tests.kim.mails import PRAXIS, START, a_mail, check, put
 from tests.scenarios.platform import build_home
 from tests.switch_double import FakeSwitch
@@ -43,7 +44,7 @@ from schleuse.processes.suspecting import (
     register_all,
 )
 from schleuse.scopes import Service
-from schleuse.switch.approval import approve
+from schleuse.switch.approval import LIFETIME, approve
 from schleuse.switch.documents import Role
 from schleuse.vault.tokens import read_token_key
 
@@ -180,6 +181,56 @@ def test_two_persons_give_it_back_and_the_suspicion_ends_whenever_somebody_dies(
     assert room.states() == {State.HELD: 3}
     put(room.mails, a_mail(4, room.config.insurers[0].address, sender=ANDERE))
     assert room.take() == 4
+
+
+def lost_index(room: Room) -> None:
+    """The rows are gone, as after the index was lost; documents and mail are there."""
+    with room.mails.leases.suspicions._backing.writing() as connection:
+        for table in ("kim_cleared", "kim_suspicion"):
+            connection.execute(sa.text(f"DELETE FROM {table}"))
+
+
+def active(room: Room) -> bool:
+    """After a start of a worker whose index was lost."""
+    lost_index(room)
+    register_all(room.config, room.mails.leases, room.switch)
+    return bool(room.mails.leases.suspicions.active([room.account]))
+
+
+def test_what_says_that_an_order_was_carried_out_ends_nothing_without_two_persons(room: Room) -> None:
+    """RO-01: whoever may write files of this home is still one person."""
+    room.suspecting().hand_in(room.signed())
+    forged = room.config.switch_folder / "suspicions" / "q1" / "orders" / "o2"
+    forged.mkdir(parents=True)
+    order = Order("o2", "q1", Fate.HELD, "none")
+    (forged / "order.json").write_text(json.dumps(order.encode()))
+    room.approve(order, "betrieb-1", Role.SWITCH_OFFICER)
+    (mine,) = (json.loads(one.read_bytes()) for one in forged.glob("approval-*.json"))
+    done: dict[str, Json] = {"at": NOW.isoformat(), "moved": 0, "hash": order.hash, "approvals": [mine, mine]}
+    sayings: list[Json] = [{}, [], done, {**done, "at": 3}, {**done, "hash": "0"}, {**done, "approvals": [3]}]
+    for said in sayings:
+        (forged / "done.json").write_text(json.dumps(said))
+        assert active(room), said
+    for damaged in (b"\0", b"[" * 100_000):
+        (forged / "done.json").write_bytes(damaged)
+        assert active(room)
+    (forged / "order.json").write_bytes(b"\0\0")
+    (forged / "done.json").write_text(json.dumps(done))
+    assert active(room), "an order that nobody can read ends nothing"
+
+
+def test_what_two_persons_ended_stays_ended_also_when_their_approvals_are_over(room: Room) -> None:
+    room.suspecting().hand_in(room.signed())
+    order = approved(room, Fate.HELD)
+    room.suspecting().carry_out(order)
+    folder = room.config.switch_folder / "suspicions" / "q1" / "orders" / order.id
+    for path in folder.glob("approval-*.json"):
+        path.unlink()  # or written again, later
+    assert not active(room)
+    table = json.loads((folder / "done.json").read_bytes())
+    for change in ({"hash": "0"}, {"at": (NOW + LIFETIME).isoformat()}, {"approvals": table["approvals"][:1]}):
+        (folder / "done.json").write_text(json.dumps({**table, **change}))
+        assert active(room), change
 
 
 def test_one_person_in_two_roles_returns_nothing(room: Room) -> None:

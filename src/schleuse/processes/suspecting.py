@@ -3,7 +3,7 @@
 <home>/switch/suspicions/ID/document.json            signed by its custodian; the truth, from which rows are made again
                            /orders/ORDER/order.json  what two persons order
                            /orders/ORDER/approval-NAME.json
-                           /orders/ORDER/done.json   carried out; an order without it is carried out again
+                           /orders/ORDER/done.json   carried out, with the approvals; without it, it is done again
 
 Each step is written, then told to the journal, then done, and may be repeated after a crash.
 """
@@ -13,13 +13,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
+
+import structlog
 
 from schleuse.clock import Now, to_us, utc_now
 from schleuse.config import Config
 from schleuse.eau.switched import delivering, delivery
-from schleuse.errors import ConflictError, CorruptError, RefusedError, UnavailableError
+from schleuse.errors import ConflictError, CorruptError, Error, RefusedError, UnavailableError
 from schleuse.holding.suspicion import (
     PAIRS,
     BadSuspicionError,
@@ -43,6 +45,8 @@ from schleuse.processes.switching import open_switch
 from schleuse.switch.approval import LIFETIME, Approval, BadApprovalError, approved_by_two, parse_approval, valid
 from schleuse.switch.copy import Switch
 from schleuse.switch.documents import Rights
+
+log = structlog.get_logger()
 
 #: What approvals of an order are for.
 PURPOSE = "quarantine-order"
@@ -207,7 +211,7 @@ class Suspecting:
     def approve(self, order: Order, approval: Approval) -> None:
         """Keep an approval that counts. Raises VoidOrderApprovalError (RO-04, RO-05)."""
         first, second = PAIRS[order.fate]
-        person = valid(approval, PURPOSE, order.hash, self._trusted(), self._now())
+        person = valid(approval, PURPOSE, order.hash, self._trusted(self._now()), self._now())
         if person is None or approval.role not in first | second or approval.until - approval.at > LIFETIME:
             raise VoidOrderApprovalError(
                 f"{approval.operator} as {approval.role.value} does not approve {order.id}: expected an operator"
@@ -220,14 +224,20 @@ class Suspecting:
 
     def is_approved(self, order: Order) -> bool:
         """By two persons, for exactly this order, now (RO-01)."""
+        return self._approved(order, self._approvals(order), self._now())
+
+    def _approvals(self, order: Order) -> list[Approval]:
         given: list[Approval] = []
         for path in sorted(self._order(order.suspicion, order.id).glob("approval-*.json")):
             try:
                 given.append(parse_approval(json.loads(path.read_bytes())))
             except (OSError, ValueError, BadApprovalError):
                 continue  # approves nothing
+        return given
+
+    def _approved(self, order: Order, given: Sequence[Approval], at: datetime) -> bool:
         recent = [one for one in given if one.until - one.at <= LIFETIME]
-        return approved_by_two(recent, PURPOSE, order.hash, *PAIRS[order.fate], self._trusted(), self._now())
+        return approved_by_two(recent, PURPOSE, order.hash, *PAIRS[order.fate], self._trusted(at), at)
 
     def carry_out(self, order: Order) -> int:
         """Give back or return what is kept aside. Returns how many mails; again after a crash: those that are left.
@@ -235,7 +245,8 @@ class Suspecting:
         Raises OrderNotApprovedError, StaleEpochError.
         """
         suspicion = self.read(order.suspicion).suspicion
-        if not self.is_approved(order):
+        at, given = self._now(), self._approvals(order)
+        if not self._approved(order, given, at):
             self._say("carry-out", suspicion, False, order=order.id)
             first, second = PAIRS[order.fate]
             raise OrderNotApprovedError(
@@ -248,7 +259,9 @@ class Suspecting:
         moved = self._carry_out(order, those, kept)
         self._step("moved")
         path = self._order(order.suspicion, order.id) / "done.json"
-        self._write(path, {"at": self._now().isoformat(), "moved": moved, "hash": order.hash})
+        # With what proves it: approvals end, and are given again.
+        proof: list[Json] = [one.encode() for one in given]
+        self._write(path, {"at": at.isoformat(), "moved": moved, "hash": order.hash, "approvals": proof})
         return moved
 
     def _carry_out(self, order: Order, those: Sequence[int], kept: Mapping[int, str]) -> int:
@@ -271,11 +284,22 @@ class Suspecting:
         return Under(delivering(ik), delivery(self._switch, ik).epoch)
 
     def _done(self, id: str) -> Iterator[Order]:
+        """Those that two persons approved when they were carried out; what proves nothing ends nothing (RO-01)."""
         for path in sorted((self._of(id) / "orders").glob("*/done.json")):
-            yield self.read_order(id, path.parent.name)
+            try:
+                order = self.read_order(id, path.parent.name)
+                said = json.loads(path.read_bytes())
+                given = [parse_approval(one) for one in said["approvals"]]
+                proven = said["hash"] == order.hash and self._approved(order, given, datetime.fromisoformat(said["at"]))
+                reason = "two persons did not approve it"
+            except (Error, OSError, ValueError, KeyError, TypeError, RecursionError) as cause:
+                proven, reason = False, f"{type(cause).__name__}: {cause}"
+            if proven:
+                yield order
+            else:
+                log.error("suspicion.done-unproven", suspicion=id, order=path.parent.name, reason=reason)
 
-    def _trusted(self) -> Rights:
-        at = self._now()
+    def _trusted(self, at: datetime) -> Rights:
         return Rights([one for one in self._rights.people().values() if not one.is_disabled(at)])
 
     def _say(self, what: str, one: Suspicion, granted: bool, **facts: Json) -> None:
