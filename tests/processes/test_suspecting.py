@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import sqlalchemy as sa
+import structlog
 from tests.kim.mails import PRAXIS, START, a_mail, check, put
 from tests.scenarios.platform import build_home
 from tests.switch_double import FakeSwitch
@@ -31,6 +35,7 @@ from schleuse.holding.suspicion import (
 )
 from schleuse.journal.opening import Json
 from schleuse.kim.store import MailStore, Take, open_mail_store
+from schleuse.processes import eau
 from schleuse.processes.kim import store_settings
 from schleuse.processes.operators import rights_of
 from schleuse.processes.suspecting import (
@@ -312,3 +317,70 @@ def test_its_sender_hears_that_it_is_being_examined_and_need_not_be_sent_again()
     assert (said.do_not_resend, said.action) == (True, Action.NONE)
     (account,) = accounts([Received(PRAXIS, "109900011", "<1>", START, State.QUARANTINED, "suspected: q1")], [])
     assert (account.must_resend, account.open) == (False, 1)
+
+
+def without(config: Config, name: str) -> Config:
+    return config.model_copy(update={"operators": tuple(one for one in config.operators if one.name != name)})
+
+
+def test_who_signed_may_leave_and_what_he_suspected_stays_suspected(room: Room) -> None:
+    """It only holds more (SW-01), and whoever leaves must not stop the eAU of all insurers."""
+    room.suspecting().hand_in(room.signed())
+    (operator,) = (one for one in room.config.operators if one.name == "betrieb-3")
+    disabled = operator.model_copy(update={"disabled_at": NOW - timedelta(days=1)})
+    left = without(room.config, "betrieb-3")
+    for config in (
+        left,
+        left.model_copy(update={"operators": (*left.operators, operator.model_copy(update={"roles": ("lead",)}))}),
+        left.model_copy(update={"operators": (*left.operators, disabled)}),
+    ):
+        lost_index(room)
+        with structlog.testing.capture_logs() as lines:
+            register_all(config, room.mails.leases, room.switch)
+        assert [one["suspicion"] for one in lines if one["event"] == "suspicion.signer-unknown"] == ["q1"]
+        assert len(room.mails.leases.suspicions.active([room.account])) == 1
+    Path(operator.public_key).unlink()
+    lost_index(room)
+    register_all(room.config, room.mails.leases, room.switch)
+    assert room.take() == 1
+
+
+def test_a_suspicion_that_ended_asks_for_no_document(room: Room) -> None:
+    room.suspecting().hand_in(room.signed())
+    room.suspecting().carry_out(approved(room, Fate.HELD))
+    (room.config.switch_folder / "suspicions" / "q1" / "document.json").write_text("{")
+    register_all(room.config, room.mails.leases, room.switch)
+    assert room.take() == 3
+
+
+def test_a_worker_that_cannot_read_a_suspicion_takes_nothing_and_follows_the_switch(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SW-05: it lives, and goes on once its operator has looked."""
+    room.suspecting().hand_in(room.signed())
+    path = room.config.switch_folder / "suspicions" / "q1" / "document.json"
+    written = path.read_text()
+    path.write_text("{")
+    done: list[str] = []
+
+    class Follower:
+        def step(self, _uncertain: object) -> None:
+            done.append("followed")
+            if len(done) == 3:
+                path.write_text(written)
+
+    class Worker:
+        def start(self) -> None:
+            done.append("started")
+
+        def run_batch(self) -> int:
+            done.append("took")
+            return 1
+
+    monkeypatch.setattr(eau, "EauFollower", lambda *_, **__: Follower())
+    monkeypatch.setattr(eau, "make_worker", lambda *_: Worker())
+    monkeypatch.setattr(eau, "ParentWatch", lambda: SimpleNamespace(gone=lambda: "took" in done))
+    monkeypatch.setattr(eau, "TROUBLE_SECONDS", 0)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    eau._work(room.config, cast("Any", None), "eau-worker-0", cast("Any", None))
+    assert done == ["followed", "started"] * 2 + ["took"]

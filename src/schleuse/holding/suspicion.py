@@ -168,6 +168,12 @@ def check_suspicion(signed: SignedSuspicion, rights: Rights, at: datetime) -> No
         raise SuspicionRefusedError(f"the signature of {person.name} does not match the document")
 
 
+def is_changed(signed: SignedSuspicion, rights: Rights) -> bool:
+    """Whether its signer is known, and has signed something else."""
+    person = rights.people().get(signed.custodian)
+    return person is not None and not person.has_signed(signed.signature, _message(signed.suspicion, signed.role))
+
+
 def suspicion_from(value: object) -> SignedSuspicion:
     """From the JSON value of `SignedSuspicion.encode`. Raises BadSuspicionError."""
     try:

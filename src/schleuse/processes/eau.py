@@ -61,7 +61,7 @@ from schleuse.processes.life import until_stopped
 from schleuse.processes.observe import observed, serving
 from schleuse.processes.prefork import Master, ParentWatch
 from schleuse.processes.supervisor import pause_after
-from schleuse.processes.suspecting import register_all
+from schleuse.processes.suspecting import SuspicionDamagedError, register_all
 from schleuse.processes.switch_figures import SwitchFigures
 from schleuse.processes.switching import open_switch
 from schleuse.processes.trail import Trail, open_trail
@@ -206,7 +206,7 @@ def _work(config: Config, checker: Checker, owner: str, trail: Trail) -> None:
                 register_all(config, leases, switch)
                 begun = True
             taken = worker.run_batch()
-        except UnavailableError as error:
+        except (UnavailableError, SuspicionDamagedError) as error:
             log.error("eau.waiting", code=error.code, reason=str(error))
             begun = False  # whatever we still hold goes back first
             time.sleep(TROUBLE_SECONDS)

@@ -31,6 +31,7 @@ from schleuse.holding.suspicion import (
     Suspicion,
     SuspicionRefusedError,
     check_suspicion,
+    is_changed,
     order_from,
     suspicion_from,
 )
@@ -158,12 +159,15 @@ class Suspecting:
         return kept
 
     def register(self, id: str) -> list[str]:
-        """Only the rows, so that no worker takes such mail. Returns the mailboxes."""
+        """Only the rows, so that no worker takes such mail. Returns the mailboxes. Raises SuspicionDamagedError."""
         signed = self.read(id)
         try:
             check_suspicion(signed, self._rights, signed.suspicion.at)
         except SuspicionRefusedError as cause:
-            raise SuspicionDamagedError(f"the suspicion {id} is not what its custodian signed") from cause
+            if is_changed(signed, self._rights):
+                raise SuspicionDamagedError(f"the suspicion {id} is not what its custodian signed") from cause
+            # Who cannot be asked any more has left, or his key file is gone: rows only hold more.
+            log.error("suspicion.signer-unknown", suspicion=id, operator=signed.custodian, reason=str(cause))
         rows = rows_of(self._config, signed.suspicion)
         self._leases.suspicions.register(rows)
         if any(order.fate is Fate.HELD and not order.deliveries for order in self._done(id)):
@@ -335,10 +339,14 @@ def rows_of(config: Config, one: Suspicion) -> list[Suspected]:
 
 
 def register_all(config: Config, leases: Leases, switch: Switch) -> None:
-    """What a worker does before it takes anything: an index that was lost has no rows. Nothing new, nothing told."""
+    """What a worker does before it takes anything: an index that was lost has no rows. Nothing new, nothing told.
+
+    Raises SuspicionDamagedError: nobody knows then what must not be taken.
+    """
     suspecting = Suspecting(config, leases, switch, rights_of(config), lambda _facts, _granted: None, utc_now)
     for id in suspecting.ids():
-        suspecting.register(id)
+        if not leases.suspicions.has_ended(id):
+            suspecting.register(id)
 
 
 @contextmanager

@@ -83,6 +83,12 @@ class Suspicions:
         with self._backing.reading() as connection:
             return read_active(connection, accounts)
 
+    def has_ended(self, id: str) -> bool:
+        """By the order of two persons. False also of one without rows."""
+        with self._backing.reading() as connection:
+            rows = connection.execute(_ENDED, {"id": id}).scalars().all()
+        return bool(rows) and None not in rows
+
     def sweep(self, id: str, accounts: Collection[str], now: datetime) -> int:
         """HELD -> QUARANTINED for all that waits and matches. Returns how many."""
         rows = [one for one in self.active(accounts) if one.id == id]
@@ -243,6 +249,7 @@ _REGISTER = sa.text(
 _COLUMNS = "SELECT id, account, since_us, until_us, senders FROM kim_suspicion"
 _ACTIVE = _many(f"{_COLUMNS} WHERE ended_us IS NULL AND account IN :accounts ORDER BY id, account", "accounts")
 _BY_ID = sa.text(f"{_COLUMNS} WHERE id = :id ORDER BY account")
+_ENDED = sa.text("SELECT ended_us FROM kim_suspicion WHERE id = :id")
 _END = sa.text("UPDATE kim_suspicion SET ended_us = :now WHERE id = :id AND ended_us IS NULL")
 _CLEAR = sa.text("INSERT INTO kim_cleared (suspicion, delivery) VALUES (:suspicion, :delivery) ON CONFLICT DO NOTHING")
 _NOT_CLEARED = (
