@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -13,6 +14,7 @@ import structlog
 from tests.shutdown.operators import BREAKERS, CLOSER, KEYS, NOW, RIGHTS, close, closing, new_log, opening, signed
 from tests.shutdown.test_policy import FEED, FEED_KEYS, IK, OTHER, PEOPLE, POLICY, agreed
 
+from schleuse.journal.opening import canonical_json
 from schleuse.restart.plan import PlanMandate
 from schleuse.scopes import Direction, Scope, ScopeState, Service
 from schleuse.shutdown.automat import Automat, Order, ended_emergencies
@@ -88,6 +90,20 @@ def changed_afterwards(site: Site) -> None:
     path.write_bytes(path.read_bytes().replace(b'"state":"HOLD"', b'"state":"CLOSED"'))
 
 
+def of_another_type(site: Site) -> None:
+    site.book.add(agreed())
+    path = next((site.log.folder.parent / "policies").glob("*.json"))
+    table = json.loads(path.read_bytes())
+    path.write_bytes(canonical_json({**table, "policy": {**table["policy"], "valid_from": 3}}))
+
+
+def broken_plans(site: Site) -> None:
+    def fail(_reference: str) -> None:
+        raise AttributeError("'int' object has no attribute 'endswith'")
+
+    site.mandates._restart = fail
+
+
 def nothing(_site: Site) -> None:
     return
 
@@ -97,6 +113,8 @@ def nothing(_site: Site) -> None:
     [
         (nothing, {}, "cannot be read"),
         (nothing, {"policy": ""}, "cannot be read"),
+        (of_another_type, {}, "cannot be read"),
+        (broken_plans, {"policy": "restart r1@1"}, "cannot be read"),
         (half_signed, {}, "two persons"),
         (changed_afterwards, {}, "two persons"),
         (a_policy(cosign=True), {}, f"the cosignature of {IK}"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from tests.shutdown.operators import KEYS, NOW, RIGHTS, new_log
 from tests.switch.commands import person
 
+from schleuse.journal.opening import canonical_json
 from schleuse.scopes import Scope, ScopeState, parse_scopes
 from schleuse.shutdown.automat import Automat, NoMandateError, Order
 from schleuse.shutdown.policy import (
@@ -275,3 +277,21 @@ def test_the_automat_closes_nothing_beyond_its_policy(
     book.add(agreed())
     with pytest.raises(NoMandateError):
         close(scopes, state)
+
+
+@pytest.mark.parametrize("key", ["name", "version", "trigger", "scopes", "state", "insurers", "cost", "valid_from"])
+@pytest.mark.parametrize("value", [3, [], {}, [[]], ""])
+def test_a_file_of_another_type_is_no_policy_and_stops_no_other(book: PolicyBook, key: str, value: object) -> None:
+    """SW-01: one file that somebody has written must not keep the others from closing."""
+    book.add(agreed())
+    table = json.loads(agreed().encode())
+    (book._folder / "other@1.json").write_bytes(
+        canonical_json({**table, "policy": {**table["policy"], "name": "other", key: value}})
+    )
+    assert book.valid("abfluss", NOW) == POLICY
+
+
+def test_a_file_that_is_nested_too_deep_is_no_policy(book: PolicyBook) -> None:
+    book.add(agreed())
+    (book._folder / "other@1.json").write_bytes(b"[" * 60_000)
+    assert book.all() == ([agreed()], ["other@1.json"])

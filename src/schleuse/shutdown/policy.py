@@ -285,7 +285,8 @@ def parse_policy(data: bytes) -> SignedPolicy:
         return signed
     except BadPolicyError:
         raise
-    except (Error, KeyError, TypeError, ValueError, OverflowError) as cause:
+    # AttributeError: a number where a text belongs. One file must not keep the others from closing (SW-01).
+    except (Error, KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as cause:
         raise BadPolicyError(f"expected a policy; {type(cause).__name__}: {cause}") from cause
 
 

@@ -451,7 +451,9 @@ def time_text(at: datetime) -> str:
 
 
 def parse_time(text: str) -> datetime:
-    """The time of `time_text`. Raises ValueError."""
+    """The time of `time_text`. Raises ValueError, and TypeError for what is no text, as JSON may have it."""
+    if not isinstance(text, str):
+        raise TypeError(f"expected a time, found {type(text).__name__}")
     if not text.endswith("Z"):
         raise ValueError("a time of a document ends with Z")
     return datetime.fromisoformat(text)
