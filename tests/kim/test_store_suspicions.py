@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -253,3 +254,32 @@ def test_in_any_order_no_suspected_mail_is_handed_out_and_none_is_lost(
             assert check(store).holds
     finally:
         store.close()
+
+
+def test_a_claim_under_way_keeps_nothing_aside_for_what_two_persons_end_meanwhile(
+    store: MailStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suspicions = store.leases.suspicions
+    suspicions.register([SENDER])
+    put(store, mail(1, ANDERE), mail(2))
+    opened = store.leases._opened
+
+    def ended_meanwhile(*args: Any) -> object:
+        suspicions.end("q1", START)
+        return opened(*args)
+
+    monkeypatch.setattr(store.leases, "_opened", ended_meanwhile)
+    assert len(take(store)) == 2
+    assert states(store) == {State.RELEASING: 2}
+
+
+def test_what_was_cleared_before_its_suspicion_is_known_is_not_kept_aside(store: MailStore) -> None:
+    """As after the index was lost."""
+    suspicions = store.leases.suspicions
+    put(store, mail(1, ANDERE), mail(2, ANDERE))
+    first, second = (one.id for one in store.leases.waiting([State.HELD], 10))
+    for _ in range(2):
+        suspicions.clear("q1", [first])
+    suspicions.register([SENDER])
+    assert take(store) == [first]
+    assert [one.id for one in suspicions.quarantined("q1")] == [second]

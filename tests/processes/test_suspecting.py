@@ -238,6 +238,16 @@ def test_what_two_persons_ended_stays_ended_also_when_their_approvals_are_over(r
         assert active(room), change
 
 
+def test_mail_that_two_persons_gave_back_stays_so_though_the_index_was_lost(room: Room) -> None:
+    """By an order for some of it; the suspicion goes on."""
+    room.suspecting().hand_in(room.signed())
+    first, second = (one.id for one in room.suspecting().quarantined("q1"))
+    room.suspecting().carry_out(approved(room, Fate.HELD, first))
+    assert active(room)
+    assert room.take() == 2
+    assert [one.id for one in room.suspecting().quarantined("q1")] == [second]
+
+
 def test_one_person_in_two_roles_returns_nothing(room: Room) -> None:
     """RO-01: service owner and releaser are the same person here."""
     room.suspecting().hand_in(room.signed())

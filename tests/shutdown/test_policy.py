@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests.shutdown.operators import KEYS, NOW, RIGHTS, new_log
 from tests.switch.commands import person
 
-from schleuse.journal.opening import canonical_json
+from schleuse.journal.opening import Json, canonical_json
 from schleuse.scopes import Scope, ScopeState, parse_scopes
 from schleuse.shutdown.automat import Automat, NoMandateError, Order
 from schleuse.shutdown.policy import (
@@ -281,7 +281,7 @@ def test_the_automat_closes_nothing_beyond_its_policy(
 
 @pytest.mark.parametrize("key", ["name", "version", "trigger", "scopes", "state", "insurers", "cost", "valid_from"])
 @pytest.mark.parametrize("value", [3, [], {}, [[]], ""])
-def test_a_file_of_another_type_is_no_policy_and_stops_no_other(book: PolicyBook, key: str, value: object) -> None:
+def test_a_file_of_another_type_is_no_policy_and_stops_no_other(book: PolicyBook, key: str, value: Json) -> None:
     """SW-01: one file that somebody has written must not keep the others from closing."""
     book.add(agreed())
     table = json.loads(agreed().encode())

@@ -169,8 +169,11 @@ class Suspecting:
             # Who cannot be asked any more has left, or his key file is gone: rows only hold more.
             log.error("suspicion.signer-unknown", suspicion=id, operator=signed.custodian, reason=str(cause))
         rows = rows_of(self._config, signed.suspicion)
+        given_back = [order for order in self._done(id) if order.fate is Fate.HELD]
+        for order in given_back:  # before the rows, so that no worker keeps it aside again in between
+            self._leases.suspicions.clear(id, order.deliveries)
         self._leases.suspicions.register(rows)
-        if any(order.fate is Fate.HELD and not order.deliveries for order in self._done(id)):
+        if not all(order.deliveries for order in given_back):
             self._leases.suspicions.end(id, self._now())
         return [row.account for row in rows]
 

@@ -166,6 +166,12 @@ class Suspicions:
             self._backing.marks.write_later([Mark(one, to_us(now), State.HELD) for one in part])
         return moved
 
+    def clear(self, id: str, ids: Collection[int]) -> None:
+        """They are not kept aside for it (again), by the order of two persons; also before it is registered."""
+        for part in _parts(sorted(ids)):
+            with self._backing.writing() as connection:
+                connection.execute(_CLEAR, [{"suspicion": id, "delivery": one} for one in part])
+
     def end(self, id: str, now: datetime) -> None:
         """Nothing more is kept aside for it, by the order of two persons."""
         with self._backing.writing() as connection:
@@ -222,8 +228,15 @@ def read_active(connection: Connection, accounts: Collection[str]) -> list[Suspe
 def keep_aside(
     connection: Connection, ids: Sequence[int], one: Suspected, now: datetime, owner: str | None = None
 ) -> list[int]:
-    """HELD, or RELEASING of this owner, -> QUARANTINED. Returns which."""
-    values = {"ids": list(ids), "suspicion": one.id, "owner": owner or "", "reason": one.reason, "now": to_us(now)}
+    """HELD, or RELEASING of this owner, -> QUARANTINED, unless it ended since it was read. Returns which."""
+    values = {
+        "account": one.account,
+        "ids": list(ids),
+        "suspicion": one.id,
+        "owner": owner or "",
+        "reason": one.reason,
+        "now": to_us(now),
+    }
     return list(connection.execute(_KEEP, values).scalars())
 
 
@@ -262,7 +275,9 @@ _HELD = sa.text(
 _KEEP = _many(
     "UPDATE kim_delivery SET state = 'QUARANTINED', reason = :reason, changed_us = :now, expires_us = NULL,"  # noqa: S608
     " epoch = NULL, lease_owner = NULL, lease_until_us = NULL WHERE id IN :ids"
-    f" AND (state = 'HELD' OR (state = 'RELEASING' AND lease_owner = :owner)) AND {_NOT_CLEARED} RETURNING id",
+    f" AND (state = 'HELD' OR (state = 'RELEASING' AND lease_owner = :owner)) AND {_NOT_CLEARED}"
+    " AND EXISTS (SELECT 1 FROM kim_suspicion WHERE id = :suspicion AND account = :account AND ended_us IS NULL)"
+    " RETURNING id",
     "ids",
 )
 _OPENED = sa.text(
