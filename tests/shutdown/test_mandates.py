@@ -122,7 +122,7 @@ def nothing(_site: Site) -> None:
         (a_policy(valid_from=NOW - timedelta(days=2), valid_until=NOW), {}, "a new version"),
         (a_policy(), {"scopes": (Scope("eau_intake", OTHER),)}, "does not cover"),
         (a_policy(), {"scopes": EAU, "state": ScopeState.CLOSED}, "closes down to HOLD"),
-        (a_policy(), {"text": "because"}, "triggered by 'egress.volume'"),
+        (a_policy(), {"text": "login.failures: many"}, "triggered by 'egress.volume'"),
         (a_policy(), {"policy": "restart r1@1"}, "was approved"),
         (a_policy(), {"id": "ends-o"}, "no opening in an emergency"),
     ],
@@ -185,3 +185,11 @@ def test_the_end_of_an_emergency_opening_has_the_mandate_of_the_opening(site: Si
 def test_what_a_person_has_signed_asks_for_no_policy(site: Site) -> None:
     site.log.append(signed(replace(closing("eau"), policy="none@1"), CLOSER), NOW)
     assert (site.alarms(), site.state) == ([], ScopeState.HOLD)
+
+
+@pytest.mark.parametrize("text", ["much more than usual", "Volumen: much more", "", "egress.volume: much"])
+def test_a_closing_from_before_triggers_were_named_is_agreed(site: Site, text: str) -> None:
+    """It stands in the log for good, and would be an alarm for good."""
+    site.book.add(agreed())
+    site.forged(policy="abfluss@1", text=text)
+    assert site.alarms() == []

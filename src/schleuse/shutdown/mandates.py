@@ -10,6 +10,7 @@ alarm: the platform's own key was used for something that nobody had agreed to. 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
@@ -21,6 +22,8 @@ from schleuse.switch.documents import Command
 RESTART = "restart "
 #: Finds the mandate of an approved plan by the reference that its abort cites; None: no such plan was approved.
 Restart = Callable[[str], Agreed | None]
+#: A text that begins with the name of a warning rule or signal. Closings from before they were named have none.
+_NAMED = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)+: ", re.ASCII)
 
 
 class Mandates:
@@ -51,8 +54,9 @@ class Mandates:
         lacks = missing(signed, self._policies.rights, self._policies.keys, at)
         if lacks:
             return f"policy {command.policy} was not in force; it lacked {', '.join(lacks)}"
-        if not command.text.startswith(f"{signed.policy.trigger}: "):
-            return f"policy {command.policy} is triggered by {signed.policy.trigger!r}, which the closing does not name"
+        named = _NAMED.match(command.text)
+        if named and not command.text.startswith(f"{signed.policy.trigger}: "):
+            return f"policy {command.policy} is triggered by {signed.policy.trigger!r}, and the closing names another"
         fault = mandate(signed.policy, command)
         return fault and f"policy {command.policy}: {fault}"
 
