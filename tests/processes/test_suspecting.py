@@ -35,7 +35,7 @@ from schleuse.holding.suspicion import (
 )
 from schleuse.journal.opening import Json
 from schleuse.kim.store import MailStore, Take, open_mail_store
-from schleuse.processes import eau
+from schleuse.processes import eau, suspecting
 from schleuse.processes.kim import store_settings
 from schleuse.processes.operators import rights_of
 from schleuse.processes.suspecting import (
@@ -246,6 +246,22 @@ def test_mail_that_two_persons_gave_back_stays_so_though_the_index_was_lost(room
     assert active(room)
     assert room.take() == 2
     assert [one.id for one in room.suspecting().quarantined("q1")] == [second]
+
+
+def test_each_mail_that_is_given_back_is_told_in_lines_that_are_not_too_long(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suspecting, "TOLD_AT_ONCE", 2)
+    put(room.mails, a_mail(4, room.config.insurers[0].address, sender=ANDERE))
+    room.suspecting().hand_in(room.signed())
+    ids = sorted(one.id for one in room.suspecting().quarantined("q1"))
+    order = approved(room, Fate.HELD)
+    both: list[list[list[int]]] = [[ids[:2], ids[2:]], [[]]]
+    for wanted in both:
+        room.told.clear()
+        room.suspecting().carry_out(order)
+        assert [one["deliveries"] for one in room.told] == wanted
+        assert all(one["act"] == "quarantine.carry-out" and one["granted"] for one in room.told)
 
 
 def test_one_person_in_two_roles_returns_nothing(room: Room) -> None:

@@ -14,6 +14,7 @@ from schleuse.errors import UnavailableError
 from schleuse.journal.contracts import EventReusedError, JournalUnavailableError
 from schleuse.journal.entry import Kind, Purpose, Result, parse_entry
 from schleuse.journal.opening import detail_commitment
+from schleuse.processes import trail
 from schleuse.processes.trail import PLATFORM, Act, Trail, TrailDamagedError
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -151,6 +152,14 @@ def test_a_line_cut_by_a_full_disk_is_taken_away_at_the_next_start(tmp_path: Pat
     again = a_trail(tmp_path, journal, clock)
     again.tell(login())
     assert asyncio.run(again.send()) == 2
+
+
+@pytest.mark.parametrize("whole", [b"", b'{"whole": 1}\n'])
+def test_of_a_long_torn_line_nothing_is_left(tmp_path: Path, whole: bytes) -> None:
+    path = tmp_path / "rolle-2026.jsonl"
+    path.write_bytes(whole + b"x" * (3 * trail.BLOCK + 7))
+    trail._take_torn_line_away(path)
+    assert path.read_bytes() == whole
 
 
 def test_an_act_that_cannot_be_recorded_is_said(tmp_path: Path) -> None:

@@ -51,6 +51,8 @@ log = structlog.get_logger()
 
 #: What approvals of an order are for.
 PURPOSE = "quarantine-order"
+#: Deliveries that one entry of the journal names.
+TOLD_AT_ONCE = 1000
 #: (facts, whether it was granted): an entry in the journal of the platform; raises UnavailableError.
 Tell = Callable[[Mapping[str, Json], bool], None]
 
@@ -261,7 +263,9 @@ class Suspecting:
             )
         kept = {one.id: one.account for one in self.quarantined(order.suspicion)}
         those = sorted(set(order.deliveries) & kept.keys() if order.deliveries else kept)
-        self._say("carry-out", suspicion, True, order=order.id, fate=order.fate.value, deliveries=[*those])
+        for start in range(0, max(len(those), 1), TOLD_AT_ONCE):
+            part: list[Json] = [*those[start : start + TOLD_AT_ONCE]]
+            self._say("carry-out", suspicion, True, order=order.id, fate=order.fate.value, deliveries=part)
         self._step("told")
         moved = self._carry_out(order, those, kept)
         self._step("moved")

@@ -40,7 +40,8 @@ OUTSIDE = "cli"
 #: The journal takes no entry whose time is further off (journal.md § 4); an older one gets the time of its sending.
 ON_TIME = timedelta(seconds=90)
 AT_ONCE = 1000
-LONGEST_LINE = 65_536
+#: Octets that are read at once, backwards, to find where a torn line begins.
+BLOCK = 65_536
 IDLE_SECONDS = 0.2
 TROUBLE_SECONDS = 2.0
 
@@ -248,12 +249,15 @@ def _append_line(path: Path, line: bytes) -> None:
 def _take_torn_line_away(path: Path) -> None:
     """What a dying machine left without an end was never said to be recorded."""
     with path.open("r+b") as file:
-        size = file.seek(0, os.SEEK_END)
-        start = max(size - LONGEST_LINE, 0)
-        file.seek(start)
-        tail = file.read()
-        if tail and not tail.endswith(b"\n"):
-            file.truncate(start + tail.rfind(b"\n") + 1)
+        size = start = file.seek(0, os.SEEK_END)
+        end = 0  # of the last whole line
+        while start and not end:
+            before, start = start, max(start - BLOCK, 0)
+            file.seek(start)
+            newline = file.read(before - start).rfind(b"\n")
+            end = start + newline + 1 if newline >= 0 else 0
+        if end < size:
+            file.truncate(end)
 
 
 async def _append(append: Callable[[str, Sequence[bytes]], Awaitable[object]], origin: str, ones: list[bytes]) -> None:
