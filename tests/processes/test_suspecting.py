@@ -248,6 +248,25 @@ def test_mail_that_two_persons_gave_back_stays_so_though_the_index_was_lost(room
     assert [one.id for one in room.suspecting().quarantined("q1")] == [second]
 
 
+def test_what_a_claim_kept_aside_just_before_the_end_is_given_back_too(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever wrote the list of what is there did not see it; it is told before it is given back."""
+    room.suspecting().hand_in(room.signed())
+    order, end = approved(room, Fate.HELD), room.mails.leases.suspicions.end
+
+    def claimed_meanwhile(id: str, now: datetime) -> None:
+        put(room.mails, a_mail(4, room.config.insurers[0].address, sender=ANDERE))
+        room.take()
+        end(id, now)
+
+    monkeypatch.setattr(room.mails.leases.suspicions, "end", claimed_meanwhile)
+    room.told.clear()
+    assert room.suspecting().carry_out(order) == 3
+    assert room.suspecting().quarantined("q1") == []
+    assert [len(cast("list[int]", one["deliveries"])) for one in room.told] == [2, 1]
+
+
 def test_each_mail_that_is_given_back_is_told_in_lines_that_are_not_too_long(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -263,17 +263,25 @@ class Suspecting:
             )
         kept = {one.id: one.account for one in self.quarantined(order.suspicion)}
         those = sorted(set(order.deliveries) & kept.keys() if order.deliveries else kept)
-        for start in range(0, max(len(those), 1), TOLD_AT_ONCE):
-            part: list[Json] = [*those[start : start + TOLD_AT_ONCE]]
-            self._say("carry-out", suspicion, True, order=order.id, fate=order.fate.value, deliveries=part)
+        self._tell_those(order, suspicion, those)
         self._step("told")
         moved = self._carry_out(order, those, kept)
+        if not order.deliveries:  # a claim may have kept some aside before it ended
+            late = sorted(one.id for one in self.quarantined(order.suspicion))
+            if late:
+                self._tell_those(order, suspicion, late)
+                moved += self._carry_out(order, late, kept)
         self._step("moved")
         path = self._order(order.suspicion, order.id) / "done.json"
         # With what proves it: approvals end, and are given again.
         proof: list[Json] = [one.encode() for one in given]
         self._write(path, {"at": at.isoformat(), "moved": moved, "hash": order.hash, "approvals": proof})
         return moved
+
+    def _tell_those(self, order: Order, suspicion: Suspicion, those: Sequence[int]) -> None:
+        for start in range(0, max(len(those), 1), TOLD_AT_ONCE):
+            part: list[Json] = [*those[start : start + TOLD_AT_ONCE]]
+            self._say("carry-out", suspicion, True, order=order.id, fate=order.fate.value, deliveries=part)
 
     def _carry_out(self, order: Order, those: Sequence[int], kept: Mapping[int, str]) -> int:
         suspicions, now = self._leases.suspicions, self._now()
