@@ -403,6 +403,8 @@ LOG: Mapping[str, str] = {
     "switch.log-unreadable": "the switch's log cannot be read; roles keep what they know",
     "switch.not-told": "an order is in force and its entry could not be recorded",
     "switch.opened": "an opening by two persons was accepted",
+    "suspicion.done-unproven": "an order is said to be carried out, and two persons did not approve it; it ends nothing",
+    "suspicion.signer-unknown": "who signed a suspicion cannot be asked any more; what it suspects is held all the same",
     "switch.operator-key": "an operator's public key cannot be read; he may switch nothing until it can",
     "switch.overtaken-not-told": "an overtaken batch could not be told to the journal's trail",
     "switch.rule-unproven": "a rule has closed what nobody had agreed to; it stays closed. Who used the platform's key?",
