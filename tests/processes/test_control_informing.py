@@ -23,7 +23,8 @@ from schleuse.config import Receiver
 from schleuse.journal.opening import Json
 from schleuse.processes.control_drills import drill_book
 from schleuse.processes.control_informing import Informer, InformingFigures, Records, inform_key
-from schleuse.shutdown.informing import Outbox, What
+from schleuse.shutdown.hooks import Outcome
+from schleuse.shutdown.informing import Event, Outbox, What
 from schleuse.shutdown.news import NewsBook
 
 
@@ -148,6 +149,40 @@ def test_a_receiver_that_hangs_is_given_up_and_does_not_delay_the_next_closing(t
     close(site.home.log, "eau_intake")
     asyncio.run(asyncio.wait_for(both(), 60))
     assert site.outbox.waiting()[0].receivers == ("slow",)
+
+
+def test_what_nobody_foresaw_ends_no_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would end the control role, and with it every closing's proof."""
+    site = Site(tmp_path, writes(tmp_path))
+    deliver, collect = site.informer._deliver, site.informer.collect
+    faults = {"deliver": [RuntimeError("a pipe")], "collect": [ValueError("a file")]}
+
+    async def delivered(receiver: Receiver, event: Event) -> Outcome:
+        if faults["deliver"]:
+            raise faults["deliver"].pop()
+        return await deliver(receiver, event)
+
+    def collected(others: bool) -> int:
+        if faults["collect"]:
+            raise faults["collect"].pop()
+        return collect(others)
+
+    monkeypatch.setattr(site.informer, "_deliver", delivered)
+    monkeypatch.setattr(site.informer, "collect", collected)
+
+    async def until_heard() -> None:
+        running = asyncio.create_task(site.informer.run())
+        while not heard(tmp_path):
+            assert not running.done()
+            await asyncio.sleep(0.02)
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+
+    close(site.home.log, "eau_intake")
+    with capture_logs() as logs:
+        asyncio.run(asyncio.wait_for(until_heard(), 60))
+    assert [one["event"] for one in logs].count("inform.fault") == 2
 
 
 class Hook(http.server.BaseHTTPRequestHandler):

@@ -132,6 +132,9 @@ class Informer:
             except (OSError, Error) as error:
                 log.error("inform.not-recorded", reason=str(error))
                 await asyncio.sleep(1.0)
+            except Exception as fault:  # the loop's top: it must not end the role that closes
+                log.error("inform.fault", kind=type(fault).__name__)
+                await asyncio.sleep(1.0)
             await asyncio.sleep(LOOK_SECONDS)
 
     def collect(self, others: bool) -> int:
@@ -155,6 +158,9 @@ class Informer:
                 await self.send(receiver)
             except (OSError, Error) as error:
                 log.error("inform.not-recorded", reason=str(error))
+                await asyncio.sleep(1.0)
+            except Exception as fault:  # the loop's top: it must not end the role that closes
+                log.error("inform.fault", kind=type(fault).__name__)
                 await asyncio.sleep(1.0)
             await asyncio.sleep(LOOK_SECONDS)
 

@@ -66,7 +66,8 @@ async def _output(process: asyncio.subprocess.Process, data: bytes) -> bytes:
     reading = asyncio.create_task(_drain(process.stdout, kept))
     try:
         if process.stdin is not None:
-            with suppress(ConnectionError):  # it need not read what it is given
+            # It need not read what it is given; RuntimeError is uvloop's word for a pipe that has closed.
+            with suppress(ConnectionError, RuntimeError):
                 process.stdin.write(data)
                 await process.stdin.drain()
                 process.stdin.close()
