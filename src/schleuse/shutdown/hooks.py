@@ -101,7 +101,7 @@ async def post(
         return nothing(_late(timeout))
     except ssl.SSLCertVerificationError as cause:
         return nothing(f"certificate: {cause.verify_message}")
-    except (OSError, ValueError, EOFError) as cause:
+    except (OSError, ValueError, EOFError, asyncio.LimitOverrunError) as cause:
         return nothing(type(cause).__name__)
 
 
