@@ -220,12 +220,24 @@ def test_what_is_not_open_by_two_persons_is_never_started(state: ScopeState) -> 
 
 
 @pytest.mark.parametrize(
-    ("code", "found"),
-    [(0, Runs.RUNNING), (200, Runs.RUNNING), (1, Runs.STOPPED), (503, Runs.STOPPED), (2, Runs.UNKNOWN)],
+    ("code", "http", "found"),
+    [
+        (0, False, Runs.RUNNING),
+        (1, False, Runs.STOPPED),
+        (2, False, Runs.UNKNOWN),
+        (200, False, Runs.UNKNOWN),
+        (255, False, Runs.UNKNOWN),
+        (200, True, Runs.RUNNING),
+        (503, True, Runs.STOPPED),
+        (0, True, Runs.UNKNOWN),
+        (1, True, Runs.UNKNOWN),
+        (404, True, Runs.UNKNOWN),
+    ],
 )
-def test_codes_say_whether_it_runs(code: int, found: Runs) -> None:
-    assert runs(Outcome(code, "", "")) is found
-    assert runs(Outcome(None, "", "")) is Runs.UNKNOWN
+def test_codes_say_whether_it_runs(code: int, http: bool, found: Runs) -> None:
+    """SW-08: 255 is ssh's word for a host that it did not reach, and no proof of anything."""
+    assert runs(Outcome(code, "", "", http)) is found
+    assert runs(Outcome(None, "", "", http)) is Runs.UNKNOWN
 
 
 def test_a_program_that_does_not_end_is_cut_and_one_that_is_missing_is_told() -> None:

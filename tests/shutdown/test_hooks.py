@@ -45,3 +45,17 @@ def test_an_http_hook_that_answers_with_rubbish_has_not_answered(
 
     outcome = run(asked())
     assert (outcome.code, outcome.done) == (None, False)
+
+
+@pytest.mark.parametrize(("code", "done"), [(0, True), (1, False), (200, False), (255, False)])
+def test_only_zero_says_that_a_program_worked(code: int, done: bool) -> None:
+    """255 is what ssh says when it reached nobody: such a receiver knows nothing, such a system is not stopped."""
+    outcome = asyncio.run(run_program(("sh", "-c", f"exit {code}"), LONG))
+    assert (outcome.code, outcome.done) == (code, done)
+
+
+@pytest.mark.parametrize(
+    ("status", "done"), [(0, False), (1, False), (199, False), (200, True), (204, True), (299, True), (300, False)]
+)
+def test_only_2xx_says_that_a_hook_worked(status: int, done: bool) -> None:
+    assert Outcome(status, "", "", http=True).done is done

@@ -85,10 +85,10 @@ async def perform(action: Action, step: str, facts: Mapping[str, str], timeout: 
 
 
 def runs(outcome: Outcome) -> Runs:
-    """0 or 2xx: it runs; 1 or 503: it is stopped; all else nobody knows."""
+    """0 of a program or 2xx of a hook: it runs; 1 or 503: it is stopped; all else nobody knows."""
     if outcome.done:
         return Runs.RUNNING
-    return Runs.STOPPED if outcome.code in (1, 503) else Runs.UNKNOWN
+    return Runs.STOPPED if outcome.code == (503 if outcome.http else 1) else Runs.UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,17 +20,18 @@ Action = tuple[str, ...] | str
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Of one action. code: exit code or HTTP status; None: no answer in time, or no such program. digest: SHA-256 of
-    the output, in hex."""
+    """Of one action. code: exit code or, with http, status; None: no answer in time, or no such program. digest:
+    SHA-256 of the output, in hex."""
 
     code: int | None
     digest: str
     note: str
+    http: bool = False
 
     @property
     def done(self) -> bool:
         """Whether it says that it worked."""
-        return self.code is not None and (self.code == 0 or 200 <= self.code < 300)
+        return self.code is not None and 200 <= self.code < 300 if self.http else self.code == 0
 
 
 async def run_program(argv: tuple[str, ...], timeout: timedelta, data: bytes = b"") -> Outcome:
@@ -126,7 +127,7 @@ async def _post(url: str, data: bytes, headers: Mapping[str, str], trust: ssl.SS
         await writer.drain()
         first = await reader.readuntil(b"\r\n")
         status = int(first.split()[1]) if first.startswith(b"HTTP/1.") and len(first.split()) > 1 else None
-        return Outcome(status, digest(first), f"status {status}")
+        return Outcome(status, digest(first), f"status {status}", http=True)
     finally:
         writer.transport.abort()  # the answer has come: nobody waits for a polite end of TLS
         with suppress(OSError):
