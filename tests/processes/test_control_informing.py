@@ -9,6 +9,7 @@ import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,12 +18,14 @@ import pytest
 from structlog.testing import capture_logs
 from tests.mail.smtp_server import make_certificate
 from tests.processes.test_control_closing import Site as Home
-from tests.shutdown.operators import RIGHTS, close
+from tests.shutdown.operators import NOW, RIGHTS, close
 
 from schleuse.config import Receiver
 from schleuse.journal.opening import Json
 from schleuse.processes.control_drills import drill_book
 from schleuse.processes.control_informing import Informer, InformingFigures, Records, inform_key
+from schleuse.restart.book import BookDamagedError
+from schleuse.restart.progress import Aborted, Progress
 from schleuse.shutdown.hooks import Outcome
 from schleuse.shutdown.informing import Event, Outbox, What
 from schleuse.shutdown.news import NewsBook
@@ -155,7 +158,7 @@ def test_what_nobody_foresaw_ends_no_loop(tmp_path: Path, monkeypatch: pytest.Mo
     """It would end the control role, and with it every closing's proof."""
     site = Site(tmp_path, writes(tmp_path))
     deliver, collect = site.informer._deliver, site.informer.collect
-    faults = {"deliver": [RuntimeError("a pipe")], "collect": [ValueError("a file")]}
+    faults: dict[str, list[Exception]] = {"deliver": [RuntimeError("a pipe")], "collect": [ValueError("a file")]}
 
     async def delivered(receiver: Receiver, event: Event) -> Outcome:
         if faults["deliver"]:
@@ -183,6 +186,33 @@ def test_what_nobody_foresaw_ends_no_loop(tmp_path: Path, monkeypatch: pytest.Mo
     with capture_logs() as logs:
         asyncio.run(asyncio.wait_for(until_heard(), 60))
     assert [one["event"] for one in logs].count("inform.fault") == 2
+
+
+class BrokenRestarts:
+    """Of two plans the first cannot be read."""
+
+    def names(self) -> list[str]:
+        return ["bad", "good"]
+
+    def read(self, plan: str) -> Progress:
+        if plan == "bad":
+            raise BookDamagedError("event 3 is damaged")
+        if plan == "good":
+            return Progress(aborted=Aborted(NOW, "automat", "", 3))
+        raise AssertionError(plan)
+
+
+def test_one_broken_record_hides_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither closings nor missing proofs nor the aborts of other plans."""
+    site = Site(tmp_path, writes(tmp_path))
+    site.informer._records = replace(site.informer._records, restarts=BrokenRestarts())  # type: ignore[arg-type]
+    monkeypatch.setattr(site.informer._records.drills, "results", lambda: 1 / 0)
+    close(site.home.log, "eau_intake")
+    site.home.clock.forward(61)
+    with capture_logs() as logs:
+        site.informer.collect(True)
+    assert {one.event.id for one in site.outbox.waiting()} == {"closed-1", "not-proven-1", "aborted-good-3"}
+    assert [one["source"] for one in logs if one["event"] == "inform.source-broken"] == ["drills", "restart bad"]
 
 
 class Hook(http.server.BaseHTTPRequestHandler):

@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import jwt
@@ -79,16 +80,18 @@ class Records:
             if not entry.fault or is_closing(entry):
                 yield of_command(entry)
 
-    def others(self, now: datetime) -> Iterator[Event]:
-        """All but commands."""
-        yield from of_claims(late_claims(self.closings.claims(now), self.exempted), now)
-        for result in self.drills.results():
-            if (event := of_drill(result)) is not None:
-                yield event
-        for name, at in self.restarts.all().items() if self.restarts else ():
-            if at.aborted is not None:
-                yield of_abort(Abort(name, at.aborted.at, at.aborted.epoch))
-        yield from of_news(self.closings.overdue(self.news, now))
+    def others(self, now: datetime) -> Iterator[tuple[str, Callable[[], Iterable[Event]]]]:
+        """All but commands, each source by itself, because one that is broken must not hide the rest."""
+        yield "proofs", lambda: of_claims(late_claims(self.closings.claims(now), self.exempted), now)
+        yield "drills", lambda: (one for result in self.drills.results() if (one := of_drill(result)) is not None)
+        yield "news", lambda: of_news(self.closings.overdue(self.news, now))
+        for name in self.restarts.names() if self.restarts else ():
+            yield f"restart {name}", partial(self._aborts, name)
+
+    def _aborts(self, plan: str) -> Iterator[Event]:
+        at = self.restarts.read(plan) if self.restarts else None
+        if at is not None and at.aborted is not None:
+            yield of_abort(Abort(plan, at.aborted.at, at.aborted.epoch))
 
 
 class Informer:
@@ -140,16 +143,27 @@ class Informer:
     def collect(self, others: bool) -> int:
         """Record what is new; returns how much. others: look through more than commands. Raises Error, OSError."""
         now = self._now()
+        end = self._records.closings.switch.epoch
+        made = self._record(self._records.commands(self._seen), now)
+        self._seen = end
+        for name, source in self._records.others(now) if others else ():
+            try:
+                events = list(source())
+            except Exception as fault:
+                reason = str(fault) if isinstance(fault, Error) else type(fault).__name__
+                log.error("inform.source-broken", source=name, reason=reason)
+                continue
+            made += self._record(events, now)
+        return made
+
+    def _record(self, events: Iterable[Event], now: datetime) -> int:
         since = self._outbox.since(now)
         made = 0
-        end = self._records.closings.switch.epoch
-        events = [*self._records.commands(self._seen), *(self._records.others(now) if others else ())]
         for event in events:
             names = [one.name for one in self._receivers if not one.events or event.what in one.events]
             if event.at >= since and self._outbox.record(event, names):
                 log.info("inform.recorded", id=event.id, receivers=len(names))
                 made += 1
-        self._seen = end
         return made
 
     async def _send(self, receiver: Receiver) -> None:
