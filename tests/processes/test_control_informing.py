@@ -175,7 +175,7 @@ def test_what_nobody_foresaw_ends_no_loop(tmp_path: Path, monkeypatch: pytest.Mo
 
     async def until_heard() -> None:
         running = asyncio.create_task(site.informer.run())
-        while not heard(tmp_path):
+        while not site.told:
             assert not running.done()
             await asyncio.sleep(0.02)
         running.cancel()
@@ -213,6 +213,28 @@ def test_one_broken_record_hides_nothing_else(tmp_path: Path, monkeypatch: pytes
         site.informer.collect(True)
     assert {one.event.id for one in site.outbox.waiting()} == {"closed-1", "not-proven-1", "aborted-good-3"}
     assert [one["source"] for one in logs if one["event"] == "inform.source-broken"] == ["drills", "restart bad"]
+
+
+def test_what_has_no_readable_time_is_told_as_of_the_look_and_once(tmp_path: Path) -> None:
+    """An epoch that nobody can read closes all, and it has no time; nor has a drill whose result is damaged."""
+    site = Site(tmp_path, writes(tmp_path))
+    close(site.home.log, "eau_intake")
+    [first] = site.home.log.folder.glob("*1*")
+    (first.parent / first.name.replace("1", "2")).write_bytes(b"garbage")
+    drill = site.home.folder / "drills" / "d1"
+    drill.mkdir(parents=True)
+    (drill / "plan.json").write_bytes(b"{}")
+    (drill / "result.json").write_bytes(b"garbage")
+    site.home.clock.forward(1)
+    site.informer.collect(True)
+    site.restart()
+    assert site.informer.collect(True) == 0
+    assert site.send() == 3
+    assert {one["id"]: one["at"] for one in heard(tmp_path)} == {
+        "host/closed-1": "2026-03-01T12:00:00.000Z",
+        "host/closed-2": "2026-03-01T12:00:01.000Z",
+        "host/drill-d1": "2026-03-01T12:00:01.000Z",
+    }
 
 
 class Hook(http.server.BaseHTTPRequestHandler):

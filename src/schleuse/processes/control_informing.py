@@ -12,6 +12,7 @@ import json
 import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import replace as replace_fields
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,7 @@ from schleuse.shutdown.drill_book import DrillBook
 from schleuse.shutdown.hooks import Outcome, nothing, post, run_program
 from schleuse.shutdown.informing import Abort, Event, Outbox, of_abort, of_claims, of_command, of_drill, of_news
 from schleuse.shutdown.news import NewsBook
+from schleuse.switch.standing import UNKNOWN_TIME
 
 log = structlog.get_logger()
 
@@ -122,7 +124,9 @@ class Informer:
     async def run(self) -> None:
         """For ever; nothing to do without receivers."""
         if self._receivers:
-            await asyncio.gather(self._collect(), *(self._send(one) for one in self._receivers))
+            async with asyncio.TaskGroup() as group:  # at the end it waits until each program under way is killed
+                for loop in (self._collect(), *(self._send(one) for one in self._receivers)):
+                    group.create_task(loop)
 
     async def _collect(self) -> None:
         loop = asyncio.get_running_loop()
@@ -159,7 +163,9 @@ class Informer:
     def _record(self, events: Iterable[Event], now: datetime) -> int:
         since = self._outbox.since(now)
         made = 0
-        for event in events:
+        for found in events:
+            # What cannot be read has no time, and nobody who asked may miss it: it is told as of this look.
+            event = replace_fields(found, at=now) if found.at == UNKNOWN_TIME else found
             names = [one.name for one in self._receivers if not one.events or event.what in one.events]
             if event.at >= since and self._outbox.record(event, names):
                 log.info("inform.recorded", id=event.id, receivers=len(names))
