@@ -67,3 +67,16 @@ def test_a_door_that_is_away_is_tried_at_the_next_round() -> None:
         assert not logins.step()
     door.fault = None
     assert logins.step()
+
+
+def test_a_password_that_cannot_be_sent_is_told_and_ends_no_round() -> None:
+    """Not UTF-8 in its file, or not ASCII, which SMTP cannot take: whoever keeps the file mends it."""
+    door = Door()
+    logins = Logins(ACCOUNTS, door, Clock())
+    door.fault = UnicodeEncodeError("ascii", "pa\u00dfwort", 2, 3, "ordinal not in range(128)")
+    with capture_logs() as logs:
+        assert not logins.step()
+    assert [(one["event"], one["place"]) for one in logs] == [("probe.password-unusable", 0)]
+    assert "wort" not in str(logs)
+    door.fault = None
+    assert logins.step()

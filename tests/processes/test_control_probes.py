@@ -89,6 +89,19 @@ def test_a_platform_that_does_not_answer_proves_nothing(probes: PlatformProbes) 
     assert {seen[one].text for one in wanted} == {"Connection refused"}
 
 
+@pytest.mark.parametrize("kind", [What.SMTP, What.POP3])
+def test_a_password_that_cannot_be_read_proves_nothing_and_is_told(tmp_path: Path, config: Config, kind: What) -> None:
+    """It ended the control role in each round."""
+    file = tmp_path / "password"
+    file.write_bytes(b"\xff\xfe\x81")
+    control = config.control.model_copy(update={"probe_account": "probe@example.org", "probe_password_file": file})
+    probes = PlatformProbes(config.model_copy(update={"control": control}))
+    check = Check(OUT, kind)
+    seen = asyncio.run(probes.outside([check]))[check]
+    probes.close()
+    assert (seen.answer, seen.text) == (None, "the password cannot be used (UnicodeDecodeError)")
+
+
 def test_counters_and_fences_of_a_platform_that_is_not_there_are_unknown(probes: PlatformProbes, home: Path) -> None:
     wanted = [Check(PROCESS, What.RELEASES), Check(DELIVER, What.EFFECTS), Check(OUT, What.EFFECTS)]
     assert set(asyncio.run(probes.counts(wanted)).values()) == {None}

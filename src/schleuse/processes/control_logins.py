@@ -45,7 +45,7 @@ def logins_of(config: Config) -> list[Login]:
 
 
 class Logins:
-    """log_in: one; raises OSError, SMTPException. Called in a thread."""
+    """log_in: one; raises OSError, SMTPException, ValueError (the password cannot be used). Called in a thread."""
 
     def __init__(self, accounts: Sequence[Login], log_in: Callable[[Login], None], now: Now) -> None:
         self._accounts = accounts
@@ -78,5 +78,12 @@ class Logins:
                 log.error("probe.login-refused", place=(self._place - 1) % len(self._accounts))
             return False
         except (OSError, smtplib.SMTPException):
+            return False
+        except ValueError as fault:  # its file is not UTF-8, or it is not ASCII: whoever keeps the file mends it
+            log.error(
+                "probe.password-unusable",
+                place=(self._place - 1) % len(self._accounts),
+                reason=type(fault).__name__,
+            )
             return False
         return True

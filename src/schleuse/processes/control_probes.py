@@ -90,7 +90,7 @@ class PlatformProbes:
         return await asyncio.get_running_loop().run_in_executor(self._threads, step)
 
     def log_in(self, account: Login) -> None:
-        """By SMTP, and go. Raises OSError, SMTPException."""
+        """By SMTP, and go. Raises OSError, SMTPException, ValueError."""
         host, port = host_and_port(self._config.kim.smtp_tls)
         with smtplib.SMTP_SSL(host, port, timeout=PROBE_SECONDS, context=self._trust()) as session:
             session.login(account.user, _secret(account.password))
@@ -110,7 +110,7 @@ class PlatformProbes:
                 session.login(control.probe_account, password)
                 for one in checks:
                     found[one] = rcpt_seen(session, control.probe_account, self._recipient(one.scope))
-        except (OSError, smtplib.SMTPException) as cause:
+        except (OSError, ValueError, smtplib.SMTPException) as cause:
             return {one: found.get(one, Seen(None, _reason(cause))) for one in checks}
         return found
 
@@ -127,16 +127,17 @@ class PlatformProbes:
         host, port = host_and_port(self._config.kim.pop3_tls)
         session: poplib.POP3_SSL | None = None
         try:
+            password = _secret(file)
             session = poplib.POP3_SSL(host, port, context=self._trust(), timeout=PROBE_SECONDS)
             session.user(user)
-            session.pass_(_secret(file))
+            session.pass_(password)
             session.quit()
             return Seen(Answer.PASSED, "the mailbox opened")
         except poplib.error_proto as refusal:
             line = refusal.args[0] if refusal.args else b""
             text = line.decode("ascii", "replace") if isinstance(line, bytes) else str(line)
             return Seen(Answer.CLOSED if "[SYS/TEMP]" in text else Answer.OTHER, text[:_MAX_TEXT])
-        except OSError as cause:
+        except (OSError, ValueError) as cause:
             return Seen(None, _reason(cause))
         finally:
             if session is not None:
@@ -285,10 +286,15 @@ def _says_closed(body: bytes) -> bool:
 
 
 def _secret(path: Path) -> str:
+    """Raises OSError, UnicodeDecodeError."""
     return path.read_text("utf-8").strip()
 
 
 def _reason(cause: BaseException) -> str:
     if isinstance(cause, smtplib.SMTPResponseException):
         return f"{type(cause).__name__} {cause.smtp_code}"
+    if isinstance(cause, ValueError) and not isinstance(
+        cause, OSError
+    ):  # not UTF-8, or not ASCII, which SMTP needs; its words would quote it
+        return f"the password cannot be used ({type(cause).__name__})"
     return cause.strerror if isinstance(cause, OSError) and cause.strerror else type(cause).__name__
