@@ -293,8 +293,8 @@ def _secret(path: Path) -> str:
 def _reason(cause: BaseException) -> str:
     if isinstance(cause, smtplib.SMTPResponseException):
         return f"{type(cause).__name__} {cause.smtp_code}"
-    if isinstance(cause, ValueError) and not isinstance(
-        cause, OSError
-    ):  # not UTF-8, or not ASCII, which SMTP needs; its words would quote it
+    if isinstance(cause, OSError):  # first: a certificate that is not right is a ValueError, too
+        return cause.strerror or type(cause).__name__
+    if isinstance(cause, ValueError):  # not UTF-8, or not ASCII, which SMTP needs; its words would quote it
         return f"the password cannot be used ({type(cause).__name__})"
-    return cause.strerror if isinstance(cause, OSError) and cause.strerror else type(cause).__name__
+    return type(cause).__name__
