@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 from tests.shutdown.operators import BREAKERS, CLOSER, NOW, Clock, close, closing, new_log, open_again, opening, signed
 
 from schleuse.scopes import Scope, ScopeState
@@ -195,6 +197,27 @@ def test_a_crash_after_the_stop_is_mended_by_the_same_step(site: Site) -> None:
     assert site.verdict() is Verdict.PROVEN
     open_again(site.log, "payments_support")
     site.restart()
+    site.step()
+    assert site.machine.running
+
+
+def test_a_full_disk_keeps_nothing_running(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SW-01: it is stopped all the same, and once there is room again the opening starts what we stopped."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    close(site.log, "payments_support")
+    with monkeypatch.context() as patch, capture_logs() as logs:
+        patch.setattr("schleuse.shutdown.external.replace", full)
+        site.step()
+        assert not site.machine.running
+        site.step(6)
+    assert "external.not-recorded" in {one["event"] for one in logs}
+    site.step(6)
+    assert site.verdict() is Verdict.PROVEN
+    site.restart()
+    open_again(site.log, "payments_support")
     site.step()
     assert site.machine.running
 

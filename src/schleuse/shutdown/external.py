@@ -153,6 +153,7 @@ class ExternalKeeper:
         self._place = place
         self._perform = perform
         self._next: dict[str, tuple[int, datetime]] = {}  # by name: at this epoch not before
+        self._unwritten: dict[str, Record] = {}  # by name: for which the disk had no room
         self.states: dict[str, Runs] = {}
 
     def needs(self) -> list[Need]:
@@ -204,7 +205,11 @@ class ExternalKeeper:
             looked = await self._do(system.probe, "probe", system, at, LOOK_BEFORE)
             before = dataclasses.replace(before, stopped=True, was_down=runs(looked) is Runs.STOPPED)
         # Before the act: after a crash in between it counts as stopped by us, so that an opening starts it again.
-        self._write(system, before)
+        try:
+            self._write(system, before)
+        except OSError as cause:  # nothing waits for a disk (SW-01); until there is room we remember it ourselves
+            self._unwritten[system.name] = before
+            log.error("external.not-recorded", name=system.name, reason=type(cause).__name__)
         self._told("stop", system, at, await self._do(system.stop, "stop", system, at))
         found = await self._probe(system, at, seen_at)
         stopped = found is Runs.STOPPED
@@ -273,6 +278,8 @@ class ExternalKeeper:
 
     def _read(self, system: ExternalSystem) -> Record:
         """Without a readable record nothing was stopped by us, so nothing is started either."""
+        if system.name in self._unwritten:
+            return self._unwritten[system.name]
         try:
             table = json.loads(self._path(system).read_bytes())
             return Record(int(table["epoch"]), table["stopped"] is True, table.get("was_down") is True)
@@ -284,6 +291,7 @@ class ExternalKeeper:
         path.parent.mkdir(parents=True, exist_ok=True)
         table: dict[str, Any] = {**dataclasses.asdict(record), "at": time_text(self._now())}
         replace(OsDisk(), path, json.dumps(table).encode())
+        self._unwritten.pop(system.name, None)
 
     def _path(self, system: ExternalSystem) -> Path:
         return self._folder / "external" / f"{system.name}.json"
