@@ -237,6 +237,20 @@ def test_what_has_no_readable_time_is_told_as_of_the_look_and_once(tmp_path: Pat
     }
 
 
+def test_a_damaged_file_that_waits_is_made_again_from_records_or_shown(tmp_path: Path) -> None:
+    """Without a restart. What no record tells any more stays as a figure."""
+    site = Site(tmp_path, writes(tmp_path))
+    close(site.home.log, "eau_intake")
+    site.informer.collect(False)
+    waits = tmp_path / "informing" / "waits"
+    (waits / "closed-1.json").write_bytes(b"")
+    (waits / "not-proven-7.json").write_bytes(b"")
+    assert site.figure("schleuse_control_inform_unreadable") == 2
+    assert (site.informer.collect(True), site.send()) == (1, 1)
+    assert [one["id"] for one in heard(tmp_path)] == ["host/closed-1"]
+    assert site.figure("schleuse_control_inform_unreadable") == 1
+
+
 class Hook(http.server.BaseHTTPRequestHandler):
     """Keeps what it is posted; answers as a test wants."""
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import get_args
 
+import pytest
 from tests.shutdown.operators import BREAKERS, CLOSER, NOW, close, closing, new_log, open_again, opening, signed
 
 from schleuse.config import EventKind
@@ -80,3 +81,16 @@ def test_a_crash_between_the_last_answer_and_putting_away_is_mended(tmp_path: Pa
 def test_what_happened_before_somebody_asked_is_not_told(tmp_path: Path) -> None:
     assert Outbox(tmp_path).since(NOW) == NOW
     assert Outbox(tmp_path).since(NOW + timedelta(days=9)) == NOW
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b"\xff", b"[" * 100_000])
+def test_what_waits_and_cannot_be_read_is_counted_and_can_be_recorded_again(tmp_path: Path, data: bytes) -> None:
+    """A torn file must not pass for an event that all have heard."""
+    box = Outbox(tmp_path)
+    box.record(AN_EVENT, ["a"])
+    assert box.unreadable() == []
+    (tmp_path / "waits" / "closed-1.json").write_bytes(data)
+    assert (box.waiting(), box.unreadable()) == ([], ["closed-1"])
+    assert Outbox(tmp_path).record(AN_EVENT, ["a"])
+    assert [one.event for one in box.waiting()] == [AN_EVENT]
+    assert box.unreadable() == []

@@ -147,6 +147,8 @@ class Informer:
     def collect(self, others: bool) -> int:
         """Record what is new; returns how much. others: look through more than commands. Raises Error, OSError."""
         now = self._now()
+        if others and self._outbox.forget():
+            self._seen = 0
         end = self._records.closings.switch.epoch
         made = self._record(self._records.commands(self._seen), now)
         self._seen = end
@@ -270,6 +272,11 @@ class InformingFigures(Collector):
             "schleuse_control_inform_gone",
             "Receivers that are not configured any more and that events wait for",
             len(gone),
+        )
+        yield GaugeMetricFamily(
+            "schleuse_control_inform_unreadable",
+            "Events that wait, that nobody can read and that no record has made again",
+            len(self._outbox.unreadable()),
         )
 
 

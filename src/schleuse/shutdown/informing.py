@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -28,6 +29,8 @@ from schleuse.shutdown.proofs import Claim
 from schleuse.switch.documents import parse_time, time_text
 from schleuse.switch.log import Accepted
 
+#: What reading a damaged file of an event raises.
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, RecursionError)
 #: An event names so many scopes; the count stands beside them.
 MOST_SCOPES = 20
 
@@ -156,6 +159,7 @@ class Outbox:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._known = {path.stem for name in ("waits", "told") for path in (folder / name).glob("*.json")}
+        self.forget()
 
     def since(self, now: datetime) -> datetime:
         """From when on events are told; begins with the first question. Raises InformingNotKeptError."""
@@ -178,16 +182,35 @@ class Outbox:
         return True
 
     def waiting(self) -> list[Waiting]:
-        """Oldest first. What cannot be read is left out, and shown by its name in `unreadable`."""
+        """Oldest first. What cannot be read is left out, and is in `unreadable`."""
         found: list[Waiting] = []
-        for path in (self._folder / "waits").glob("*.json"):
-            try:
-                event, receivers = _event(json.loads(path.read_bytes()))
-            except (OSError, ValueError, KeyError, TypeError):
-                continue
-            left = tuple(one for one in receivers if not self._heard(event.id, one).exists())
-            found.append(Waiting(event, left))
+        for path in self._waits():
+            with suppress(*_UNREADABLE):
+                event, receivers = _read(path)
+                left = tuple(one for one in receivers if not self._heard(event.id, one).exists())
+                found.append(Waiting(event, left))
         return sorted(found, key=lambda one: (one.event.at, one.event.id))
+
+    def unreadable(self) -> list[str]:
+        """Ids of events that wait and that nobody can read."""
+        found: list[str] = []
+        for path in self._waits():
+            try:
+                _read(path)
+            except FileNotFoundError:
+                continue  # put away meanwhile
+            except _UNREADABLE:
+                found.append(path.stem)
+        return found
+
+    def forget(self) -> bool:
+        """What cannot be read counts as not recorded, so that records make it again. Returns whether there is any."""
+        damaged = self.unreadable()
+        self._known.difference_update(damaged)
+        return bool(damaged)
+
+    def _waits(self) -> Iterator[Path]:
+        return (self._folder / "waits").glob("*.json")
 
     def heard(self, event: Event, receiver: str) -> None:
         """This one has taken it. Raises InformingNotKeptError."""
@@ -226,6 +249,11 @@ def _table(event: Event, receivers: Sequence[str]) -> dict[str, Json]:
         "facts": dict(event.facts),
         "receivers": list(receivers),
     }
+
+
+def _read(path: Path) -> tuple[Event, tuple[str, ...]]:
+    """Raises one of _UNREADABLE."""
+    return _event(json.loads(path.read_bytes()))
 
 
 def _event(table: Mapping[str, object]) -> tuple[Event, tuple[str, ...]]:
