@@ -378,6 +378,7 @@ LOG: Mapping[str, str] = {
     "external.runs-again": "an external system runs though its scope is closed; it is stopped again",
     "external.start": "an external system was started after two persons had opened its scope",
     "external.stop": "an external system was stopped with its scope",
+    "external.unsure": "nobody knows whether a system ran before it was stopped (its probe takes longer than 1 s?): its opening starts it",
     "journal.successor-announced": "the key of next year's log stands in this year's",
     "letters.held-long": "letters are held for 1, 4 or 24 hours: their senders may need another way (HD-10)",
     "letters.not-told": "a delay could not be recorded yet",

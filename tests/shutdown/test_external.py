@@ -15,6 +15,7 @@ from tests.shutdown.operators import BREAKERS, CLOSER, NOW, Clock, close, closin
 from schleuse.scopes import Scope, ScopeState
 from schleuse.shutdown.closure import Verdict
 from schleuse.shutdown.external import (
+    LOOK_BEFORE,
     ExternalKeeper,
     ExternalSystem,
     Record,
@@ -24,7 +25,7 @@ from schleuse.shutdown.external import (
     runs,
     wanted,
 )
-from schleuse.shutdown.hooks import Action, Outcome
+from schleuse.shutdown.hooks import Action, Outcome, nothing
 from schleuse.shutdown.proofs import claims, proofs
 from schleuse.switch.documents import Limit
 from schleuse.switch.effects import EffectBook
@@ -41,10 +42,13 @@ class Machine:
         self.running = True
         self.stuck = False
         self.lost = False
+        self.slow = False
         self.done: list[str] = []
 
     async def __call__(self, action: Action, step: str, facts: Mapping[str, str], timeout: timedelta) -> Outcome:
         self.done.append(step)
+        if step == "probe" and self.slow and timeout <= LOOK_BEFORE:
+            return nothing("no end within 1 s")
         if step == "probe":
             return Outcome(0 if self.running else 1, "", "")
         if not self.stuck:
@@ -147,6 +151,20 @@ def test_what_was_down_before_a_closing_is_left_down_by_the_opening(site: Site) 
     close(site.log, "payments_support", "again")
     site.step()
     open_again(site.log, "payments_support", "o2")
+    site.step()
+    assert site.machine.running
+
+
+def test_a_closing_that_cannot_see_whether_a_system_ran_says_so(site: Site) -> None:
+    """SW-01: it waits a second for the probe and no longer. What nobody knows counts as having run."""
+    site.machine.slow = True
+    close(site.log, "payments_support")
+    with capture_logs() as logs:
+        site.step()
+    assert [one["name"] for one in logs if one["event"] == "external.unsure"] == ["payments"]
+    assert site.verdict() is Verdict.PROVEN
+    site.restart()
+    open_again(site.log, "payments_support")
     site.step()
     assert site.machine.running
 

@@ -95,7 +95,8 @@ def runs(outcome: Outcome) -> Runs:
 class Record:
     """How far a system follows. epoch: that was carried out to the end; 0: none. stopped: whether it is kept stopped.
 
-    was_down: it did not run before we stopped it, so it is not ours to start.
+    was_down: it did not run before we stopped it, so it is not ours to start. What nobody knew counts as having run: a
+    probe that takes longer than LOOK_BEFORE must not leave a system down after every drill.
     """
 
     epoch: int = 0
@@ -204,6 +205,8 @@ class ExternalKeeper:
         if not before.stopped:
             looked = await self._do(system.probe, "probe", system, at, LOOK_BEFORE)
             before = dataclasses.replace(before, stopped=True, was_down=runs(looked) is Runs.STOPPED)
+            if runs(looked) is Runs.UNKNOWN:  # its keeper hears it now: after the stop nobody can look any more
+                log.error("external.unsure", name=system.name, scope=str(system.scope), reason=looked.note)
         # Before the act: after a crash in between it counts as stopped by us, so that an opening starts it again.
         try:
             self._write(system, before)
