@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from random import Random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,6 +37,10 @@ class Reference:
         self.newest = 0
 
     def take(self, buckets: list[str], subjects: list[bytes], now: datetime) -> str | None:
+        if minute(now) <= self.newest - WINDOW_MINUTES:  # the clock was put right by so much
+            back = timedelta(minutes=self.newest - minute(now))
+            self.releases = [(bucket, subject, at - back) for bucket, subject, at in self.releases]
+            self.newest = minute(now)
         self.newest = max(self.newest, minute(now))
         for bucket in buckets:
             inside = self.inside(bucket)
@@ -70,7 +75,7 @@ requests = st.lists(
     st.tuples(
         st.lists(st.sampled_from([*ALL, "unlimited"]), unique=True, min_size=1, max_size=4),
         st.lists(st.sampled_from(SUBJECTS), max_size=5),
-        st.integers(-3, 40),  # minutes since the one before; a clock may go back a little
+        st.integers(-3, 40) | st.sampled_from([-400, -62, -61, -60]),  # minutes since the one before; back, if wrong
     ),
     max_size=40,
 )
@@ -105,7 +110,7 @@ def test_what_was_read_back_in_any_order_answers_as_what_was_live(
     order.shuffle(journal)
     rebuilt = Budgets(LIMITS.get)
     for buckets, subject, when in journal:
-        rebuilt.replay(buckets, subject, when)
+        rebuilt.replay(buckets, subject, when, now)
     for buckets, subjects, minutes in after:
         now += timedelta(minutes=abs(minutes))
         assert rebuilt.take(buckets, subjects, now) == live.take(buckets, subjects, now)
@@ -160,15 +165,43 @@ def test_an_actor_whose_limit_becomes_known_after_the_journal_was_read_is_limite
     limits: dict[str, Limits] = {}
     budgets = Budgets(limits.get)
     for subject in SUBJECTS[:3]:
-        budgets.replay(["actor"], subject, START)
+        budgets.replay(["actor"], subject, START, START)
     limits["actor"] = LIMITS["actor"]
     assert budgets.take(["actor"], SUBJECTS[3:4], at(1)) == "actor"
+
+
+@pytest.mark.parametrize("ahead", [61, 180, 366 * 24 * 60])
+@pytest.mark.parametrize("released", [1, 6])
+def test_a_clock_that_was_ahead_and_was_put_right_grants_neither_more_nor_nothing_for_long(
+    ahead: int, released: int
+) -> None:
+    budgets = Budgets(LIMITS.get)
+    for _ in range(released):
+        assert budgets.take(["actor"], [SUBJECTS[0]], at(ahead)) is None
+    granted = [budgets.take(["actor"], [SUBJECTS[0]], at(0)) for _ in range(10)].count(None)
+    assert granted == 6 - released
+    assert budgets.take(["actor"], [SUBJECTS[0]] * 6, at(61)) is None
+
+
+def test_what_is_read_back_from_a_time_that_has_not_come_counts_as_of_now() -> None:
+    budgets = Budgets(LIMITS.get)
+    budgets.replay(["actor"], SUBJECTS[0], at(366 * 24 * 60), START)
+    budgets.replay(["actor"], SUBJECTS[1], at(-30), START)
+    assert budgets.left("actor", START) == Limits(4, 1)
+    assert budgets.left("actor", at(61)) == Limits(6, 3)
+
+
+def test_reading_back_what_just_became_too_old_moves_nothing() -> None:
+    budgets = Budgets(LIMITS.get)
+    budgets.take(["actor"], [SUBJECTS[0]], START)
+    budgets.replay(["actor"], SUBJECTS[1], at(-61), START)
+    assert budgets.left("actor", at(60)) == Limits(5, 2)
 
 
 def test_buckets_that_nobody_used_for_an_hour_take_no_memory() -> None:
     budgets = Budgets(LIMITS.get)
     for number in range(1000):
-        budgets.replay([f"actor {number}"], SUBJECTS[0], START)
+        budgets.replay([f"actor {number}"], SUBJECTS[0], START, START)
     budgets.take(["platform"], SUBJECTS[:1], at(61))
     assert list(budgets._windows) == ["platform"]
 

@@ -4,6 +4,9 @@ A window of whole minutes slides over the times that stand in the entries. What 
 releases alone, in whatever order they come; so reading the journal back gives exactly what was counted when it was
 written, and restoring a database cannot refill a bucket. A bucket that refills by and by could not promise this: what
 is in it depends on the order and on when it began.
+
+A clock that was ahead by more than the window and was put right takes all windows back with it: what was released
+meanwhile counts as if it had been released until now, for an hour. A smaller step needs nothing, both times are inside.
 """
 
 from __future__ import annotations
@@ -80,6 +83,12 @@ class _Window:
             for subject in gone.latest:
                 del self.subjects[subject]
 
+    def move_back(self, minutes: int) -> None:
+        """All of it, with what it counts."""
+        self.newest -= minutes
+        self.minutes = {number - minutes: minute for number, minute in self.minutes.items()}
+        self.subjects = {subject: number - minutes for subject, number in self.subjects.items()}
+
     def add(self, number: int, releases: int, subjects: Iterable[bytes]) -> None:
         if number <= self.newest - WINDOW_MINUTES:
             return
@@ -130,12 +139,14 @@ class Budgets:
             self._count(bucket, minute, len(subjects), distinct)
         return None
 
-    def replay(self, buckets: Sequence[str], subject: bytes, at: datetime) -> None:
-        """Count a release that the journal has, whatever the limits. at: as its entry says."""
-        minute = _minute(at)
+    def replay(self, buckets: Sequence[str], subject: bytes, at: datetime, now: datetime) -> None:
+        """Count a release that the journal has, whatever the limits.
+
+        at: as its entry says. If that has not come yet, a clock was ahead, and the release counts as one of now.
+        """
         for bucket in buckets:
-            self._window(bucket, minute)
-            self._count(bucket, minute, 1, (subject,))
+            newest = self._window(bucket, _minute(now)).newest
+            self._count(bucket, min(_minute(at), newest), 1, (subject,))
 
     def left(self, bucket: str, now: datetime) -> Limits | None:
         """What may still be released now, not below zero; None without limit."""
@@ -154,16 +165,20 @@ class Budgets:
         self._windows[bucket].add(minute, releases, subjects if counted else ())
 
     def _window(self, bucket: str, minute: int) -> _Window:
-        if minute > self._swept:  # once a minute, for all; a clock that goes back moves no window back
+        if minute <= self._swept - WINDOW_MINUTES:
+            for window in self._windows.values():
+                window.move_back(self._swept - minute)
+            self._swept = minute
+        elif minute > self._swept:  # once a minute, for all
             self._swept = minute
             for name in list(self._windows):
                 self._windows[name].move_to(minute)
                 if not self._windows[name].minutes:
                     del self._windows[name]
-        window = self._windows.get(bucket)
-        if window is None:
-            window = self._windows[bucket] = _Window(self._swept)
-        return window
+        found = self._windows.get(bucket)
+        if found is None:
+            found = self._windows[bucket] = _Window(self._swept)
+        return found
 
 
 def _counts_subjects(limits: Limits) -> bool:

@@ -407,7 +407,7 @@ class Core:
         report = self.entry(Kind.ADMINISTRATION, Result.GRANTED, Purpose.OPERATION, counter=history.counter)
         await ledger.write(lambda _counter: ([report], 0))
         for release in history.releases:  # last: whoever fails here comes again, and would count them twice
-            self._budgets.replay(_buckets(ik, release.actor), release.subject, release.at)
+            self._budgets.replay(_buckets(ik, release.actor), release.subject, release.at, self.now())
         log.info("vault.log-ready", origin=origin, counter=history.counter, replayed=len(history.releases))
         return ledger
 
