@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from tests.vault.vaults import EAU, KASSE, OTHER, Fate, Vault, build, mail, origin_of, with_vault
 
+from schleuse.errors import Error
+from schleuse.journal.contracts import BadRequestError, QuarantinedError, UnknownLogError
 from schleuse.journal.entry import Kind
 from schleuse.vault.contracts import CounterAheadError, VaultUnavailableError
 from schleuse.vault.ledger import UnsettledError
@@ -174,6 +176,27 @@ def test_a_clock_of_another_year_opens_mails_all_the_same_under_the_numbers_of_t
         await vault.service.open_mails(EAU, KASSE, [mail(3)])
         assert numbers(vault) == [1, 2, 3]
         assert set(vault.journal.logs) == {ORIGIN}
+
+    with_vault(tmp_path, test)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [UnknownLogError("no such log"), BadRequestError("an older journal"), QuarantinedError(("a segment",))],
+    ids=lambda error: error.code,
+)
+def test_a_journal_that_does_not_say_which_log_takes_entries_is_met_by_whoever_writes(
+    tmp_path: Path, error: Error
+) -> None:
+    """Of its kind `vault.unavailable` work waits; as a refusal it would be taken for the sender's trouble (HD-01)."""
+
+    async def test(vault: Vault) -> None:
+        vault.journal.unsaid = error
+        await vault.service.open_mails(EAU, KASSE, [mail(1)])
+        vault.journal.fates.append(Fate.LOST)
+        with pytest.raises(VaultUnavailableError):
+            await vault.service.open_mails(EAU, KASSE, [mail(2)])
+        assert numbers(vault) == [1]
 
     with_vault(tmp_path, test)
 

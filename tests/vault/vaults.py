@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from schleuse.database import sqlite_url
+from schleuse.errors import Error
 from schleuse.identifiers import IK
 from schleuse.journal.admission import admit, share_request
 from schleuse.journal.contracts import EventReusedError, JournalUnavailableError, Level, LevelTimeoutError, Receipt
@@ -82,7 +83,7 @@ class MemoryJournal:
     """A journal in memory that admits, recognises repeated events and gives shares as the real one.
 
     fates: of the next appends; then all are taken. gate: closed, no append has an effect or an answer.
-    instead: logs that take the entries of others now.
+    instead: logs that take the entries of others now. unsaid: why it does not say which those are.
     """
 
     clock: Clock
@@ -92,6 +93,7 @@ class MemoryJournal:
     gives_shares: bool = True
     levels: list[Level] = field(default_factory=list)
     instead: dict[str, str] = field(default_factory=dict)
+    unsaid: Error | None = None
     _late: list[tuple[str, Sequence[bytes]]] = field(default_factory=list)
     _keys: KeyShares = field(init=False)
 
@@ -101,6 +103,8 @@ class MemoryJournal:
 
     async def current(self, origin: str) -> str:
         """See `ledger.Appends`."""
+        if self.unsaid is not None:
+            raise self.unsaid
         return self.instead.get(origin, origin)
 
     async def append_all(

@@ -18,7 +18,7 @@ from typing import Protocol
 import structlog
 
 from schleuse.clock import Now, to_us
-from schleuse.errors import CorruptError, Error, UnavailableError
+from schleuse.errors import CorruptError, Error
 from schleuse.identifiers import IK
 from schleuse.journal.contracts import Level
 from schleuse.journal.entry import NOBODY, Kind, Purpose, Result
@@ -155,7 +155,7 @@ class Core:
         OlderStoreError.
         """
         origin = self._origin_of(ik, self.now().year)
-        with suppress(UnavailableError):  # a journal that is away is met by whoever writes
+        with suppress(Error):  # a journal that is away, or does not say, is met by whoever writes
             origin = await self._journal.current(origin)
         known = self._ledgers.get(origin)
         if known is not None:
