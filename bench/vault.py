@@ -179,6 +179,7 @@ def make_service(folder: Path, material: Material) -> tuple[Core, VaultService]:
         platform=NO_LIMIT,
         origin_of=lambda _ik, _year: origin(0),
         now=utc_now,
+        monotonic=time.monotonic,
     )
     keys: dict[tuple[str, str], Ed25519PublicKey] = {(SYSTEM, KASSE.value): material.token.public_key()}
     return core, VaultService(core, {KASSE: Insured((material.certificate,), None)}, keys, AUDIENCE)

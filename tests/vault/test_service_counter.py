@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,25 @@ def test_entries_in_doubt_for_too_long_are_read_back_and_their_numbers_used_agai
             await vault.service.open_mails(EAU, KASSE, [mail(4)])
         vault.clock.move(40)
         await vault.service.open_mails(EAU, KASSE, [mail(5)])
+        assert numbers(vault) == [1, 2]
+
+    with_vault(tmp_path, test)
+
+
+@pytest.mark.parametrize("days", [-30, 30])
+def test_a_clock_that_is_set_makes_no_doubt_older_or_younger(tmp_path: Path, days: int) -> None:
+    """By the wall it would be over at once, while the bytes may still arrive, or not for a month."""
+
+    async def test(vault: Vault) -> None:
+        await vault.service.open_mails(EAU, KASSE, [mail(1)])
+        vault.journal.fates.append(Fate.LOST)
+        with pytest.raises(VaultUnavailableError):
+            await vault.service.open_mails(EAU, KASSE, [mail(2)])
+        vault.clock.now += timedelta(days=days)
+        (ledger,) = vault.core.ledgers().values()
+        assert not ledger.may_resume
+        vault.clock.move(140)
+        await vault.service.open_mails(EAU, KASSE, [mail(3)])
         assert numbers(vault) == [1, 2]
 
     with_vault(tmp_path, test)

@@ -52,19 +52,21 @@ _OAEP = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), None)
 
 
 class Clock:
-    """Time that stands still until a test moves it."""
+    """Time that stands still until a test moves it. now: may be set, as a clock can; that moves no other time."""
 
     def __init__(self) -> None:
         self.now = START
+        self._counted = 0.0
 
     def __call__(self) -> datetime:
         return self.now
 
     def monotonic(self) -> float:
-        return self.now.timestamp()
+        return self._counted
 
     def move(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
+        self._counted += seconds
 
 
 class Fate(enum.Enum):
@@ -302,6 +304,7 @@ def build(
         platform=PLENTY,
         origin_of=origin_of,
         now=clock,
+        monotonic=clock.monotonic,
         gate=Gate(switch),
         accept_older_store=accept_older_store,
     )

@@ -91,6 +91,7 @@ async def run(config: Config, now: Now = utc_now) -> None:
             platform=platform_limits(config.vault.releases_per_hour),
             origin_of=lambda ik, year: origin_of(config.hostname, ik, year),
             now=now,
+            monotonic=time.monotonic,
             gate=Gate(switch),
             accept_older_store=config.vault.accept_older_store,
         )

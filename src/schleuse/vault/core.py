@@ -105,7 +105,7 @@ class Core:
     """All state that the operations share.
 
     limits: of an actor of this kind at an insurer; tenant: of all actors of an insurer, None without limit; platform:
-    of all together. accept_older_store: see `OlderStoreError`, as its message says it.
+    of all together. monotonic: seconds. accept_older_store: see `OlderStoreError`, as its message says it.
     """
 
     def __init__(
@@ -120,6 +120,7 @@ class Core:
         tenant: Callable[[IK], Limits | None] = lambda _ik: None,
         origin_of: Callable[[IK, int], str],
         now: Now,
+        monotonic: Callable[[], float],
         gate: Gate | None = None,
         accept_older_store: Collection[str] = (),
     ) -> None:
@@ -128,6 +129,7 @@ class Core:
         self.writer = Writer(store.keep)
         self.keyring = keyring
         self.now = now
+        self._monotonic = monotonic
         self.events = Events()
         self.figures = Figures()
         self._journal = journal
@@ -399,7 +401,7 @@ class Core:
 
     async def _start(self, ik: IK, origin: str) -> Ledger:
         size, history = await self._read_back(origin)
-        ledger = Ledger(self._journal, origin, self.now, counter=history.counter, top=size)
+        ledger = Ledger(self._journal, origin, self._monotonic, counter=history.counter, top=size)
         noted = (await asyncio.to_thread(self.store.counters)).get(origin, (0, 0))
         reflected = await asyncio.to_thread(self.store.reflected, origin)
         self._missing_nothing(ledger, (noted[0], max(noted[1], reflected)), (history.counter, size))

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import Protocol
 
 import structlog
 
-from schleuse.clock import Now
 from schleuse.errors import Error
 from schleuse.journal.contracts import Level, LevelTimeoutError, Receipt
 from schleuse.vault.contracts import CounterAheadError, VaultUnavailableError
@@ -18,9 +16,10 @@ from schleuse.vault.reflected import Changes
 
 log = structlog.get_logger()
 
-#: The journal takes no entry that is older than 120 s, so an entry in doubt for longer is there or never will be.
-RESEND_WITHIN = timedelta(seconds=90)
-SETTLED_AFTER = timedelta(seconds=130)
+#: The journal takes no entry that is older than 120 s, so an entry in doubt for longer is there or never will be. Both
+#: in seconds that passed, not by the clock, which may be set meanwhile (decision 0023).
+RESEND_WITHIN_S = 90.0
+SETTLED_AFTER_S = 130.0
 
 
 class Appends(Protocol):
@@ -45,9 +44,9 @@ class UnsettledError(VaultUnavailableError):
 
 @dataclass(frozen=True, slots=True)
 class _Doubt:
-    """A batch whose fate is not known. last: its last release number, 0 without."""
+    """A batch whose fate is not known. since: of a monotonic clock. last: its last release number, 0 without."""
 
-    since: datetime
+    since: float
     entries: Sequence[bytes]
     last: int
 
@@ -60,17 +59,19 @@ class Ledger:
 
     Numbers are given when the entries are made. If the journal does not confirm a batch, its bytes are kept and sent
     again before anything else, because a number must be neither lost nor used twice. Batches in flight together may
-    come to stand in another order than their numbers.
+    come to stand in another order than their numbers. monotonic: seconds.
     """
 
-    def __init__(self, journal: Appends, origin: str, now: Now, *, counter: int = 0, top: int = 0) -> None:
+    def __init__(
+        self, journal: Appends, origin: str, monotonic: Callable[[], float], *, counter: int = 0, top: int = 0
+    ) -> None:
         self.origin = origin
         self.counter = counter
         self.confirmed = counter
         self.top = top
         self.changes = Changes()
         self._journal = journal
-        self._now = now
+        self._monotonic = monotonic
         self._doubt: list[_Doubt] = []
         self._settling = asyncio.Lock()
         self._lost: CounterAheadError | None = None
@@ -103,7 +104,7 @@ class Ledger:
     @property
     def may_resume(self) -> bool:
         """Whether everything in doubt is too old to arrive any more, and a new look can help."""
-        return self._lost is None and all(self._now() - one.since > SETTLED_AFTER for one in self._doubt)
+        return self._lost is None and all(self._monotonic() - one.since > SETTLED_AFTER_S for one in self._doubt)
 
     def lost(self, found: str) -> CounterAheadError:
         """Nothing is released from this log any more; only people can say what happened."""
@@ -120,7 +121,7 @@ class Ledger:
         async with self._settling:
             while self._doubt:
                 one = self._doubt[0]
-                if self._now() - one.since > RESEND_WITHIN:
+                if self._monotonic() - one.since > RESEND_WITHIN_S:
                     raise UnsettledError(
                         f"{len(one.entries)} entries of {self.origin} are in doubt; they are read back from the journal"
                     )
@@ -132,7 +133,7 @@ class Ledger:
                 self._doubt.remove(one)
 
     async def _send(self, entries: Sequence[bytes], last: int, level: Level) -> Sequence[Receipt]:
-        top, since = self.top, self._now()
+        top, since = self.top, self._monotonic()
         try:
             receipts = await self._journal.append_all(self.origin, entries, level)
         except LevelTimeoutError as error:  # durable, and still nothing may be opened
