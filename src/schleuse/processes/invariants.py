@@ -22,7 +22,6 @@ from schleuse.clock import Now, to_us
 from schleuse.config import Config
 from schleuse.database import asking
 from schleuse.errors import CorruptError, Error
-from schleuse.identifiers import IK
 from schleuse.kim.store import HoldWindow, open_leases
 from schleuse.processes import switch_told
 from schleuse.processes.answering import journal_health
@@ -30,7 +29,6 @@ from schleuse.processes.conservation import check_conservation
 from schleuse.processes.control import is_exempt, known_exemptions
 from schleuse.processes.control_closing import Closings, late_claims
 from schleuse.processes.control_drills import Freshness
-from schleuse.processes.journal_keys import origin_of
 from schleuse.processes.operators import rights_of
 from schleuse.processes.switching import switch_log
 from schleuse.scopes import Direction, Scope, Service, atom
@@ -265,18 +263,18 @@ class Checks:
         )
 
     def openings_of_the_vault(self) -> Found:
-        """8: the vault's own counter of releases is the last number in the journal, for each insurer."""
+        """8: the vault's own counter of releases is the last number in the journal, for each log that the vault uses.
+
+        That may be one of another year than the clock's (decision 0023).
+        """
         with VaultClient(self._config.vault_socket) as vault:
             logs = vault.status()["logs"]
         reader = HistoryReader(f"http://{self._config.journal.http}")
         sizes = journal_health(self._config).logs
         cases: list[str] = []
         total = 0
-        for insurer in self._config.insurers:
-            origin = origin_of(self._config.hostname, IK(insurer.ik), self._now().year)
-            if origin not in logs:
-                continue
-            counted = logs[origin]["counter"]
+        for origin, figures in logs.items():
+            counted = figures["counter"]
             if origin not in sizes:
                 if counted:
                     cases.append(f"{origin}: the vault counted {counted} releases, the journal has no such log")
@@ -284,7 +282,7 @@ class Checks:
             published = sizes[origin].published
             written = reader.read(origin, published, self._now()).counter
             total += counted
-            if counted != written and published >= logs[origin]["size"]:
+            if counted != written and published >= figures["size"]:
                 cases.append(f"{origin}: the vault counted {counted} releases, the journal has {written}")
         return Found(
             cases, _numbers("{} Freigaben, ebenso viele im Journal", "{} releases, as many in the journal", total)

@@ -27,7 +27,8 @@ from schleuse.journal import audit
 from schleuse.journal.entry import Result, parse_entry
 from schleuse.journal.opening import detail_commitment
 from schleuse.journal.policy import NONE, parse_policy
-from schleuse.processes.journal_keys import origin_of, policy_file
+from schleuse.processes.answering import journal_health
+from schleuse.processes.journal_keys import policy_file
 from schleuse.processes.trail import OUTSIDE, PLATFORM
 from schleuse.switch.log import Accepted
 
@@ -133,12 +134,19 @@ def _told(role: str, line: bytes, sent: bool) -> Iterator[Told]:
 
 
 def _commitments(config: Config, told: Sequence[Told]) -> set[bytes]:
-    """Of all entries of the platform's logs of these years. Raises Error, OSError: one of them cannot be read."""
+    """Of all entries of the platform's logs, of whatever year: what was told under a doubted clock is in another log
+    than the time says (decision 0023). Raises Error, OSError: one of them that matters cannot be read.
+    """
     found: set[bytes] = set()
-    for year in sorted({one.at.year for one in told} | {one.at.year + 1 for one in told if _may_be_late(one.at)}):
-        origin = origin_of(config.hostname, PLATFORM, year)
+    if not told:
+        return found
+    unread = []
+    for origin, health in sorted(journal_health(config).logs.items()):
         policy = policy_file(config.home / "journal", origin)
-        if not policy.exists() and year > min(one.at.year for one in told):
+        if origin.split("/")[1:2] != [PLATFORM] or not policy.exists():
+            continue
+        if not health.witnessed:  # nothing of it is served yet
+            unread.append(origin)
             continue
         source = audit.from_url(f"http://{config.journal.http}/{origin.partition('/')[2]}")
         # Signed by the log; whether witnesses have cosigned it, and it only grew, is asked elsewhere (7, G-DATA).
@@ -148,9 +156,6 @@ def _commitments(config: Config, told: Sequence[Told]) -> set[bytes]:
                 found.add(parse_entry(raw).detail)
             except MalformedError:
                 continue
+    if unread and not found.issuperset(one.commitment for one in told):
+        raise audit.SourceError(f"{', '.join(unread)}: nothing is witnessed yet; what is missing may be in it")
     return found
-
-
-def _may_be_late(at: datetime) -> bool:
-    """What is told at the end of a year may be sent in the next one."""
-    return at.month == 12
