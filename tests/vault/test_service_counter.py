@@ -221,6 +221,42 @@ def test_a_journal_that_does_not_say_which_log_takes_entries_is_met_by_whoever_w
     with_vault(tmp_path, test)
 
 
+@pytest.mark.parametrize("written", [0, 1])
+def test_a_log_that_closes_before_a_batch_leaves_no_doubt_and_no_number_without_an_entry(
+    tmp_path: Path, written: int
+) -> None:
+    """A closed log takes nothing ever again, so what it has of the batch is all that it will have (decision 0023)."""
+
+    async def test(vault: Vault) -> None:
+        await vault.service.open_mails(EAU, KASSE, [mail(1)])
+        vault.journal.closed_at[ORIGIN] = len(vault.journal.logs[ORIGIN]) + written
+        with pytest.raises(VaultUnavailableError):
+            await vault.service.open_mails(EAU, KASSE, [mail(2), mail(3)])
+        (ledger,) = vault.core.ledgers().values()
+        assert numbers(vault) == list(range(1, 2 + written))
+        assert (ledger.in_doubt, ledger.counter, ledger.confirmed) == (0, 1 + written, 1 + written)
+        vault.core.note_counters()
+        vault.journal.instead[ORIGIN] = origin_of(KASSE, 2027)
+        vault.journal.gives_shares = False
+        await vault.service.open_mails(EAU, KASSE, [mail(2), mail(3)])
+        assert vault.core.ledgers()[origin_of(KASSE, 2027)].counter == 2
+
+    with_vault(tmp_path, test)
+
+
+def test_a_log_that_closes_and_then_says_nothing_leaves_the_doubt(tmp_path: Path) -> None:
+    async def test(vault: Vault) -> None:
+        await vault.service.open_mails(EAU, KASSE, [mail(1)])
+        vault.journal.closed_at[ORIGIN] = len(vault.journal.logs[ORIGIN])
+        vault.journal.fates.extend([Fate.TAKEN, Fate.LOST])
+        with pytest.raises(VaultUnavailableError):
+            await vault.service.open_mails(EAU, KASSE, [mail(2)])
+        (ledger,) = vault.core.ledgers().values()
+        assert (ledger.in_doubt, ledger.counter, ledger.confirmed) == (1, 2, 1)
+
+    with_vault(tmp_path, test)
+
+
 def test_status_says_how_far_every_log_is(tmp_path: Path) -> None:
     async def test(vault: Vault) -> None:
         await vault.service.open_mails(EAU, KASSE, [mail(1), mail(2)])

@@ -22,7 +22,14 @@ from schleuse.database import sqlite_url
 from schleuse.errors import Error
 from schleuse.identifiers import IK
 from schleuse.journal.admission import admit, share_request
-from schleuse.journal.contracts import EventReusedError, JournalUnavailableError, Level, LevelTimeoutError, Receipt
+from schleuse.journal.contracts import (
+    EventReusedError,
+    JournalUnavailableError,
+    Level,
+    LevelTimeoutError,
+    Receipt,
+    ShardClosedError,
+)
 from schleuse.journal.entry import Entry, Kind, Result, parse_entry
 from schleuse.journal.shares import KeyShares
 from schleuse.switch.copy import Switch
@@ -86,6 +93,7 @@ class MemoryJournal:
 
     fates: of the next appends; then all are taken. gate: closed, no append has an effect or an answer.
     instead: logs that take the entries of others now. unsaid: why it does not say which those are.
+    closed_at: the size at which a log closed.
     """
 
     clock: Clock
@@ -96,6 +104,7 @@ class MemoryJournal:
     levels: list[Level] = field(default_factory=list)
     instead: dict[str, str] = field(default_factory=dict)
     unsaid: Error | None = None
+    closed_at: dict[str, int] = field(default_factory=dict)
     _late: list[tuple[str, Sequence[bytes]]] = field(default_factory=list)
     _keys: KeyShares = field(init=False)
 
@@ -161,6 +170,8 @@ class MemoryJournal:
                 if log[known[0]] != entry:
                     raise EventReusedError("the event is another's")
                 index = known[0]
+            elif len(log) >= self.closed_at.get(origin, len(log) + 1):
+                raise ShardClosedError(f"{origin} is closed")
             else:
                 admit(entry, int(self.clock().timestamp() * 1_000_000))
                 index = len(log)

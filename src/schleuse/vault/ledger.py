@@ -10,7 +10,7 @@ from typing import Protocol
 import structlog
 
 from schleuse.errors import Error
-from schleuse.journal.contracts import Level, LevelTimeoutError, Receipt
+from schleuse.journal.contracts import Level, LevelTimeoutError, Receipt, ShardClosedError
 from schleuse.vault.contracts import CounterAheadError, VaultUnavailableError
 from schleuse.vault.reflected import Changes
 
@@ -130,7 +130,7 @@ class Ledger:
                 except Error as error:
                     raise _unavailable(error) from error
                 self.confirmed = max(self.confirmed, one.last)
-                self._doubt.remove(one)
+                self._doubt = [other for other in self._doubt if other is not one]
 
     async def _send(self, entries: Sequence[bytes], last: int, level: Level) -> Sequence[Receipt]:
         top, since = self.top, self._monotonic()
@@ -139,7 +139,10 @@ class Ledger:
         except LevelTimeoutError as error:  # durable, and still nothing may be opened
             raise _unavailable(error) from error
         except BaseException as error:
-            self._doubt.append(_Doubt(since, entries, last))
+            doubt = _Doubt(since, entries, last)
+            self._doubt.append(doubt)
+            if isinstance(error, ShardClosedError):
+                await self._count_written(doubt)
             if isinstance(error, Error):
                 raise _unavailable(error) from error
             raise
@@ -149,6 +152,28 @@ class Ledger:
             raise self.lost(f"a new entry got an index below {top}, so the journal has lost entries")
         self.top = max(self.top, *(receipt.index + 1 for receipt in receipts))
         return receipts
+
+    async def _count_written(self, one: _Doubt) -> None:
+        """The log closed, perhaps within this batch: it takes nothing ever again, and says what it has.
+
+        Entries are taken in their order, so those before the first one refused are there. Numbers of the others were
+        given to nobody. Whoever comes again is told of the log that takes entries now.
+        """
+        written = 0
+        try:
+            for entry in one.entries:
+                await self._journal.append_all(self.origin, [entry])
+                written += 1
+        except ShardClosedError:
+            pass
+        except Error:  # nobody answers any more: it stays in doubt
+            return
+        self._doubt = [other for other in self._doubt if other is not one]
+        if one.last:
+            last = one.last - len(one.entries) + written
+            self.counter = min(self.counter, last)
+            if written:
+                self.confirmed = max(self.confirmed, last)
 
 
 def _unavailable(error: Error) -> VaultUnavailableError:
