@@ -81,7 +81,8 @@ def keep_freed_memory() -> None:
     """For roles whose every batch needs the same megabytes again: the C library keeps them, up to 64 MB a thread.
 
     It would give them back to the kernel after each batch and take them anew, a page fault and a cleared page for every
-    4 KB. Where the C library is not glibc, nothing happens.
+    4 KB. What was in them stays there until it is written over; for the vault `vault/memory.py` says what that means.
+    Where the C library is not glibc, nothing happens.
     """
     libc = ctypes.CDLL(None)
     try:

@@ -1,4 +1,9 @@
-"""What keeps keys out of core dumps, debuggers and swap, as far as this system allows (journal.md § 14.2 step 7)."""
+"""What keeps keys out of core dumps, debuggers and swap, as far as this system allows (journal.md § 14.2 step 7).
+
+What is not kept out of the process's own memory is plaintext: the C library keeps what was freed for the next batch, up
+to 64 MB a thread (`processes/life.keep_freed_memory`), so that of documents may lie there until it is written over or
+the vault ends, large ones too. Whoever can read it there can read the keys as well, which opens much more.
+"""
 
 from __future__ import annotations
 
