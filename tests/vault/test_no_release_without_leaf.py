@@ -63,8 +63,13 @@ class NoReleaseWithoutLeaf(RuleBasedStateMachine):
             except UnavailableError:
                 return None
 
-        found = self.loop.run_until_complete(guarded())
-        self.vault.journal.fates.clear()
+        try:
+            found = self.loop.run_until_complete(guarded())
+        except Error:  # a refusal may have been the first thing after a start
+            self.note_gone(before, self.destroyed())
+            raise
+        finally:
+            self.vault.journal.fates.clear()
         self.note_gone(before, told if found is None else self.destroyed())
         return found
 
