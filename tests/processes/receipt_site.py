@@ -18,12 +18,20 @@ from schleuse.identifiers import IK
 from schleuse.kim.accounts import Account, Accounts
 from schleuse.kim.store import Began, Change, Ended, MailStore, Released, Settings, open_mail_store
 from schleuse.processes.receipts import Issuer
-from schleuse.scopes import ScopeState
+from schleuse.scopes import Direction, ScopeState, Service, atom
+from schleuse.switch.standing import UNKNOWN_TIME, Rule, Standing, standing
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 INSURER = IK("109900011")
 ACCOUNTS = Accounts([Account(PRAXIS, None, "h"), Account(KASSE, INSURER, "h")])
 HELD_AT = START + timedelta(minutes=5)
+
+
+class InDoubt(FakeSwitch):
+    """A role whose copy is damaged, or whose log has an epoch that nobody can read: all is held, since when unknown."""
+
+    def standing(self, service: Service, tenant: str, direction: Direction, path: str = "-") -> Standing:
+        return standing([Rule(1, UNKNOWN_TIME, None)], atom(service, tenant, direction, path))
 
 
 @dataclass

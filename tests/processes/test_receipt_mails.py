@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.kim.mails import KASSE, PRAXIS, a_mail, put
-from tests.processes.receipt_site import ACCOUNTS, Place
+from tests.processes.receipt_site import ACCOUNTS, InDoubt, Place
 from tests.scenarios.platform import build_home
 
 from schleuse.config import Config, read_config
 from schleuse.errors import UnavailableError
 from schleuse.holding.states import State
 from schleuse.mail.contracts import Done, Mail
+from schleuse.processes import receipt_mails
 from schleuse.processes.receipt_mails import ReceiptMailer
 
 
@@ -116,3 +118,34 @@ def test_dsns_and_receipts_are_told_to_nobody(place: Place) -> None:
     postman = Postman(place)
     postman.run()
     assert len(postman.mails) == 2
+
+
+def test_a_role_in_doubt_tells_that_it_holds(place: Place) -> None:
+    place.switch = InDoubt()
+    Postman(place).run()
+    assert mailbox(place) == {State.HELD: 2}
+
+
+def test_a_fault_of_ours_ends_no_role(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Receipts wait for the next look; the role goes on taking mail in."""
+    monkeypatch.setattr(receipt_mails, "LOOK_SECONDS", 0)
+    mailer = ReceiptMailer(place.config, place.store, ACCOUNTS, place.issuer, place.clock, Postman(place).accept)
+
+    async def twice() -> None:
+        done = asyncio.Event()
+        loop, tries = asyncio.get_running_loop(), 0
+
+        def step() -> int:
+            nonlocal tries
+            tries += 1
+            if tries == 2:
+                loop.call_soon_threadsafe(done.set)
+            raise ValueError("a date that is none")
+
+        monkeypatch.setattr(mailer, "step", step)
+        async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(mailer.run())
+            await done.wait()
+            running.cancel()
+
+    asyncio.run(twice())

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 from tests.kim.mails import ELSEWHERE, KASSE, LEASE, PRAXIS, START, a_mail, put
-from tests.processes.receipt_site import HELD_AT, INSURER, KEY, Place
+from tests.processes.receipt_site import HELD_AT, INSURER, KEY, InDoubt, Place
 from tests.scenarios.platform import build_home
 
 from schleuse.config import Config, read_config
 from schleuse.holding.states import State
+from schleuse.kim.receipt_text import receipt_text
 from schleuse.kim.receipts import keys_of, verify
 from schleuse.kim.store import Outcome, Take
 from schleuse.kim.store.origins import reference_of
@@ -110,3 +111,13 @@ def test_a_damaged_key_is_never_replaced(tmp_path: Path) -> None:
     with pytest.raises(ReceiptKeyError):
         receipt_key(tmp_path)
     assert (tmp_path / "keys/receipts.key").read_bytes() == b"damaged"
+
+
+def test_a_role_in_doubt_says_that_it_holds_and_promises_no_news(place: Place) -> None:
+    """Nobody knows since when, and nobody has promised anything (CM-03)."""
+    put(place.store, a_mail(1, KASSE))
+    place.switch = InDoubt()
+    receipt, _ = place.issuer.receipt(place.store.origins.by_reference(FIRST), "here")
+    (message,) = receipt["messages"]
+    assert (message["held"], message["held_since"], message["next_information_by"]) == (True, None, None)
+    assert "Nächste Information" not in receipt_text(receipt)

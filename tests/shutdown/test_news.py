@@ -22,6 +22,7 @@ from schleuse.shutdown.news import (
     sign_news,
 )
 from schleuse.switch.documents import NotAuthorisedError, Role
+from schleuse.switch.standing import UNKNOWN_TIME
 
 HOUR = timedelta(hours=1)
 [EAU] = parse_scopes("eau_intake/109900011/process/-")
@@ -58,6 +59,13 @@ def test_what_was_said_of_an_earlier_closing_or_of_others_does_not_count(book: N
 @pytest.mark.parametrize("state", [ScopeState.OPEN, ScopeState.LIMITED])
 def test_nobody_waits_for_news_of_what_is_open(book: NewsBook, state: ScopeState) -> None:
     assert book.due([replace(CLOSED, state=state)]) == []
+
+
+@pytest.mark.parametrize("since", [None, UNKNOWN_TIME])
+def test_nobody_has_promised_news_of_what_is_closed_since_an_unknown_time(
+    book: NewsBook, since: datetime | None
+) -> None:
+    assert book.due([replace(CLOSED, since=since)]) == []
 
 
 def test_another_s_signature_and_a_changed_file_promise_nothing(book: NewsBook, tmp_path: Path) -> None:

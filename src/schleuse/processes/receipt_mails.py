@@ -70,6 +70,8 @@ class ReceiptMailer:
                 await asyncio.to_thread(self.step)
             except Error as error:
                 log.error("receipt-mails.waiting", code=error.code, reason=str(error))
+            except Exception:  # a fault of ours keeps receipts waiting; it must not end the role that takes mail in
+                log.exception("receipt-mails.failed")
             await asyncio.sleep(LOOK_SECONDS)
 
     def _record(self, account: str) -> None:

@@ -32,6 +32,7 @@ from schleuse.kim.switched import SENDING, reading
 from schleuse.processes.switching import news_book
 from schleuse.scopes import Direction, Scope, Service, atom
 from schleuse.switch.copy import Switch, standing_of
+from schleuse.switch.standing import UNKNOWN_TIME
 from schleuse.vault.tokens import read_token_key
 
 KEY = Path("keys/receipts.key")
@@ -161,8 +162,8 @@ class Issuer:
         return None if at.state.begins else self._with_news(Hold(at.reason, at.since), [scope])
 
     def _with_news(self, hold: Hold, scopes: Sequence[Scope]) -> Hold:
-        if hold.since is None:
-            return hold  # a role in doubt: nobody has promised anything
+        if hold.since is None or hold.since == UNKNOWN_TIME:
+            return Hold(hold.reason, None)  # a role in doubt: nobody has promised anything
         return replace_fields(hold, news_by=self._news.promised(scopes, hold.since))
 
 

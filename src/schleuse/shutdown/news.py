@@ -24,6 +24,7 @@ from schleuse.journal.opening import Json, canonical_json, parse_canonical_json
 from schleuse.scopes import Scope
 from schleuse.shutdown.closure import Need
 from schleuse.switch.documents import NotAuthorisedError, Rights, Role, parse_scope, parse_time, time_text
+from schleuse.switch.standing import UNKNOWN_TIME
 
 _SIGNED = b"schleuse switch news v1\n"
 _KEYS = frozenset({"id", "scopes", "next_by", "given_at"})
@@ -124,7 +125,7 @@ def due(needed: Iterable[Need], known: Sequence[SignedNews], every: timedelta) -
     return [
         Due(one, promised([one.scope], one.since, known, every))
         for one in needed
-        if one.since is not None and not one.state.begins
+        if one.since not in (None, UNKNOWN_TIME) and not one.state.begins
     ]
 
 
