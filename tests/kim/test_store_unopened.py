@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -10,7 +11,7 @@ from tests.kim.mails import KASSE, LEASE, PRAXIS, START, a_mail, account_of, off
 from schleuse.holding.states import State
 from schleuse.kim.deferred import Gathered
 from schleuse.kim.store import MailStore, Outcome, Take
-from schleuse.kim.store.unopened import TRIES_AGAIN_FOR, Waits
+from schleuse.kim.store.unopened import COMES_BACK_WITHIN, TRIES_AGAIN_FOR, Waits
 
 YEAR = timedelta(days=365)
 
@@ -68,9 +69,29 @@ def test_a_sender_who_was_deferred_counts_until_his_machine_gives_up(store: Mail
 
 
 def test_what_a_deferred_sender_brings_when_he_comes_back_counts_as_sent_before(store: MailStore) -> None:
-    asked_at = START - timedelta(minutes=30)
+    """Also what he brings in the hours after his first mail, when all his attempts have come around."""
+    asked_at, over = START - timedelta(minutes=30), START + COMES_BACK_WITHIN
     deferred(store, START - timedelta(hours=1))
     put(store, a_mail(1))  # accepted after the request
-    assert waits(store, upto=asked_at) is Waits.UNOPENED
+    put(store, replace(a_mail(2), accepted_at=over - timedelta(minutes=1)))
+    put(store, replace(a_mail(3), accepted_at=over + timedelta(minutes=1)))
+    assert waits(store, upto=asked_at, now=over) is Waits.UNOPENED
     store.leases.finish([Outcome(taken(store), State.DELIVERED)], "w", START)
-    assert waits(store, upto=asked_at) is None
+    assert waits(store, upto=asked_at, now=over) is Waits.UNOPENED
+    store.leases.finish([Outcome(taken(store), State.DELIVERED)], "w", START)
+    assert waits(store, upto=asked_at, now=over) is None
+
+
+@pytest.mark.parametrize("asked_after", [timedelta(minutes=-30), timedelta(minutes=30)])
+def test_who_comes_back_with_one_of_several_mails_is_away_until_his_others_had_their_turn(
+    store: MailStore, asked_after: timedelta
+) -> None:
+    """HD-09: his machine tries each mail every four hours (incident.md § 2.2)."""
+    deferred(store, START - timedelta(hours=1))
+    put(store, a_mail(1))
+    store.leases.finish([Outcome(taken(store), State.DELIVERED)], "w", START)
+    asked_at, over = START + asked_after, START + COMES_BACK_WITHIN
+    assert waits(store, upto=asked_at, now=over - timedelta(seconds=1)) is Waits.DEFERRED
+    assert waits(store, upto=asked_at, now=over) is None
+    put(store, replace(a_mail(2), accepted_at=over - timedelta(minutes=1)))
+    assert waits(store, upto=asked_at, now=over) is Waits.UNOPENED

@@ -1,7 +1,7 @@
 """Who was deferred, and who has not come back since (incident.md § 6.5).
 
 "Came back" is known by sender and mailbox: a mail that was deferred has shown nothing but its envelope, and often no
-ENVID. Who has come back with one of several mails counts as come back.
+ENVID. Who has come back with one of several mails counts as come back here; `unopened` waits for the others.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from enum import StrEnum
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from schleuse.clock import to_us
+from schleuse.clock import from_us, to_us
 from schleuse.kim.deferred import OTHERS
 from schleuse.kim.store.backing import Backing
 from schleuse.kim.store.bodies import SegmentBodies, read_cursor
@@ -21,6 +21,8 @@ from schleuse.mail.spool import SegmentReader
 
 #: A practice's machine tries again for three working days (incident.md § 2.2), with Sundays and holidays a week.
 TRIES_AGAIN_FOR = timedelta(days=7)
+#: At this step it tries each of its mails (§ 2.2): who came back with one may have others that did not yet.
+COMES_BACK_WITHIN = timedelta(hours=4)
 
 
 class Waits(StrEnum):
@@ -29,7 +31,7 @@ class Waits(StrEnum):
     ARRIVING = "arriving"  #: accepted a moment ago, its mailbox is not looked up yet
     UNOPENED = "unopened"  #: HELD, or a worker has it
     QUARANTINED = "quarantined"
-    DEFERRED = "deferred"  #: a sender was told to come back, and has not
+    DEFERRED = "deferred"  #: a sender was told to come back, and has not with all that he had
 
 
 _OPEN = sa.text(
@@ -50,7 +52,7 @@ _AWAY = sa.text(
 )
 _CAME_BACK = sa.text(
     "SELECT max(came_back_us) FROM kim_deferral WHERE recipient IN (:account, :others)"
-    " AND came_back_us >= :upto AND first_us <= :upto"
+    " AND came_back_us > :turn AND first_us <= :upto"
 )
 
 
@@ -66,15 +68,20 @@ class Unopened:
         """Why something of the mailbox may be missing that was accepted between the two, or sent by then; None: no.
 
         harmless: reasons of quarantined mails that are known to be no such document. What a deferred sender brought
-        when he came back counts as sent by then.
+        when he came back, and until all his mails had their turn, counts as sent by then.
         """
+        turn = to_us(upto - COMES_BACK_WITHIN)
         values = {"account": account, "others": OTHERS, "since": to_us(since), "upto": to_us(upto)}
-        values |= {"tries": to_us(now - TRIES_AGAIN_FOR), "harmless": [*harmless, "-"]}
+        values |= {"tries": to_us(now - TRIES_AGAIN_FOR), "turn": turn, "harmless": [*harmless, "-"]}
         with self._backing.reading() as connection:
             if _any(connection, _AWAY, values):
                 return Waits.DEFERRED
             came_back = connection.execute(_CAME_BACK, values).scalar_one()
-            values["upto"] = max(to_us(upto), came_back or 0)
+            if came_back is not None:
+                over = from_us(came_back) + COMES_BACK_WITHIN
+                if over > now:
+                    return Waits.DEFERRED
+                values["upto"] = to_us(max(upto, over))
             cursor = read_cursor(connection) or 0
             # With SQLite the records are no part of this snapshot, so they are looked at before it goes on.
             if self._is_arriving(connection, cursor):
