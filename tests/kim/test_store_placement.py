@@ -121,7 +121,13 @@ MARKS = st.builds(
         st.tuples(st.just("5.1.1"), st.none() | st.text(max_size=5), st.integers(0, 1 << 60)),
     ),
     reported=st.frozensets(st.sampled_from(Action)),
+    may_come_again=st.booleans(),
 )
+
+
+def test_a_mark_of_an_older_version_is_read() -> None:
+    old = b'[[7,5,"RETURNED","why",null,{},["failed"]]]'
+    assert list(decode(old)) == [Mark(7, 5, State.RETURNED, "why", reported=frozenset({Action.FAILED}))]
 
 
 @given(st.lists(MARKS, max_size=4))

@@ -142,15 +142,65 @@ def test_what_is_returned_has_a_dsn_with_its_reason_and_is_fenced(store: MailSto
     assert check(store).holds
 
 
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_mail_that_is_sent_again_after_it_was_returned_is_a_new_try(embedded: Site, lost: bool) -> None:
+    """Promise 1: its sender was told that it went back, so what he sends then is not taken for what is here."""
+    same = mail(1, ANDERE)
+    with embedded.open() as store:
+        return_one(store, same)
+    if lost:
+        lose_index(embedded)
+    with embedded.open() as store:
+        a_new_try_is_filed(store, same)
+    for _ in range(2):  # all of it is the same in an index that was made again
+        lose_index(embedded)
+        with embedded.open() as store:
+            assert states(store) == {State.RETURNED: 1, State.DELIVERED: 1, State.DUPLICATE_LINKED: 2}
+            assert check(store).holds
+            assert take(store) == []
+
+
+def test_a_new_try_is_one_on_both_stores(store: MailStore) -> None:
+    return_one(store, mail(1, ANDERE))
+    a_new_try_is_filed(store, mail(1, ANDERE))
+
+
+def return_one(store: MailStore, same: Mail) -> None:
+    """It comes twice, once while it is kept aside."""
+    put(store, same)
+    store.leases.suspicions.register([SENDER])
+    store.leases.suspicions.sweep("q1", [KASSE], START)
+    put(store, same)
+    assert states(store) == {State.QUARANTINED: 1, State.DUPLICATE_LINKED: 1}
+    (one,) = store.leases.suspicions.quarantined("q1")
+    assert store.leases.suspicions.return_("q1", [one.id], "send it anew", START, RETENTION_US, []) == 1
+    store.leases.suspicions.end("q1", START)
+
+
+def a_new_try_is_filed(store: MailStore, same: Mail) -> None:
+    """And processed once, however often it comes then."""
+    put(store, same)
+    assert states(store) == {State.RETURNED: 1, State.DUPLICATE_LINKED: 1, State.HELD: 1}
+    put(store, same)
+    (id,) = take(store)
+    store.leases.finish([Outcome(id, State.DELIVERED)], "w", START)
+    assert states(store) == {State.RETURNED: 1, State.DELIVERED: 1, State.DUPLICATE_LINKED: 2}
+    assert check(store).holds
+
+
+def lose_index(site: Site) -> None:
+    for path in site.settings.spool.parent.glob("kim.sqlite*"):
+        path.unlink()
+    rebuild_index(site.settings, account_of)
+
+
 def test_an_index_that_was_lost_hands_out_nothing_of_it(embedded: Site) -> None:
     """The marks say what was kept aside; the rows are made again from the signed documents."""
     with embedded.open() as store:
         put(store, mail(1, ANDERE), mail(2))
         store.leases.suspicions.register([SENDER])
         store.leases.suspicions.sweep("q1", [KASSE], START)
-    for path in embedded.settings.spool.parent.glob("kim.sqlite*"):
-        path.unlink()
-    rebuild_index(embedded.settings, account_of)
+    lose_index(embedded)
     with embedded.open() as store:
         assert states(store) == {State.QUARANTINED: 1, State.HELD: 1}
         assert [one.reason for one in store.leases.suspicions.quarantined("q1")] == ["suspected: q1"]

@@ -47,7 +47,7 @@ class Mark:
     """What is known of one delivery.
 
     state: None when only a report is noted. reports: DSNs that became owed: action -> (status, diagnostic, time).
-    reported: DSNs that were accepted as mails.
+    reported: DSNs that were accepted as mails. may_come_again: it went back unopened, and the same mail is a new try.
     """
 
     id: int
@@ -57,6 +57,7 @@ class Mark:
     linked_to: int | None = None
     reports: Mapping[Action, tuple[str, str | None, int]] = field(default_factory=dict)
     reported: frozenset[Action] = frozenset()
+    may_come_again: bool = False
 
     def owes(self, action: Action) -> bool:
         """Whether a DSN of this kind was ever due."""
@@ -203,6 +204,7 @@ def encode(marks: Sequence[Mark]) -> bytes:
                 mark.linked_to,
                 dict(mark.reports),
                 sorted(mark.reported),
+                mark.may_come_again,
             ]
             for mark in marks
         ],
@@ -211,9 +213,9 @@ def encode(marks: Sequence[Mark]) -> bytes:
 
 
 def decode(meta: bytes) -> Iterator[Mark]:
-    """What `encode` wrote."""
+    """What `encode` wrote; an older version ended with `reported`."""
     rows: list[list[Any]] = json.loads(meta)
-    for id, at_us, state, reason, linked_to, reports, reported in rows:
+    for id, at_us, state, reason, linked_to, reports, reported, *again in rows:
         yield Mark(
             id,
             at_us,
@@ -222,6 +224,7 @@ def decode(meta: bytes) -> Iterator[Mark]:
             linked_to,
             {Action(action): (status, why, at) for action, (status, why, at) in reports.items()},
             frozenset(Action(action) for action in reported),
+            any(again),
         )
 
 
@@ -245,4 +248,5 @@ def _later(before: Mark, mark: Mark) -> Mark:
         newer.linked_to,
         {**before.reports, **mark.reports},
         before.reported | mark.reported,
+        newer.may_come_again,
     )

@@ -79,7 +79,8 @@ def is_kept_by(first: First, envelope: Envelope, recipient: Recipient) -> bool:
 
     Not so: a mail that we could not deliver to its next host (sending it again is a new try, incident.md § 2.2
     "bounce"), one that its sender withdrew, and one that its owner has fetched and sends to himself to fetch it
-    anew (re-processing, kim.md § 12.4).
+    anew (re-processing, kim.md § 12.4). One that was suspected and went back unopened has given its key up
+    (`suspicions.return_`), and is no first here.
     """
     if first.state is State.WITHDRAWN:
         return False
@@ -122,7 +123,8 @@ def _place_one(arrived: Arrived, envelope: Envelope, index: int, known: Knowledg
     if mark is not None and mark.state is not None:
         state = mark.state
         linked = state is State.DUPLICATE_LINKED and mark.linked_to is not None
-    if not linked:
+    gave_up_key = mark is not None and mark.may_come_again
+    if not linked and not gave_up_key:
         known.firsts[key] = First(id, account, state)
     reports = _reports(id, envelope, recipient, account, first if linked else None)
     accepted_us = to_us(envelope.accepted_at)
@@ -130,8 +132,8 @@ def _place_one(arrived: Arrived, envelope: Envelope, index: int, known: Knowledg
         id=id,
         account=account,
         state=state,
-        twin=None if linked else key,
-        linked_to=first.id if linked and first else None,
+        twin=None if linked or gave_up_key else key,
+        linked_to=_linked_to(first, mark) if linked else None,
         displaces=first.id if first and not linked else None,
         digest=envelope.digest,
         length=arrived.length,
@@ -142,6 +144,13 @@ def _place_one(arrived: Arrived, envelope: Envelope, index: int, known: Knowledg
         delay_reported=mark is not None and mark.owes(Action.DELAYED),
         reports=_with_marks(id, reports, mark),
     )
+
+
+def _linked_to(first: First | None, mark: Mark | None) -> int | None:
+    """In a rebuild the first may have given its key up meanwhile; the mark still knows it."""
+    if first is not None:
+        return first.id
+    return mark.linked_to if mark is not None else None
 
 
 def _reports(

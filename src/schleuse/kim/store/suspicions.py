@@ -182,6 +182,8 @@ class Suspicions:
     ) -> int:
         """QUARANTINED -> RETURNED with a failure DSN that has the reason, by two persons. Returns how many.
 
+        The same mail is a new try when its sender, who was told, sends it again: none of it was processed.
+
         under: the delivering atoms, and the epochs that were seen. Raises StaleEpochError (SW-06).
         """
         now_us, moved = to_us(now), 0
@@ -198,7 +200,10 @@ class Suspicions:
                     if report.delivery in returned:
                         owe(connection, report)
             owed = {one.delivery: {one.action: (one.status, one.diagnostic, one.created_us)} for one in reports}
-            marks = [Mark(one, now_us, State.RETURNED, reason, reports=owed.get(one, {})) for one in sorted(returned)]
+            marks = [
+                Mark(one, now_us, State.RETURNED, reason, reports=owed.get(one, {}), may_come_again=True)
+                for one in sorted(returned)
+            ]
             self._backing.marks.write_later(marks)
             moved += len(returned)
         return moved
@@ -303,7 +308,8 @@ _RETURNABLE = _many(
     "ids",
 )
 _RETURN = _many(
-    "UPDATE kim_delivery SET state = 'RETURNED', reason = :why, changed_us = :now, expires_us = :expires, epoch = NULL"
+    "UPDATE kim_delivery SET state = 'RETURNED', reason = :why, changed_us = :now, expires_us = :expires, epoch = NULL,"
+    " twin = NULL"
     " WHERE id IN :ids AND state = 'QUARANTINED' AND reason = :reason RETURNING id",
     "ids",
 )
