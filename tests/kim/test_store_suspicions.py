@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,7 +18,8 @@ from schleuse.clock import to_us
 from schleuse.database import sqlite_url
 from schleuse.holding.states import State
 from schleuse.kim.store import MailStore, Outcome, Settings, Take, Under, open_mail_store, rebuild_index
-from schleuse.kim.store.suspicions import Suspected
+from schleuse.kim.store.maildrop import MessageTakenError
+from schleuse.kim.store.suspicions import Suspected, Suspicions
 from schleuse.mail.contracts import Action, Mail, Notify
 from schleuse.scopes import Direction, Service, atom
 from schleuse.switch.fence import StaleEpochError
@@ -67,6 +69,54 @@ def test_a_worker_gets_nothing_suspected_also_where_nobody_swept(store: MailStor
     put(store, mail(3, "dritte@arzt.kim.telematik", 2 * HOUR))
     assert len(take(store, START + 3 * HOUR)) == 2
     assert states(store) == {State.QUARANTINED: 1, State.RELEASING: 2}
+
+
+@pytest.mark.parametrize("suspected", [SENDER, PERIOD])
+def test_an_owner_gets_nothing_suspected_by_pop3_also_where_nobody_swept(
+    store: MailStore, suspected: Suspected
+) -> None:
+    store.leases.suspicions.register([suspected])
+    put(store, mail(1, ANDERE), mail(2, after=2 * HOUR))
+    with closing(store.maildrop(KASSE)) as drop:
+        (entry,) = drop.entries()
+        drop.delete([entry.id])
+    assert states(store) == {State.QUARANTINED: 1, State.DELIVERED: 1}
+    assert check(store).holds
+
+
+def test_what_arrives_while_a_mailbox_is_opened_is_in_its_next_session(
+    store: MailStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a session lists was there when suspected mail was kept aside for it."""
+    store.leases.suspicions.register([SENDER])
+    put(store, mail(1))
+    sweep_all = Suspicions.sweep_all
+
+    def and_then_one_arrives(suspicions: Suspicions, account: str, now: datetime) -> int:
+        kept = sweep_all(suspicions, account, now)
+        put(store, mail(2, ANDERE), mail(3))
+        return kept
+
+    monkeypatch.setattr(Suspicions, "sweep_all", and_then_one_arrives)
+    with closing(store.maildrop(KASSE)) as drop:
+        assert len(drop.entries()) == 1
+    monkeypatch.undo()
+    with closing(store.maildrop(KASSE)) as drop:
+        assert len(drop.entries()) == 2
+    assert states(store) == {State.QUARANTINED: 1, State.HELD: 2}
+
+
+def test_a_session_gets_nothing_that_was_kept_aside_since_it_began(store: MailStore) -> None:
+    put(store, mail(1, ANDERE), mail(2))
+    with closing(store.maildrop(KASSE)) as drop:
+        first, second = drop.entries()
+        store.leases.suspicions.register([SENDER])
+        assert store.leases.suspicions.sweep("q1", [KASSE], START) == 1
+        with pytest.raises(MessageTakenError, match="kept aside"):
+            drop.content(first.id)
+        assert drop.content(second.id)
+        with pytest.raises(MessageTakenError):
+            drop.delete([first.id])
 
 
 def test_period_and_sender_together_mean_both(store: MailStore) -> None:

@@ -16,15 +16,17 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from schleuse.clock import Now, to_us
 from schleuse.database import translate
-from schleuse.errors import Error, UnavailableError
+from schleuse.errors import UnavailableError
 from schleuse.holding.states import State
 from schleuse.kim.store.backing import Backing
 from schleuse.kim.store.delivery import MaildropLockedError, Under, position_of
 from schleuse.kim.store.marks import Mark
+from schleuse.kim.store.suspicions import Suspicions
 from schleuse.mail.spool import DamagedRecordError
 from schleuse.switch import fence
 
 _ENTRIES = sa.text("SELECT id, length, size FROM kim_delivery WHERE account = :account AND state = 'HELD' ORDER BY id")
+_ASIDE = sa.text("SELECT 1 FROM kim_delivery WHERE id = :id AND state = 'QUARANTINED'")
 #: The retention clock ends at once: its owner has deleted it.
 _DELETE = sa.text(
     "UPDATE kim_delivery SET state = 'DELIVERED', changed_us = :now, expires_us = :now"
@@ -36,7 +38,7 @@ _AT_ONCE = 10_000
 
 
 class MessageTakenError(UnavailableError):
-    """A message of the mailbox is being worked on; nothing was deleted, the owner tries again later."""
+    """A message of the mailbox is worked on or was kept aside; nothing was deleted, the owner tries again later."""
 
     code = "kim.message-taken"
 
@@ -79,7 +81,7 @@ class Locks(Protocol):
 
 
 class Mailbox:
-    """Satisfies `contracts.Maildrop`."""
+    """Satisfies `contracts.Maildrop`. Its owner gets nothing that is suspected, like a worker (HD-47)."""
 
     def __init__(self, backing: Backing, account: str, lock: Lock, now: Now) -> None:
         self._backing = backing
@@ -88,8 +90,12 @@ class Mailbox:
         self._now = now
         try:
             with backing.reading() as connection:
-                rows = connection.execute(_ENTRIES, {"account": account}).all()
-        except Error:
+                there = {row.id for row in connection.execute(_ENTRIES, {"account": account})}
+            # What arrives from now on was not looked at, so it is listed in the next session.
+            Suspicions(backing).sweep_all(account, now())
+            with backing.reading() as connection:
+                rows = [row for row in connection.execute(_ENTRIES, {"account": account}) if row.id in there]
+        except BaseException:
             lock.release()
             raise
         self._entries = [Entry(row.id, uidl(row.id), row.size) for row in rows]
@@ -99,6 +105,10 @@ class Mailbox:
         return self._entries
 
     def content(self, id: int) -> bytes:
+        """Raises MessageTakenError when it was kept aside since the session began."""
+        with self._backing.reading() as connection:
+            if connection.execute(_ASIDE, {"id": id}).first() is not None:
+                raise MessageTakenError("the message was kept aside for people to look at")
         (content,) = self._backing.contents.read([(position_of(id), self._lengths[id])])
         if isinstance(content, DamagedRecordError):
             raise content

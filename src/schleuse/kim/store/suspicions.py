@@ -94,6 +94,10 @@ class Suspicions:
         rows = [one for one in self.active(accounts) if one.id == id]
         return sum(len(self._keep(ids, one, now)) for one in rows for ids in self._matching(one))
 
+    def sweep_all(self, account: str, now: datetime) -> int:
+        """The same of one mailbox for all that have not ended, before its owner looks into it. Returns how many."""
+        return sum(len(self._keep(ids, one, now)) for one in self.active([account]) for ids in self._matching(one))
+
     def _matching(self, one: Suspected) -> Iterator[list[int]]:
         after = 0
         while True:
