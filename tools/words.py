@@ -384,6 +384,7 @@ LOG: Mapping[str, str] = {
     "letters.not-told": "a delay could not be recorded yet",
     "letters.waiting": "telling senders of held letters met an error and goes on",
     "maintenance.effect-not-noted": "what became of a maintenance session could not be noted; it was ended",
+    "receipt-mails.failed": "an unexpected error of ours while informational receipts were made; they wait for the next look",
     "receipt-mails.waiting": "informational receipts could not be sent yet",
     "receipts.crashed": "an unexpected error of ours at the receipts' address",
     "receipts.failed": "a receipt could not be made; the store does not serve",

@@ -52,7 +52,8 @@ def test_a_store_from_before_the_switch_gets_the_tables_and_keeps_its_mail(site:
             "kim_cleared",
         ):
             connection.execute(sa.text(f"DROP TABLE {table}"))
-        connection.execute(sa.text("DROP INDEX kim_delivery_quarantined"))
+        for index in ("kim_delivery_quarantined", "kim_delivery_fetched"):
+            connection.execute(sa.text(f"DROP INDEX {index}"))
         connection.execute(sa.text("ALTER TABLE kim_delivery DROP COLUMN epoch"))
         connection.execute(sa.text("UPDATE schleuse_kim_migrations_version SET version_num = '0002'"))
     engine.dispose()

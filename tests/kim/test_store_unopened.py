@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
-from tests.kim.mails import KASSE, LEASE, PRAXIS, START, a_mail, account_of, offer, put
+from tests.kim.mails import KASSE, LEASE, PRAXIS, START, Site, a_mail, account_of, offer, put
 
 from schleuse.holding.states import State
 from schleuse.kim.deferred import Gathered
-from schleuse.kim.store import MailStore, Outcome, Take
+from schleuse.kim.store import MailStore, Outcome, Take, rebuild_index
 from schleuse.kim.store.unopened import COMES_BACK_WITHIN, TRIES_AGAIN_FOR, Waits
 
 YEAR = timedelta(days=365)
@@ -95,3 +96,30 @@ def test_who_comes_back_with_one_of_several_mails_is_away_until_his_others_had_t
     assert waits(store, upto=asked_at, now=over) is None
     put(store, replace(a_mail(2), accepted_at=over - timedelta(minutes=1)))
     assert waits(store, upto=asked_at, now=over) is Waits.UNOPENED
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_what_its_owner_took_by_pop3_may_be_it(embedded: Site, lost: bool) -> None:
+    """HD-09: it went past the store of opened documents, so nobody here can say that there is nothing."""
+    with embedded.open() as store:
+        fetch(store)
+    if lost:
+        for path in embedded.settings.spool.parent.glob("kim.sqlite*"):
+            path.unlink()
+        rebuild_index(embedded.settings, account_of)
+    with embedded.open() as store:
+        assert waits(store) is Waits.FETCHED
+
+
+def test_what_was_fetched_counts_in_its_interval_on_both_stores(store: MailStore) -> None:
+    fetch(store)
+    store.purge(START + YEAR)
+    assert waits(store) is Waits.FETCHED, "also when its content is erased"
+    assert waits(store, upto=START - timedelta(seconds=1)) is None
+    assert waits(store, since=START + timedelta(seconds=1), upto=START + YEAR) is None
+
+
+def fetch(store: MailStore) -> None:
+    put(store, a_mail(1))
+    with closing(store.maildrop(KASSE)) as drop:
+        drop.delete([one.id for one in drop.entries()])

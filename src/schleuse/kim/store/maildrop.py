@@ -29,9 +29,13 @@ _ENTRIES = sa.text("SELECT id, length, size FROM kim_delivery WHERE account = :a
 _ASIDE = sa.text("SELECT 1 FROM kim_delivery WHERE id = :id AND state = 'QUARANTINED'")
 #: The retention clock ends at once: its owner has deleted it.
 _DELETE = sa.text(
-    "UPDATE kim_delivery SET state = 'DELIVERED', changed_us = :now, expires_us = :now"
+    "UPDATE kim_delivery SET state = 'DELIVERED', reason = :reason, changed_us = :now, expires_us = :now"
     " WHERE id IN :ids AND account = :account AND state = 'HELD'"
 ).bindparams(sa.bindparam("ids", expanding=True))
+
+#: Reason of what its owner took and deleted: it was opened by no worker, so nobody here knows what it was (HD-09).
+#: Also in the SQL of `unopened` and in the index of it.
+FETCHED = "fetched"
 
 #: SQLite binds at most 32,766 values in one statement.
 _AT_ONCE = 10_000
@@ -126,7 +130,7 @@ class Mailbox:
                 fence.require(connection, under.scope, under.epoch)
             self._delete_in(connection, sorted(set(ids)), now_us)
         # The mark after: what was not committed is not deleted, and must come back in a rebuild.
-        self._backing.marks.write_later([Mark(id, now_us, State.DELIVERED) for id in ids])
+        self._backing.marks.write_later([Mark(id, now_us, State.DELIVERED, FETCHED) for id in ids])
 
     def close(self) -> None:
         self._lock.release()
@@ -134,7 +138,7 @@ class Mailbox:
     def _delete_in(self, connection: Connection, ids: list[int], now_us: int) -> None:
         for start in range(0, len(ids), _AT_ONCE):
             part = ids[start : start + _AT_ONCE]
-            values = {"ids": part, "account": self._account, "now": now_us}
+            values = {"ids": part, "account": self._account, "now": now_us, "reason": FETCHED}
             if connection.execute(_DELETE, values).rowcount != len(part):
                 raise MessageTakenError("a message is being worked on; none was deleted, try again later")
 

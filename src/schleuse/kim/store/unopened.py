@@ -1,4 +1,4 @@
-"""What of a mailbox is accepted and not opened, or was deferred: until then nobody knows what is missing (HD-09).
+"""What of a mailbox is accepted and not opened here, or was deferred: so long nobody knows what is missing (HD-09).
 
 Looked at in the direction in which a mail moves (record, delivery, finished), so that none slips past: who finds
 nothing here, and looks into the store of opened documents afterwards, has missed none that was accepted by `upto`.
@@ -32,6 +32,7 @@ class Waits(StrEnum):
     UNOPENED = "unopened"  #: HELD, or a worker has it
     QUARANTINED = "quarantined"
     DEFERRED = "deferred"  #: a sender was told to come back, and has not with all that he had
+    FETCHED = "fetched"  #: its owner took it by POP3, past the store of opened documents
 
 
 _OPEN = sa.text(
@@ -46,6 +47,10 @@ _QUARANTINED = sa.text(
     "SELECT 1 FROM kim_delivery WHERE account = :account AND state = 'QUARANTINED'"
     " AND coalesce(reason, '') NOT IN :harmless AND accepted_us >= :since AND accepted_us <= :upto LIMIT 1"
 ).bindparams(sa.bindparam("harmless", expanding=True))
+_FETCHED = sa.text(
+    "SELECT 1 FROM kim_delivery WHERE account = :account AND state = 'DELIVERED' AND reason = 'fetched'"
+    " AND accepted_us >= :since AND accepted_us <= :upto LIMIT 1"
+)
 _AWAY = sa.text(
     "SELECT 1 FROM kim_deferral WHERE recipient IN (:account, :others) AND came_back_us IS NULL"
     " AND first_us <= :upto AND last_us >= :tries LIMIT 1"
@@ -89,7 +94,9 @@ class Unopened:
         with self._backing.reading() as connection:
             if _any(connection, _OPEN, values) or _any(connection, _TAKEN, values):
                 return Waits.UNOPENED
-            return Waits.QUARANTINED if _any(connection, _QUARANTINED, values) else None
+            if _any(connection, _QUARANTINED, values):
+                return Waits.QUARANTINED
+            return Waits.FETCHED if _any(connection, _FETCHED, values) else None
 
     def _is_arriving(self, connection: Connection, cursor: int) -> bool:
         if self._backing.is_shared:
