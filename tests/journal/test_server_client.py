@@ -198,7 +198,7 @@ def test_each_error_of_the_table_travels() -> None:
 
 def test_a_limit_of_shares_is_per_hour_and_log() -> None:
     now = NOW_US
-    shares = KeyShares({}, per_hour=1, now_us=lambda: now)
+    shares = KeyShares({ORIGIN: None, OTHER: None}, per_hour=1, now_us=lambda: now)
     shares.take(ORIGIN)
     shares.take(OTHER)
     with pytest.raises(ShareLimitError):
@@ -206,6 +206,8 @@ def test_a_limit_of_shares_is_per_hour_and_log() -> None:
     now += HOUR_US
     shares.take(ORIGIN)
     assert shares.share(ORIGIN, bytes(16), 1) == bytes(32)
+    with pytest.raises(UnknownLogError):  # never zeros for a log whose key is just not known
+        shares.take(ORIGIN + "x")
 
 
 def test_a_journal_that_accepts_and_never_answers_ends_the_wait(tmp_path: Path) -> None:

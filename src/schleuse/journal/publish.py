@@ -43,6 +43,10 @@ class Publisher:
         """From now on this log is signed and judged so."""
         self._configs[config.origin] = config
 
+    def is_configured(self, origin: str) -> bool:
+        """Whether somebody has said how this log is signed and judged."""
+        return origin in self._configs
+
     def publish(self, log: Log) -> None:
         """Sign the log's size if it has grown. The note goes nowhere before it is durable.
 

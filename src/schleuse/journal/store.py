@@ -170,8 +170,11 @@ class Journal(Reading):
         return whole if list(whole) == indexes else indexes
 
     def taking(self, origin: str) -> Log:
-        """The log with this name if it takes entries, else the one that takes them instead. Raises UnknownLogError."""
-        named = self._by_origin.get(origin)
+        """The log with this name if it takes entries, else the one that takes them instead.
+
+        One that nobody has configured takes none. Raises UnknownLogError, QuarantinedError.
+        """
+        named = self._by_origin.get(origin) if self.publisher.is_configured(origin) else None
         return named if named is not None and not named.closed else self.log(self.instead(origin))
 
     async def wait(self, origin: str, size: int, level: Level, timeout_s: float) -> None:

@@ -67,12 +67,12 @@ class Shards:
         self._waiting: set[str] = set()
 
     def adopt(self) -> None:
-        """Policies and keys of the logs that are there already, and of this year's. Raises KeyMissingError."""
+        """Policies and keys of all logs that are there, whatever their year, and of this year's. Raises KeyMissingError."""
         now = self.clock.present()
         for one in self._journal.logs():
             if not self._is_ours(one.origin) or not policy_file(self._role.folder, one.origin).exists():
                 continue
-            if _tenant(one.origin) not in self._tenants or _year(one.origin) < now.year:
+            if _tenant(one.origin) not in self._tenants or _year(one.origin) != now.year:  # later: a clock was ahead
                 config = self._config_of(one)
                 if config.signer is None and not one.closed and not one.minimum:
                     log.error("journal.key-missing", origin=one.origin, size=one.size)
@@ -187,7 +187,9 @@ class Shards:
         self._journal.configure(config)
         self.policies[config.origin] = config.policy
         tenant = _tenant(config.origin)
-        if tenant in map(str, self._role.insurers):  # nothing is sealed for the platform, or for who has left
+        if tenant not in map(str, self._role.insurers):  # nothing is sealed for the platform, or for who has left
+            self._shares.add(config.origin, None)
+        else:
             has_logs = any(_tenant(one.origin) == tenant for one in self._journal.logs())
             self._shares.add(config.origin, share_key(self._role.folder, tenant, new=not has_logs))
 
