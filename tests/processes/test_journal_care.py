@@ -240,6 +240,8 @@ def test_a_clock_that_was_two_minutes_behind_takes_no_younger_neighbour_along(tm
             await sign(opened)
             host.at = OVER
             assert await care.prune() == {}
+            host.at += timedelta(minutes=2)
+            assert await care.prune() == {}
             host.at += timedelta(seconds=1)
             assert await care.prune() == {ORIGIN: 2}
 
@@ -336,5 +338,25 @@ def test_a_journal_in_quarantine_deletes_nothing(tmp_path: Path) -> None:
             opened.stop(["w cosigned size 12"])
             assert await host.care(opened).prune() == {}
             assert len(list(opened.read(ORIGIN, 0, 1))) == 1
+
+    asyncio.run(run())
+
+
+def test_entries_of_a_clock_that_was_behind_take_no_younger_one_along(tmp_path: Path) -> None:
+    """Their times are of years ago, and those of the entries before them are not (decision 0023)."""
+
+    async def run() -> None:
+        host = Host(tmp_path)
+        async with host.journal() as opened:
+            for number in range(30):
+                behind = 900 * DAY if 10 <= number < 20 else timedelta(0)
+                host.at -= behind
+                await opened.append(ORIGIN, host.entry(number))
+                host.at += behind + DAY
+            await sign(opened)
+            host.at = OVER + 5 * DAY + timedelta(hours=1)
+            assert await host.care(opened).prune() == {ORIGIN: 6}
+            host.at = OVER + 12 * DAY + timedelta(hours=1)  # day 10 to 19 by their own times is long ago
+            assert await host.care(opened).prune() == {ORIGIN: 20}
 
     asyncio.run(run())
