@@ -360,3 +360,16 @@ def test_entries_of_a_clock_that_was_behind_take_no_younger_one_along(tmp_path: 
             assert await host.care(opened).prune() == {ORIGIN: 20}
 
     asyncio.run(run())
+
+
+def test_a_log_whose_name_ends_in_no_year_stays_and_keeps_no_other_from_being_deleted(tmp_path: Path) -> None:
+    async def run() -> None:
+        host = Host(tmp_path)
+        async with host.journal() as opened:
+            opened.open_log("journal.other/x/abc")
+            await opened.append(ORIGIN, host.entry(0))
+            await sign(opened)
+            host.at = OVER + DAY
+            assert await host.care(opened).prune() == {ORIGIN: 1}
+
+    asyncio.run(run())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -127,8 +128,11 @@ class Care:
             return {}
         pruned: dict[str, int] = {}
         for one in list(self._journal.logs()):  # a new year's log may be opened meanwhile
+            year = one.origin.rpartition("/")[2]
+            if re.fullmatch("[0-9]{4}", year) is None or self._journal.findings:  # not of a calendar year (§ 17)
+                continue
             before = years_before(min(self._now(), self._proven(one.origin)), self._years)
-            if int(one.origin.rpartition("/")[2]) > before.year or self._journal.findings:
+            if int(year) > before.year:
                 continue
             index = await asyncio.to_thread(self._first_younger, one.origin, before)
             if index > one.minimum:
