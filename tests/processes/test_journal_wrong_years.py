@@ -7,10 +7,14 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from tests.processes.test_journal_shards import NEW, OLD, Host
+from structlog.testing import capture_logs
+from tests.processes.test_journal_shards import NEW, OLD, Host, sign
 
 from schleuse.journal.contracts import UnknownLogError
 from schleuse.journal.entry import Kind
+from schleuse.journal.store import Journal
+from schleuse.processes.journal_clock import MARK
+from schleuse.processes.journal_shards import Shards
 
 YEAR = timedelta(days=366)
 
@@ -43,5 +47,29 @@ def test_a_log_that_nobody_configured_takes_nothing_and_gives_no_share(tmp_path:
             assert journal.taking(NEW).origin == OLD
             with pytest.raises(UnknownLogError, match="2027 has no key share"):
                 await journal.append(NEW, host.entry(Kind.KEY_CREATED))
+
+    asyncio.run(run())
+
+
+async def looks(journal: Journal, shards: Shards) -> None:
+    """Until there is nothing more to do: closed, signed, key destroyed."""
+    for _ in range(4):
+        await shards.look()
+        await sign(journal, OLD)
+
+
+def test_a_mark_that_is_gone_beside_logs_makes_nothing_certain(tmp_path: Path) -> None:
+    async def run() -> None:
+        host = Host(tmp_path)
+        async with host.running():
+            pass
+        (host.role.folder / MARK).unlink()
+        host.clock.wrong = YEAR
+        with capture_logs() as told:
+            async with host.running() as (journal, shards):
+                await looks(journal, shards)
+                assert not journal.log(OLD).closed
+                assert host.key.exists()
+        assert "journal.clock-mark-lost" in {one["event"] for one in told}
 
     asyncio.run(run())

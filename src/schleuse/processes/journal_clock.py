@@ -14,7 +14,7 @@ from schleuse.journal import believed
 from schleuse.journal.believed import BadMarkError, Belief, Reading
 from schleuse.journal.disk import Disk, OsDisk, replace
 from schleuse.journal.policy import NONE, Policy
-from schleuse.journal.store import Journal
+from schleuse.journal.store import LOGS_FOLDER, Journal
 
 log = structlog.get_logger()
 
@@ -94,6 +94,13 @@ class Clock:
         elif was.is_doubted:
             log.info("journal.clock-believed", now=_text(known.now))
 
+    def keep(self) -> None:
+        """A start that came so far takes this for the time: not before, or a wrong clock would count ever after.
+
+        Raises OSError.
+        """
+        self._keep(self._known)
+
     def order(self) -> datetime | None:
         """The time for which an operator vouches; None without an order that counts. One that does not is removed."""
         try:
@@ -123,12 +130,13 @@ class Clock:
         try:
             return believed.looked(believed.parse(self._mark.read_bytes()), at)
         except FileNotFoundError:
-            known = believed.first(at)
+            if not _has_logs(self._mark.parent):
+                return believed.first(at)
+            reason = "there are logs, but no mark of the time"
         except BadMarkError as error:
-            log.error("journal.clock-mark-lost", reason=str(error))
-            known = believed.unknown(at)
-        self._keep(known)
-        return known
+            reason = str(error)
+        log.error("journal.clock-mark-lost", reason=reason)
+        return believed.unknown(at)
 
     def _keep(self, known: Belief) -> None:
         self._mark.parent.mkdir(parents=True, exist_ok=True)
@@ -140,6 +148,11 @@ class Clock:
 
     def _reading(self) -> Reading:
         return reading(self._now(), self._uptime())
+
+
+def _has_logs(folder: Path) -> bool:
+    logs = folder / LOGS_FOLDER
+    return logs.is_dir() and any(logs.iterdir())
 
 
 def reading(now: datetime, uptime: Uptime) -> Reading:

@@ -79,6 +79,7 @@ class Shards:
                 self._configure(config)
         for tenant in self._tenants:
             self._configure(log_config(self._role, tenant, now.year))
+        self.clock.keep()
 
     async def watch(self) -> None:
         """Look each minute, for ever."""
