@@ -24,6 +24,8 @@ ABSENCE = timedelta(days=30)
 FRESH = timedelta(minutes=15)
 
 NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+#: No clock says more, and an uptime that is added stays below what a `datetime` can hold.
+FAR = datetime(9000, 1, 1, tzinfo=UTC)
 
 
 class BadMarkError(MalformedError):
@@ -73,8 +75,11 @@ def vouched(at: Reading) -> Belief:
 
 
 def unknown(at: Reading) -> Belief:
-    """The mark is lost: the clock serves for everything that can be undone, and nothing is certain."""
-    return Belief(at.boot, at.uptime, NEVER, at.wall, at.wall + ABSENCE)
+    """The mark is lost: the clock serves for everything that can be undone, and nothing is certain.
+
+    Any later one is believed as well: this one may be the wrong one.
+    """
+    return Belief(at.boot, at.uptime, NEVER, at.wall, FAR)
 
 
 def looked(before: Belief, at: Reading) -> Belief:
