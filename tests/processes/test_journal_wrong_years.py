@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
-from tests.processes.test_journal_shards import NEW, OLD, Host, sign
+from tests.processes.test_journal_shards import NEW, NEW_YEAR, OLD, Host, sign
 
 from schleuse.journal.contracts import UnknownLogError
 from schleuse.journal.entry import Kind
 from schleuse.journal.store import Journal
-from schleuse.processes.journal_clock import MARK
-from schleuse.processes.journal_shards import Shards
+from schleuse.processes.journal_clock import MARK, give_order
+from schleuse.processes.journal_shards import BEHIND, Shards
 
 YEAR = timedelta(days=366)
 
@@ -71,5 +71,59 @@ def test_a_mark_that_is_gone_beside_logs_makes_nothing_certain(tmp_path: Path) -
                 assert not journal.log(OLD).closed
                 assert host.key.exists()
         assert "journal.clock-mark-lost" in {one["event"] for one in told}
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("mark", ["nonsense", None])
+@pytest.mark.parametrize("back", [timedelta(days=30), 3 * YEAR])
+def test_a_start_with_a_clock_behind_and_no_mark_never_keeps_the_journal_from_starting(
+    tmp_path: Path, back: timedelta, mark: str | None
+) -> None:
+    """The clock says last year, whose logs are closed and whose keys are gone."""
+
+    async def run() -> None:
+        host = Host(tmp_path)
+        async with host.running() as (journal, shards):
+            host.clock.at = NEW_YEAR + BEHIND
+            await looks(journal, shards)
+            assert not host.key.exists()
+        path = host.role.folder / MARK
+        path.unlink()
+        if mark is not None:
+            path.write_text(mark)
+        host.clock.wrong = -back
+        for wrong in (-back, timedelta(0)):  # the second start reads what the first one kept
+            host.clock.wrong = wrong
+            async with host.running() as (journal, shards):
+                await shards.look()
+                await journal.append(journal.taking(OLD).origin, host.entry())
+                assert journal.health()["clock"] is None
+
+    asyncio.run(run())
+
+
+def test_a_word_about_a_wrong_clock_is_taken_back_by_one_about_the_right_clock(tmp_path: Path) -> None:
+    """The year that the first word ended stays closed; the next one's log takes its entries."""
+
+    async def run() -> None:
+        host = Host(tmp_path)
+        async with host.running() as (journal, shards):
+            host.clock.wrong = YEAR
+            give_order(host.role.folder, host.clock())
+            await looks(journal, shards)
+            assert journal.log(OLD).closed
+            host.clock.wrong = timedelta(0)
+            give_order(host.role.folder, host.clock())
+            await shards.look()
+            assert journal.health()["clock"] is None
+            assert journal.taking(OLD).origin == shards.current(OLD) == NEW
+            await journal.append(NEW, host.entry())
+        async with host.running() as (journal, shards):
+            await shards.look()
+            assert journal.taking(OLD).origin == NEW
+            host.clock.at = NEW_YEAR + BEHIND
+            await shards.look()
+            assert (await journal.append(journal.taking(NEW).origin, host.entry())).origin == NEW
 
     asyncio.run(run())

@@ -72,13 +72,15 @@ class Shards:
         for one in self._journal.logs():
             if not self._is_ours(one.origin) or not policy_file(self._role.folder, one.origin).exists():
                 continue
-            if _tenant(one.origin) not in self._tenants or _year(one.origin) != now.year:  # later: a clock was ahead
+            # A closed log needs no key; that of a later year is there because a clock was ahead.
+            if one.closed or _tenant(one.origin) not in self._tenants or _year(one.origin) != now.year:
                 config = self._config_of(one)
                 if config.signer is None and not one.closed and not one.minimum:
                     log.error("journal.key-missing", origin=one.origin, size=one.size)
                 self._configure(config)
         for tenant in self._tenants:
-            self._configure(log_config(self._role, tenant, now.year))
+            if origin_of(self._role.host, tenant, now.year) not in self.policies:
+                self._configure(log_config(self._role, tenant, now.year))
         self.clock.keep()
 
     async def watch(self) -> None:
@@ -161,10 +163,14 @@ class Shards:
         return (self._open_one(_tenant(origin), self.clock.present().year) if ours else None) or origin
 
     def _open_one(self, tenant: str, year: int) -> str | None:
-        """The tenant's newest log that takes entries, of this year or of one before: next year's may be there early."""
+        """The tenant's newest log that takes entries, of this year or of one before: next year's may be there early.
+
+        If there is none, a clock that was wrong has ended this year, and the next one's log takes its entries.
+        """
         origins = {one.origin for one in self._journal.logs() if one.size and not one.closed}
         mine = [one for one in origins & self.policies.keys() if self._is_ours(one) and _tenant(one) == tenant]
-        return max((one for one in mine if _year(one) <= year), key=_year, default=None)
+        begun = max((one for one in mine if _year(one) <= year), key=_year, default=None)
+        return begun or min(mine, key=_year, default=None)
 
     @property
     def _tenants(self) -> tuple[str, ...]:
