@@ -14,6 +14,7 @@ from schleuse.journal.contracts import UnknownLogError
 from schleuse.journal.entry import Kind
 from schleuse.journal.store import Journal
 from schleuse.processes.journal_clock import MARK, give_order
+from schleuse.processes.journal_keys import KeyMissingError
 from schleuse.processes.journal_shards import BEHIND, Shards
 
 YEAR = timedelta(days=366)
@@ -125,5 +126,24 @@ def test_a_word_about_a_wrong_clock_is_taken_back_by_one_about_the_right_clock(t
             host.clock.at = NEW_YEAR + BEHIND
             await shards.look()
             assert (await journal.append(journal.taking(NEW).origin, host.entry())).origin == NEW
+
+    asyncio.run(run())
+
+
+def test_a_word_about_the_clock_counts_before_a_start_asks_for_keys_of_the_year_that_was_counted(tmp_path: Path) -> None:
+    async def run() -> None:
+        host = Host(tmp_path)
+        async with host.running():
+            pass
+        host.key.unlink()
+        host.clock.at, host.clock.boot = NEW_YEAR + timedelta(days=60), "b"
+        with pytest.raises(KeyMissingError):
+            async with host.running():
+                pass
+        give_order(host.role.folder, host.clock())
+        async with host.running() as (journal, shards):
+            await shards.look()
+            assert journal.health()["clock"] is None
+            assert journal.taking(OLD).origin == NEW
 
     asyncio.run(run())
