@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
-from tests.processes.test_journal_shards import NEW, NEW_YEAR, OLD, Host, sign
+from tests.processes.test_journal_shards import NEW, NEW_YEAR, OLD, Host, kinds, sign
 
-from schleuse.journal.contracts import UnknownLogError
+from schleuse.journal.client import JournalClient
+from schleuse.journal.contracts import ShardClosedError, UnknownLogError
 from schleuse.journal.entry import Kind
+from schleuse.journal.server import Peers, listen
 from schleuse.journal.store import Journal
 from schleuse.processes.journal_clock import MARK, give_order
 from schleuse.processes.journal_keys import KeyMissingError
@@ -145,5 +148,48 @@ def test_a_word_about_the_clock_counts_before_a_start_asks_for_keys_of_the_year_
             await shards.look()
             assert journal.health()["clock"] is None
             assert journal.taking(OLD).origin == NEW
+
+    asyncio.run(run())
+
+
+def test_no_log_is_closed_in_the_look_that_ended_a_doubt_or_opened_the_next_and_clients_ask_again(
+    tmp_path: Path,
+) -> None:
+    async def run() -> None:
+        host = Host(tmp_path)
+        me = frozenset({os.getuid()})
+        async with host.running() as (journal, shards), listen(tmp_path / "s", journal, Peers(me, me)):
+            client = JournalClient(tmp_path / "s")
+            host.clock.wrong = timedelta(days=10)  # as after a sleep that the kernel did not count
+            await shards.look()
+            await client.append_many(NEW, [host.entry()])
+            assert await client.current(NEW) == OLD
+            give_order(host.role.folder, host.clock())
+            await shards.look()
+            assert journal.health()["clock"] is None
+            await client.append_many(NEW, [host.entry()])  # the name that it was told still takes
+            assert kinds(journal, OLD)[-1] is Kind.WRITE
+            await shards.look()
+            assert journal.log(OLD).closed
+            before = journal.log(NEW).size
+            assert await client.append_many(NEW, [host.entry()]) == range(before, before + 1)
+            with pytest.raises(ShardClosedError):  # whoever names a log that is closed means that one
+                await client.append(OLD, host.entry())
+            await client.close()
+
+    asyncio.run(run())
+
+
+def test_a_log_that_is_closed_and_has_none_after_it_is_asked_about_no_more_than_once(tmp_path: Path) -> None:
+    async def run() -> None:
+        host = Host(tmp_path)
+        me = frozenset({os.getuid()})
+        async with host.running() as (journal, _), listen(tmp_path / "s", journal, Peers(me, me)):
+            client = JournalClient(tmp_path / "s")
+            await client.append_many(OLD, [host.entry()])
+            await journal.close_log(OLD, host.entry(Kind.SHARD_CLOSED))
+            with pytest.raises(ShardClosedError):
+                await client.append_many(OLD, [host.entry()])
+            await client.close()
 
     asyncio.run(run())

@@ -14,7 +14,7 @@ from typing import cast
 
 from schleuse.errors import Error
 from schleuse.journal.admission import InvalidEntryError
-from schleuse.journal.contracts import JournalUnavailableError, Level, LevelTimeoutError, Receipt
+from schleuse.journal.contracts import JournalUnavailableError, Level, LevelTimeoutError, Receipt, ShardClosedError
 from schleuse.journal.entry import MAX_ENTRY
 from schleuse.journal.publish import LEVEL_TIMEOUT_S
 from schleuse.journal.wire import (
@@ -32,7 +32,8 @@ from schleuse.journal.wire import (
 #: A journal that answers nothing for so long is gone for us (the slowest flush is far below).
 ANSWER_S = 10.0
 CONNECT_S = 2.0
-#: Which log takes entries is asked again after so long; a log stays open for minutes after the next has begun.
+#: Which log takes entries is asked again after so long; a log stays open for a minute after
+#: the next has begun, or our clock is believed again.
 CURRENT_S = 10.0
 
 Answer = tuple[int, bytes]
@@ -78,11 +79,20 @@ class JournalClient:
     async def append_many(self, origin: str, entries: Sequence[bytes], level: Level = Level.DURABLE) -> Sequence[int]:
         """Write entries to the log that takes them now; returns their indexes, a range unless some were there before.
 
+        A log that was closed since its name was told is asked about once more; entries of the same call that came
+        before its last one are in both, with the same event.
         Raises as `append`, for the first entry that was refused; the others may be written.
         """
         if not entries:
             return range(0)
-        receipts = await self.append_all(await self.current(origin), entries, level)
+        name = await self.current(origin)
+        try:
+            receipts = await self.append_all(name, entries, level)
+        except ShardClosedError:
+            self._current.pop(origin, None)
+            if (following := await self.current(origin)) == name:
+                raise
+            receipts = await self.append_all(following, entries, level)
         indexes = [receipt.index for receipt in receipts]
         whole = range(indexes[0], indexes[0] + len(indexes))
         return whole if list(whole) == indexes else indexes
@@ -141,6 +151,7 @@ class JournalClient:
             if self._pipe is not None and not self._pipe.lost:
                 return self._pipe
             self._numbers.clear()
+            self._current.clear()
             try:
                 async with asyncio.timeout(CONNECT_S):
                     loop = asyncio.get_running_loop()

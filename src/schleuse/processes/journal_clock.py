@@ -59,6 +59,11 @@ class Clock:
         """Whether the clock is not believed now."""
         return self._look().is_doubted
 
+    @property
+    def was_doubted(self) -> bool:
+        """Whether the clock was not believed at the last look."""
+        return self._known.is_doubted
+
     def ahead(self) -> timedelta:
         """By how much the clock is ahead of what is certain; negative: behind it."""
         return self._now() - self.certain()

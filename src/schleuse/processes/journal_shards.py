@@ -66,6 +66,7 @@ class Shards:
         self._shares = shares
         self._ask = ask
         self._waiting: set[str] = set()
+        self._has_opened = False
 
     def adopt(self) -> None:
         """Policies and keys of all logs that are there, whatever their year, and of this year's. Raises KeyMissingError."""
@@ -97,15 +98,18 @@ class Shards:
         """Open what is due, and take one step with each log whose year is over. Raises Error, OSError."""
         if self._journal.findings:
             return
+        was_doubted, self._has_opened = self.clock.was_doubted, False
         await self._look_at_the_clock()
         await self.open_logs()
         await self.announce()
+        settled = not was_doubted and not self._has_opened
         last = (self.clock.present() - BEHIND).year
         for one in list(self._journal.logs()):
             if not self._is_ours(one.origin):
                 continue
             if _year(one.origin) < last and self._is_over(one):
-                await self._retire(one)
+                if settled:  # else clients may just have been told that this log takes their entries
+                    await self._retire(one)
             elif self.clock.is_doubted() or _year(one.origin) < last:
                 self.show(one)  # a log that rests is signed by nobody, and what they sign says what time it is
 
@@ -232,6 +236,7 @@ class Shards:
         before = known.get(origin_of(self._role.host, tenant, year - 1))
         entry = self._entry(Kind.LOG_OPENED, self._opened(config, before))
         await self._journal.begin_log(origin, entry)
+        self._has_opened = True
         log.info("journal.shard-opened", origin=origin)
 
     async def _announce(self, tenant: str, year: int) -> None:
