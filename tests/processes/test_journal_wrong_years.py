@@ -16,7 +16,7 @@ from schleuse.journal.contracts import ShardClosedError, UnknownLogError
 from schleuse.journal.entry import Kind
 from schleuse.journal.server import Peers, listen
 from schleuse.journal.store import Journal
-from schleuse.processes.journal_clock import MARK, give_order
+from schleuse.processes.journal_clock import MARK, ORDER, give_order
 from schleuse.processes.journal_keys import KeyMissingError
 from schleuse.processes.journal_shards import BEHIND, Shards
 
@@ -191,5 +191,20 @@ def test_a_log_that_is_closed_and_has_none_after_it_is_asked_about_no_more_than_
             with pytest.raises(ShardClosedError):
                 await client.append_many(OLD, [host.entry()])
             await client.close()
+
+    asyncio.run(run())
+
+
+def test_a_look_at_the_clock_that_fails_keeps_no_log_of_the_new_year_from_being_opened(tmp_path: Path) -> None:
+    async def run() -> None:
+        host = Host(tmp_path)
+        async with host.running() as (journal, shards):
+            (host.role.folder / ORDER).mkdir()
+            host.clock.at = NEW_YEAR + BEHIND
+            for _ in range(2):
+                with pytest.raises(OSError, match=ORDER):
+                    await shards.look()
+            await journal.append(NEW, host.entry())
+            assert not journal.log(OLD).closed
 
     asyncio.run(run())

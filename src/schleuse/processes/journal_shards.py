@@ -99,9 +99,15 @@ class Shards:
         if self._journal.findings:
             return
         was_doubted, self._has_opened = self.clock.was_doubted, False
-        await self._look_at_the_clock()
+        failed: Error | OSError | None = None
+        try:
+            await self._look_at_the_clock()
+        except (Error, OSError) as error:  # keeps nobody out of the new year; but then nothing is ended
+            failed = error
         await self.open_logs()
         await self.announce()
+        if failed is not None:
+            raise failed
         settled = not was_doubted and not self._has_opened
         last = (self.clock.present() - BEHIND).year
         for one in list(self._journal.logs()):
