@@ -384,3 +384,30 @@ def test_clock_shows_what_is_believed_and_an_order_shows_its_plan_first(
     assert (json.loads(ended.out)["believed"], json.loads(ended.out)["ordered"]) == (False, True)
     mark.write_bytes(b"?")
     assert shell("journal", "clock", "--home", str(home)).code == 65
+    order.unlink()
+    assert shell("journal", "clock", "--yes", "--home", str(home)).code != 0
+    assert not order.exists()
+    plan = shell("journal", "clock", "--believe", "--home", str(home)).out
+    assert ("gelöscht" if language == "de" else "deleted") in plan
+
+
+@pytest.mark.parametrize("damaged", [b"?", None])
+def test_a_clock_is_vouched_for_when_the_mark_is_damaged_or_gone_and_the_order_says_by_whom(
+    home: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch, damaged: bytes | None
+) -> None:
+    monkeypatch.setenv("SUDO_USER", "petra")
+    order, mark = home / "journal" / ORDER, home / "journal" / MARK
+    if damaged is not None:
+        mark.write_bytes(damaged)
+    ended = shell("journal", "clock", "--believe", "--yes", "--home", str(home), "--json")
+    assert ended.code == 0
+    assert json.loads(ended.out)["ordered"]
+    assert MARK in ended.err or "mark" in ended.err
+    assert order.read_text().endswith(" petra")
+
+
+def test_verify_of_too_many_files_says_what_to_name_and_nothing_of_evidence(shell: Shell, a_site: Site) -> None:
+    ended = shell("journal", "verify", "a", "b", "c", "--policy", a_site.policy)
+    assert (ended.code, ended.out) == (77, "")
+    assert "name one proof file" in ended.err
+    assert "evidence" not in ended.err

@@ -106,7 +106,7 @@ def test_while_the_clock_is_wrong_the_year_goes_on_and_when_it_is_right_again_al
                 assert not journal.log(OLD).closed
                 await sign(journal, OLD)
                 await cosign_at(journal, host.clock.at)
-                await shards.look()
+            await shards.look()  # the first one opened the new log
             assert kinds(journal, OLD) == [Kind.LOG_OPENED, Kind.WRITE, Kind.WRITE, Kind.SHARD_CLOSED]
             await sign(journal, OLD)
             if witnessed:
@@ -158,7 +158,7 @@ def test_without_witnesses_time_in_which_the_machine_was_off_is_not_certain_unti
             assert journal.taking(NEW).origin == NEW  # the new year's log takes entries at once
             assert not journal.log(OLD).closed
             assert host.key.exists()
-            give_order(host.role.folder, host.clock())
+            give_order(host.role.folder, host.clock(), "petra")
             with capture_logs() as told:
                 await shards.look()
             assert "journal.clock-vouched" in {one["event"] for one in told}
@@ -169,7 +169,8 @@ def test_without_witnesses_time_in_which_the_machine_was_off_is_not_certain_unti
             opening = parse_opening((host.role.folder / "openings" / f"{last.event}.json").read_bytes())
             assert last.kind is Kind.ADMINISTRATION
             assert opening.detail is not None
-            assert json.loads(opening.detail[1])["act"] == "clock-believed"
+            detail = json.loads(opening.detail[1])
+            assert (detail["act"], detail["by"]) == ("clock-believed", "petra")
 
     asyncio.run(run())
 

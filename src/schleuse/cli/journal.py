@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,11 +22,12 @@ from schleuse.clock import machine_uptime, utc_now
 from schleuse.config import FILE_NAME, default_home, read_config
 from schleuse.errors import ConflictError, Error, MalformedError, RefusedError, UnavailableError
 from schleuse.journal import audit, believed
+from schleuse.journal.believed import BadMarkError
 from schleuse.journal.note import parse_note
 from schleuse.journal.opening import parse_opening
 from schleuse.journal.policy import Policy, parse_policy
 from schleuse.journal.proof_file import SUFFIX, Proven, parse_proof_file, verify
-from schleuse.processes.journal_clock import give_order, read_mark, reading
+from schleuse.processes.journal_clock import NoMarkError, give_order, read_mark, reading
 from schleuse.processes.journal_keys import ANNOUNCE, known_vkey, log_signer, origin_of
 from schleuse.processes.life import keep_private
 from schleuse.processes.trail import PLATFORM
@@ -67,6 +69,12 @@ class NotNextYearError(RefusedError):
     """Keys are made for the next year only; the others are there, or their time has not come."""
 
     code = "cli.not-next-year"
+
+
+class YesAloneError(RefusedError):
+    """--yes without the order that it confirms; the caller names both."""
+
+    code = "cli.yes-alone"
 
 
 class NotOursError(RefusedError):
@@ -149,7 +157,16 @@ def clock_command(
     """
     config, now = read_config(home or default_home()), utc_now()
     folder = config.home / "journal"
-    known = believed.looked(read_mark(folder), reading(now, machine_uptime()))
+    if yes and not believe:
+        raise YesAloneError("found --yes alone; it goes with --believe")
+    at = reading(now, machine_uptime())
+    try:
+        known = believed.looked(read_mark(folder), at)
+    except (NoMarkError, BadMarkError) as error:
+        if not believe:
+            raise
+        print(f"schleuse: {error}", file=sys.stderr)  # exactly then a person must say what time it is
+        known = believed.unknown(at)
     facts = {
         "clock": now.isoformat(),
         "taken_for": known.now.isoformat(),
@@ -159,10 +176,20 @@ def clock_command(
     }
     if believe and yes:
         _check_owner(folder)
-        give_order(folder, now)
+        give_order(folder, now, _caller())
     print(json.dumps(facts) if json_output else _clock_text(known, now, believe=believe, ordered=believe and yes))
     if known.is_doubted and not (believe and yes):
         sys.exit(NOT_RUNNING)
+
+
+def _caller() -> str:
+    """User name of whoever runs this command, behind sudo too; what he says he is, for the entry about his word."""
+    if name := os.environ.get("SUDO_USER"):
+        return name
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 def _clock_text(known: believed.Belief, now: datetime, *, believe: bool, ordered: bool) -> str:
@@ -170,12 +197,18 @@ def _clock_text(known: believed.Belief, now: datetime, *, believe: bool, ordered
     if german():
         state = f"nicht geglaubt, das Journal rechnet mit {taken}" if known.is_doubted else "geglaubt"
         text = f"Uhr: {clock}, {state}. Sicher ist es mindestens {certain}."
-        plan = "Mit --yes gilt diese Uhr als richtig: Jahre, die nach ihr vorbei sind, werden geschlossen."
+        plan = (
+            "Mit --yes gilt diese Uhr als richtig: Jahre, die nach ihr vorbei sind, werden geschlossen, und Einträge, "
+            "deren Frist nach ihr vorbei ist, werden gelöscht. Wer es sagt, steht im Eintrag darüber."
+        )
         done = "Das Journal übernimmt diese Uhr binnen einer Minute und vermerkt es als Eintrag."
     else:
         state = f"not believed, the journal counts with {taken}" if known.is_doubted else "believed"
         text = f"Clock: {clock}, {state}. It is certain to be no earlier than {certain}."
-        plan = "With --yes this clock counts as right; years that are over by it are closed."
+        plan = (
+            "With --yes this clock counts as right: years that are over by it are closed, and entries whose period is "
+            "over by it are deleted. Who says so is in the entry about it."
+        )
         done = "The journal takes this clock over within a minute and leaves an entry about it."
     return "\n".join([text, *([done] if ordered else [plan] if believe else [])])
 
@@ -215,6 +248,8 @@ def verify_command(
     """
     try:
         known, unknown, facts = _verified(paths, parse_policy(_read(policy)), entry, log)
+    except NothingToVerifyError:
+        raise  # nothing was looked at
     except (MalformedError, RefusedError, ConflictError) as error:
         _not_confirmed(error, json_output=json_output)
     if json_output:

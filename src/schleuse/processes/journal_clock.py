@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 
@@ -27,6 +28,13 @@ class NoMarkError(UnavailableError):
     """The journal has never run in this home, or its mark of the time is gone; its next start makes one."""
 
     code = "journal.no-mark"
+
+
+class Order(NamedTuple):
+    """An operator's word. time: what his clock said; by: who says he gave it, "" if he does not."""
+
+    time: datetime
+    by: str
 
 
 class Clock:
@@ -106,7 +114,7 @@ class Clock:
         """
         self._keep(self._known)
 
-    def order(self) -> datetime | None:
+    def order(self) -> Order | None:
         """The time for which an operator vouches; None without an order that counts. One that does not is removed."""
         try:
             text = self._order.read_text(encoding="ascii", errors="replace").strip()
@@ -114,7 +122,8 @@ class Clock:
             return None
         now = self._now()
         try:
-            time = datetime.fromisoformat(text)
+            said, _, by = text.partition(" ")
+            time = datetime.fromisoformat(said)
             fits = abs(now - time) <= ORDER_HOLDS
         except (ValueError, TypeError):
             fits = False
@@ -122,7 +131,7 @@ class Clock:
             log.warning("journal.clock-order-old", ordered=text[:40], now=_text(now))
             self._disk.unlink(self._order)
             return None
-        return time
+        return Order(time, by)
 
     def obey(self) -> None:
         """The clock is right, for an operator says so; when that is durable, his order is done. Raises OSError."""
@@ -173,9 +182,12 @@ def read_mark(folder: Path) -> Belief:
         raise NoMarkError(f"{folder / MARK} is not there; the journal role makes it at its first start") from cause
 
 
-def give_order(folder: Path, now: datetime) -> None:
-    """An operator vouches for the clock; the role obeys when it looks. folder: `<home>/journal`. Raises OSError."""
-    replace(OsDisk(), folder / ORDER, now.astimezone(UTC).isoformat().encode("ascii"))
+def give_order(folder: Path, now: datetime, by: str = "") -> None:
+    """An operator vouches for the clock; the role obeys when it looks. folder: `<home>/journal`. by: his user name.
+
+    Raises OSError.
+    """
+    replace(OsDisk(), folder / ORDER, f"{now.astimezone(UTC).isoformat()} {by}".strip().encode("ascii", "replace"))
 
 
 class Proven:

@@ -122,10 +122,12 @@ class Shards:
     async def _look_at_the_clock(self) -> None:
         """The entry about an operator's word stands before it counts; a crash in between writes a second one."""
         self.clock.look(self.proven.signed())
-        time = self.clock.order()
-        if time is None:
+        order = self.clock.order()
+        if order is None:
             return
-        detail: dict[str, Json] = {"act": "clock-believed", "clock": time.isoformat()}
+        detail: dict[str, Json] = {"act": "clock-believed", "clock": order.time.isoformat()}
+        if order.by:
+            detail["by"] = order.by
         if (found := self.clock.finding()) is not None:
             detail["found"] = found
         platform = self.current(origin_of(self._role.host, PLATFORM, self.clock.present().year))
@@ -177,7 +179,7 @@ class Shards:
         """What is taken for the time, but first what a person says it is: a start may need his word to succeed."""
         with suppress(OSError):
             if (ordered := self.clock.order()) is not None:
-                return ordered
+                return ordered.time
         return self.clock.present()
 
     def _open_one(self, tenant: str, year: int) -> str | None:
