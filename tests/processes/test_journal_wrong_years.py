@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from tests.processes.test_journal_shards import NEW, NEW_YEAR, OLD, Host, kinds, sign
 
 from schleuse.journal.client import JournalClient
-from schleuse.journal.contracts import ShardClosedError, UnknownLogError
+from schleuse.journal.contracts import QuarantinedError, ShardClosedError, UnknownLogError
 from schleuse.journal.entry import Kind
 from schleuse.journal.server import Peers, listen
 from schleuse.journal.store import Journal
@@ -206,5 +206,17 @@ def test_a_look_at_the_clock_that_fails_keeps_no_log_of_the_new_year_from_being_
                     await shards.look()
             await journal.append(NEW, host.entry())
             assert not journal.log(OLD).closed
+
+    asyncio.run(run())
+
+
+def test_a_journal_in_quarantine_says_so_to_whoever_asks_which_log_takes(tmp_path: Path) -> None:
+    async def run() -> None:
+        host = Host(tmp_path)
+        async with host.running() as (journal, _):
+            journal.stop(["the disk contradicts itself"])
+            for origin in (OLD, NEW, "nobody/knows/2026"):
+                with pytest.raises(QuarantinedError):
+                    journal.taking(origin)
 
     asyncio.run(run())

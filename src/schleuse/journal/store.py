@@ -174,6 +174,8 @@ class Journal(Reading):
 
         One that nobody has configured takes none. Raises UnknownLogError, QuarantinedError.
         """
+        if self._refusal is not None:  # said before anything about logs: a journal in QUARANTINE may know none
+            raise self._refusal
         named = self._by_origin.get(origin) if self.publisher.is_configured(origin) else None
         return named if named is not None and not named.closed else self.log(self.instead(origin))
 
