@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 
 Now = Callable[[], datetime]
@@ -39,9 +40,14 @@ class Uptime:
 
 def machine_uptime() -> Uptime:
     """Counted by the kernel, whatever the clock is set to."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        boot = ""
     clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-    return Uptime(boot, timedelta(microseconds=time.clock_gettime_ns(clock) // 1000))
+    return Uptime(_boot(), timedelta(microseconds=time.clock_gettime_ns(clock) // 1000))
+
+
+@cache
+def _boot() -> str:
+    """No process outlives its boot."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""

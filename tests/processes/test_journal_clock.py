@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
+import urllib.error
 import urllib.request
 from contextlib import suppress
 from dataclasses import replace
@@ -292,6 +294,9 @@ def test_the_role_takes_entries_of_the_wrong_year_over_its_socket_and_says_what_
 
 
 def metrics(host: roles.Host) -> str:
-    with urllib.request.urlopen(f"http://{host.role.metrics}/metrics") as answer:
-        text: str = answer.read().decode()
-        return text
+    for _ in range(1000):  # its port is opened a moment after the one of the pages
+        with suppress(urllib.error.URLError), urllib.request.urlopen(f"http://{host.role.metrics}/metrics") as answer:
+            text: str = answer.read().decode()
+            return text
+        time.sleep(0.01)
+    raise AssertionError("no metrics within 10 s")

@@ -89,7 +89,7 @@ class Host:
             spares=2,
             inline=True,
             share=shares.share,
-            believed_us=clock.present_us,
+            believed_us=clock.counted_us,
         )
         journal = open_journal(settings, disk=self.disk)
         assert journal.findings == ()

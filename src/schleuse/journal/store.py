@@ -54,7 +54,7 @@ class Settings:
     """Of one journal. inline: True flushes in the loop, False in a thread, None decides by how long flushes take.
 
     window: events remembered against repetition. now_us: microseconds since 1970. believed_us: the same, as the journal
-    counts it while our clock is not believed; a writer whose clock is right is not refused for ours.
+    counts it while our clock is not believed, else None; a writer whose clock is right is not refused for ours.
     """
 
     folder: Path
@@ -66,7 +66,7 @@ class Settings:
     window: int = 262_144
     inline: bool | None = None
     share: Share | None = None
-    believed_us: Callable[[], int] | None = None
+    believed_us: Callable[[], int | None] | None = None
 
 
 Group = list[tuple[Log, int, list[bytes], list[tuple[Sink, Any]]]]
@@ -203,9 +203,10 @@ class Journal(Reading):
         try:
             admit(entry, now_us)
         except InvalidEntryError:
-            if self._settings.believed_us is None:
+            counted = self._settings.believed_us() if self._settings.believed_us is not None else None
+            if counted is None:
                 raise
-            admit(entry, self._settings.believed_us())
+            admit(entry, counted)
 
     def _writable(self, origin: str) -> Log:
         if self._refusal is not None:  # said before anything about logs: a journal in QUARANTINE may know none

@@ -96,7 +96,7 @@ async def run(role: JournalRole) -> None:
         segment_size=role.segment_size,
         spares=role.spares,
         share=shares.share,
-        believed_us=clock.present_us,
+        believed_us=clock.counted_us,
     )
     journal = open_journal(settings, on_failure=lambda: os._exit(DISK_FAILED))
     for finding in journal.findings:

@@ -59,9 +59,10 @@ class Clock:
         """It is not earlier than this."""
         return self._look().certain
 
-    def present_us(self) -> int:
-        """`present` in microseconds since 1970."""
-        return to_us(self.present())
+    def counted_us(self) -> int | None:
+        """While the clock is not believed: the time that is counted, in microseconds since 1970; else None."""
+        known = self._look()
+        return to_us(known.now) if known.is_doubted else None
 
     def is_doubted(self) -> bool:
         """Whether the clock is not believed now."""
