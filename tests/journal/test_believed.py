@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -135,7 +135,7 @@ def test_the_mark_is_read_back_as_it_was_written_and_a_damaged_one_makes_nothing
     machine = Machine()
     machine.reboots(DAY)
     data = believed.encode(machine.known)
-    assert believed.parse(data) == replace(machine.known, off=None)
+    assert believed.parse(data) == machine.known
     for broken in (
         b"",
         data[:-20],
@@ -148,3 +148,19 @@ def test_the_mark_is_read_back_as_it_was_written_and_a_damaged_one_makes_nothing
             believed.parse(broken)
     lost = believed.unknown(machine.reading())
     assert (lost.certain, lost.is_doubted, lost.now) == (NEVER, False, machine.true)
+
+
+def test_a_clock_that_was_doubted_is_doubted_after_another_boot_and_one_that_was_put_right_is_not() -> None:
+    for right in (False, True):
+        machine = Machine()
+        machine.wrong = 20 * DAY  # less than what another boot is given
+        machine.runs(MINUTE)
+        assert machine.known.is_doubted
+        machine.known = believed.parse(believed.encode(machine.known))
+        assert machine.known.is_doubted
+        machine.wrong = timedelta(0) if right else machine.wrong
+        machine.reboots(5 * DAY)
+        assert machine.known.is_doubted is not right
+        machine.known = believed.parse(believed.encode(machine.known))
+        machine.reboots(5 * DAY)
+        assert machine.known.is_doubted is not right

@@ -133,7 +133,9 @@ def test_a_word_about_a_wrong_clock_is_taken_back_by_one_about_the_right_clock(t
     asyncio.run(run())
 
 
-def test_a_word_about_the_clock_counts_before_a_start_asks_for_keys_of_the_year_that_was_counted(tmp_path: Path) -> None:
+def test_a_word_about_the_clock_counts_before_a_start_asks_for_keys_of_the_year_that_was_counted(
+    tmp_path: Path,
+) -> None:
     async def run() -> None:
         host = Host(tmp_path)
         async with host.running():
@@ -218,5 +220,24 @@ def test_a_journal_in_quarantine_says_so_to_whoever_asks_which_log_takes(tmp_pat
             for origin in (OLD, NEW, "nobody/knows/2026"):
                 with pytest.raises(QuarantinedError):
                     journal.taking(origin)
+
+    asyncio.run(run())
+
+
+def test_where_boots_cannot_be_told_apart_each_start_is_another_boot(tmp_path: Path) -> None:
+    """The machine's time since its boot says nothing of how long it was off."""
+
+    async def run() -> None:
+        host = Host(tmp_path)
+        host.clock.boot = ""
+        async with host.running() as (_, shards):
+            before = shards.clock.certain()
+        host.clock.at += timedelta(days=2)
+        async with host.running() as (_, shards):
+            assert shards.clock.certain() == before
+            assert not shards.clock.is_doubted()
+            host.clock.at += timedelta(days=2)
+            assert shards.clock.certain() == before + timedelta(days=2)
+            assert shards.clock.counted_us() is None
 
     asyncio.run(run())

@@ -88,7 +88,10 @@ def looked(before: Belief, at: Reading) -> Belief:
     passed = counted or timedelta(0)
     certain, now, latest = before.certain + passed, before.now + passed, before.latest + passed
     if counted is None:
-        latest = max(latest, now + ABSENCE)
+        absent = now + ABSENCE
+        if before.off is not None and before.off > TOLERANCE:  # the clock that was doubted then is doubted still
+            absent = min(absent, latest + before.off - TOLERANCE - DRIFT)
+        latest = max(latest, absent)
     if at.wall < certain - TOLERANCE:
         return Belief(at.boot, at.uptime, certain, now, latest, at.wall - certain)
     if at.wall > latest + TOLERANCE:
@@ -115,7 +118,7 @@ def signed(known: Belief, at: Reading, times: Collection[datetime]) -> Belief:
 
 
 def encode(known: Belief) -> bytes:
-    """The mark as a file: one line of ASCII, times in ISO 8601."""
+    """The mark as a file: one line of ASCII, times in ISO 8601; `off` in microseconds at its end while it is doubted."""
     times = (known.certain, known.now, known.latest)
     return (
         " ".join(
@@ -124,6 +127,7 @@ def encode(known: Belief) -> bytes:
                 known.boot or "-",
                 str(known.uptime // timedelta(microseconds=1)),
                 *(one.isoformat() for one in times),
+                *([] if known.off is None else [str(known.off // timedelta(microseconds=1))]),
             ]
         ).encode("ascii")
         + b"\n"
@@ -133,10 +137,11 @@ def encode(known: Belief) -> bytes:
 def parse(data: bytes) -> Belief:
     """Raises BadMarkError."""
     try:
-        version, boot, uptime, *times = data.decode("ascii").split()
-        certain, now, latest = map(datetime.fromisoformat, times)
+        version, boot, uptime, *rest = data.decode("ascii").split()
+        certain, now, latest = map(datetime.fromisoformat, rest[:3])
+        (off,) = (timedelta(microseconds=int(one)) for one in rest[3:]) if rest[3:] else (None,)
         whole = version == "1" and all(one.utcoffset() == timedelta(0) for one in (certain, now, latest))
-        known = Belief("" if boot == "-" else boot, timedelta(microseconds=int(uptime)), certain, now, latest)
+        known = Belief("" if boot == "-" else boot, timedelta(microseconds=int(uptime)), certain, now, latest, off)
     except (ValueError, OverflowError, TypeError) as cause:
         raise BadMarkError("the mark of the time cannot be read by this version") from cause
     if not whole:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace as replace_fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -143,7 +144,10 @@ class Clock:
     def _begin(self) -> Belief:
         at = self._reading()
         try:
-            return believed.looked(believed.parse(self._mark.read_bytes()), at)
+            before = believed.parse(self._mark.read_bytes())
+            if not before.boot:
+                before = replace_fields(before, boot="?")
+            return believed.looked(before, at)
         except FileNotFoundError:
             if not _has_logs(self._mark.parent):
                 return believed.first(at)
