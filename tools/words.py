@@ -431,7 +431,7 @@ LOG: Mapping[str, str] = {
     "journal.year-not-proven": "the year of a log is over by our clock, and neither witnesses nor our own counting say so yet; it stays open. Said once",
     "journal.clock-believed": "the clock is believed again; everything goes on by itself",
     "journal.clock-doubted": "the clock says what cannot be believed; entries go on into the current logs, nothing is closed or deleted. `found` says who can change it",
-    "journal.clock-mark-lost": "the mark `believed-time` cannot be read; nothing is closed or deleted until witnesses or `journal clock --believe` say what time it is",
+    "journal.clock-mark-lost": "the mark `believed-time` cannot be read, or is gone beside logs; nothing is closed or deleted until witnesses or `journal clock --believe` say what time it is",
     "journal.clock-order-old": "an order about the clock was of another time than the clock says now, and was removed; give it again",
     "journal.clock-vouched": "a person vouched for the clock; it is believed",
     "journal.shard-waits": "the change to the new year's logs could not be finished yet; tried again by itself",

@@ -133,7 +133,7 @@ def test_a_word_about_a_wrong_clock_is_taken_back_by_one_about_the_right_clock(t
     asyncio.run(run())
 
 
-def test_a_word_about_the_clock_counts_before_a_start_asks_for_keys_of_the_year_that_was_counted(
+def test_a_word_about_the_clock_counts_before_a_start_asks_for_keys_of_another_year(
     tmp_path: Path,
 ) -> None:
     async def run() -> None:

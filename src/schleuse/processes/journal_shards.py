@@ -69,7 +69,7 @@ class Shards:
         self._has_opened = False
 
     def adopt(self) -> None:
-        """Policies and keys of all logs that are there, whatever their year, and of this year's. Raises KeyMissingError."""
+        """Policies and keys of all logs there are, and of this year's. Raises KeyMissingError, OSError."""
         now = self._vouched()
         for one in self._journal.logs():
             if not self._is_ours(one.origin) or not policy_file(self._role.folder, one.origin).exists():
