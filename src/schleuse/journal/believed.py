@@ -118,7 +118,7 @@ def signed(known: Belief, at: Reading, times: Collection[datetime]) -> Belief:
 
 
 def encode(known: Belief) -> bytes:
-    """The mark as a file: one line of ASCII, times in ISO 8601; while it is doubted `off` in microseconds behind them."""
+    """The mark as a file: one line of ASCII, times in ISO 8601; `off` in microseconds behind them while doubted."""
     times = (known.certain, known.now, known.latest)
     return (
         " ".join(
