@@ -256,7 +256,7 @@ METRICS: Mapping[str, str] = {
     "schleuse_journal_flush_seconds": "every entry waits for one; the physical limit of the journal",
     "schleuse_journal_pending": "grows when more is appended than flushed",
     "schleuse_journal_clock_ahead_seconds": "time in which the machine was off and which nobody has signed; jumps with the clock",
-    "schleuse_journal_clock_doubted": "alarm: set the clock right; entries go on, nothing is closed or deleted (decision 0022)",
+    "schleuse_journal_clock_doubted": "alarm: set the clock right; entries go on, nothing is closed or deleted (decision 0023)",
     "schleuse_journal_quarantined": "alarm: the store contradicts itself or a witness; nothing is opened until people have looked",
     "schleuse_journal_spare_segments": "0: entries are refused soon; give room",
     "schleuse_vault_connections": "roles at the vault's socket",

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictStr
 from schleuse.clock import Now
 from schleuse.eau.answer_store import Answer, AnswerStore, decode_answer
 from schleuse.eau.answer_store import Request as Asked
-from schleuse.eau.answers import CODES, Certificate, Follows
+from schleuse.eau.answers import CODES, Certificate, Code, Follows
 from schleuse.eau.feed_errors import NoPersonError, responses
 from schleuse.eau.feed_paper import require_no_person
 from schleuse.eau.feed_session import Client, Insurer
@@ -221,7 +221,7 @@ def add_answers(app: FastAPI, answers: Answers) -> None:
     @app.get("/v1/{ik}/answers/codes", responses=responses(), operation_id="list_codes", tags=["answers"])
     def list_codes(ik: Insurer, client: Client) -> Codes:
         """All codes of the procedure (eau.md § 17.4)."""
-        return Codes(codes=[_code_view(int(code)) for code in CODES])
+        return Codes(codes=[_code_view(code) for code in CODES])
 
 
 def answer_view(answer: Answer) -> AnswerView:
@@ -250,8 +250,8 @@ def _certificate_view(one: Certificate) -> CertificateView:
     )
 
 
-def _code_view(number: int) -> CodeView:
-    code, rule = next((code, rule) for code, rule in CODES.items() if code == number)
+def _code_view(code: Code) -> CodeView:
+    rule = CODES[code]
     return CodeView(
         code=int(code),
         meaning=rule.meaning,

@@ -13,13 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from schleuse.errors import MalformedError, RefusedError
 from schleuse.journal.opening import Json, canonical_json
 from schleuse.switch.documents import Rights, Role, parse_time, time_text
+from schleuse.switch.fields import table_of
 
 _DOMAIN = b"schleuse suspicion v1\n"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
@@ -177,8 +177,8 @@ def is_changed(signed: SignedSuspicion, rights: Rights) -> bool:
 def suspicion_from(value: object) -> SignedSuspicion:
     """From the JSON value of `SignedSuspicion.encode`. Raises BadSuspicionError."""
     try:
-        table = _table(value)
-        said = _table(table["suspicion"])
+        table = table_of(value)
+        said = table_of(table["suspicion"])
         if set(said) != _KEYS or said["type"] != "schleuse-suspicion" or said["schema"] != 1:
             raise BadSuspicionError(f"a suspicion has the keys {', '.join(sorted(_KEYS))}, and schema 1")
         suspicion = Suspicion(
@@ -201,7 +201,7 @@ def suspicion_from(value: object) -> SignedSuspicion:
 def order_from(value: object) -> Order:
     """From the JSON value of `Order.encode`. Raises BadSuspicionError."""
     try:
-        table = _table(value)
+        table = table_of(value)
         deliveries = tuple(int(one) for one in table["deliveries"])
         order = Order(str(table["id"]), str(table["suspicion"]), Fate(table["fate"]), str(table["reason"]), deliveries)
     except (KeyError, TypeError, ValueError) as cause:
@@ -229,9 +229,3 @@ def _as_json(one: Suspicion) -> dict[str, Json]:
         "insurers": [*one.insurers],
         "references": [[name, digest] for name, digest in one.references],
     }
-
-
-def _table(value: object) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise TypeError("expected an object")
-    return value

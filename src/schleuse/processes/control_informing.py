@@ -8,7 +8,6 @@ the key in `keys/inform.jwks.json`.
 from __future__ import annotations
 
 import asyncio
-import json
 import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,11 +25,10 @@ from prometheus_client.registry import Collector
 from schleuse.clock import Now
 from schleuse.config import Config, Receiver
 from schleuse.errors import Error
-from schleuse.journal.disk import OsDisk, replace
 from schleuse.journal.opening import Json
-from schleuse.kim.receipts import jwks, thumbprint
+from schleuse.kim.receipts import thumbprint
 from schleuse.processes.control_closing import Closings, is_closing, late_claims
-from schleuse.processes.receipts import made_key
+from schleuse.processes.receipts import signing_key
 from schleuse.processes.restarting import Restarts
 from schleuse.scopes import Scope
 from schleuse.shutdown.drill_book import DrillBook
@@ -54,10 +52,8 @@ LIMIT = timedelta(seconds=60)
 
 
 def inform_key(home: Path) -> Ed25519PrivateKey:
-    """Made at the first start, with its public half beside it. Raises ReceiptKeyError."""
-    key = made_key(home / KEY)
-    replace(OsDisk(), home / JWKS, json.dumps(jwks([key.public_key()]), indent=1).encode())
-    return key
+    """Raises ReceiptKeyError."""
+    return signing_key(home / KEY, home / JWKS)
 
 
 def signature(body: bytes, key: Ed25519PrivateKey) -> str:
@@ -288,7 +284,7 @@ def informer_of(
     if config.control.inform:
         try:
             key = inform_key(config.home)
-        except (OSError, Error) as error:
+        except Error as error:
             log.error("inform.no-key", reason=str(error))
     outbox = Outbox(config.switch_folder / "informing")
     informer = Informer(config.control.inform, config.hostname, outbox, records, key, tell, now)

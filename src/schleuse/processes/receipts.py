@@ -48,24 +48,24 @@ class ReceiptKeyError(UnavailableError):
 
 
 def receipt_key(home: Path) -> Ed25519PrivateKey:
-    """Made at the first start. Raises ReceiptKeyError."""
-    key = made_key(home / KEY)
-    try:
-        replace(OsDisk(), home / JWKS, json.dumps(jwks([key.public_key()]), indent=1).encode())
-    except OSError as cause:
-        raise ReceiptKeyError(f"the public half of {KEY} cannot be written ({cause.strerror})") from cause
-    return key
+    """Raises ReceiptKeyError."""
+    return signing_key(home / KEY, home / JWKS)
 
 
-def made_key(path: Path) -> Ed25519PrivateKey:
-    """A key that signs what we say, made when it is not there. Raises ReceiptKeyError."""
+def signing_key(path: Path, public: Path) -> Ed25519PrivateKey:
+    """A key that signs what we say, made at the first start, with its public half beside it. Raises ReceiptKeyError."""
     try:
         if not path.exists():
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             _write(path, Ed25519PrivateKey.generate())
-        return read_token_key(path)
+        key = read_token_key(path)
     except (OSError, UnavailableError) as cause:
         raise ReceiptKeyError(f"the key {path.name} cannot be read or made in {path.parent.name}") from cause
+    try:
+        replace(OsDisk(), public, json.dumps(jwks([key.public_key()]), indent=1).encode())
+    except OSError as cause:
+        raise ReceiptKeyError(f"the public half of {path.name} cannot be written ({cause.strerror})") from cause
+    return key
 
 
 def _write(path: Path, key: Ed25519PrivateKey) -> None:

@@ -16,7 +16,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 
@@ -124,7 +124,7 @@ def of_drill(result: DrillResult) -> Event | None:
         return None
     scopes: list[Json] = [*result.scopes[:MOST_SCOPES]]
     facts: dict[str, Json] = {"drill": result.id, "outcome": result.outcome.value, "epoch": result.epoch}
-    ended = result.started_at + (result.closed_for or result.to_proof or result.started_at - result.started_at)
+    ended = result.started_at + (result.closed_for or result.to_proof or timedelta(0))
     return Event(f"drill-{result.id}", What.DRILL_FAILED, ended, facts | {"scopes": scopes})
 
 

@@ -10,11 +10,10 @@ overdue, an alarm, and shown as that. No promise opens anything (SW-03).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -24,6 +23,7 @@ from schleuse.journal.opening import Json, canonical_json, parse_canonical_json
 from schleuse.scopes import Scope
 from schleuse.shutdown.closure import Need
 from schleuse.switch.documents import NotAuthorisedError, Rights, Role, parse_scope, parse_time, time_text
+from schleuse.switch.fields import table_of
 from schleuse.switch.standing import UNKNOWN_TIME
 
 _SIGNED = b"schleuse switch news v1\n"
@@ -201,8 +201,8 @@ def _message(news: News, role: Role) -> bytes:
 
 def _parsed(data: bytes) -> SignedNews:
     try:
-        value = _table(parse_canonical_json(data))
-        table = _table(value["news"])
+        value = table_of(parse_canonical_json(data))
+        table = table_of(value["news"])
         if set(table) != _KEYS:
             raise BadNewsError(f"a promise has {', '.join(sorted(_KEYS))}")
         scopes = tuple(parse_scope(one) for one in table["scopes"])
@@ -212,9 +212,3 @@ def _parsed(data: bytes) -> SignedNews:
         )
     except (KeyError, TypeError, ValueError) as cause:
         raise BadNewsError(f"expected a signed promise of news; found {type(cause).__name__}") from cause
-
-
-def _table(value: object) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise TypeError("expected an object")
-    return value
