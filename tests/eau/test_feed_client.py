@@ -204,11 +204,11 @@ def test_the_command_lists_as_a_table_and_as_json_lines(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     fill(eau(1), storno(2, of=1))
-    feed(AN_INSURER.value, **options)
+    feed(AN_INSURER.value, given=Given(**options))
     table = capsys.readouterr().out
     assert str(an_id(1)).removeprefix("urn:uuid:") in table
     assert "Storno" in table
-    feed(AN_INSURER.value, **options, json_lines=True)
+    feed(AN_INSURER.value, given=Given(**options), json_lines=True)
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(line["kind"], line["document_id"]) for line in lines] == [
         ("eau", str(an_id(1))),
@@ -220,11 +220,11 @@ def test_the_command_acknowledges_what_it_has_listed(
     options: dict[str, Any], fill: Fill, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fill(eau(1))
-    feed(AN_INSURER.value, **options, json_lines=True, ack=True)
+    feed(AN_INSURER.value, given=Given(**options), json_lines=True, ack=True)
     assert capsys.readouterr().err.strip() == "bestätigt bis 1"
-    feed(AN_INSURER.value, **options, json_lines=True, ack=True)
+    feed(AN_INSURER.value, given=Given(**options), json_lines=True, ack=True)
     assert capsys.readouterr().out == ""
-    feed(AN_INSURER.value, **options, json_lines=True, after=0)
+    feed(AN_INSURER.value, given=Given(**options), json_lines=True, after=0)
     assert len(capsys.readouterr().out.splitlines()) == 1
 
 
@@ -232,15 +232,15 @@ def test_the_command_fetches_a_document_to_a_file_and_to_stdout(
     options: dict[str, Any], fill: Fill, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     fill(eau(1))
-    feed(AN_INSURER.value, **options, get=str(an_id(1)), output=tmp_path / "eau.xml")
+    feed(AN_INSURER.value, given=Given(**options), get=str(an_id(1)), output=tmp_path / "eau.xml")
     assert (tmp_path / "eau.xml").read_bytes() == xml_of(eau(1))
-    feed(AN_INSURER.value, **options, get=str(an_id(1)))
+    feed(AN_INSURER.value, given=Given(**options), get=str(an_id(1)))
     assert capfdbinary.readouterr().out == xml_of(eau(1))
 
 
 def test_a_key_that_cannot_be_read_is_said_before_anything_is_sent(options: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(UnreadableAccessError, match="missing"):
-        feed(AN_INSURER.value, **options | {"key_file": tmp_path / "missing"})
+        feed(AN_INSURER.value, given=Given(**options | {"key_file": tmp_path / "missing"}))
 
 
 def test_a_home_has_all_that_the_command_needs_and_the_role_knows_its_key(tmp_path: Path) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from schleuse.cli.eau_feed import Given, access_of
-from schleuse.cli.up import german
-from schleuse.config import default_home
+from schleuse.cli.up import said
 from schleuse.eau.feed_client import FeedConnection
 from schleuse.identifiers import IK
 
@@ -17,17 +15,18 @@ from schleuse.identifiers import IK
 def answers(
     ik: Annotated[str, Parameter(help="Institutionskennzeichen of the insurer")],
     *,
-    home: Annotated[Path | None, Parameter(help="Folder of the configuration [default: the user's]")] = None,
+    given: Given | None = None,
     after: Annotated[int | None, Parameter(help="Cursor [default: what this client has acknowledged]")] = None,
     waiting: Annotated[bool, Parameter(name="--open", negative="", help="Requests with an interim answer")] = False,
     json_lines: Annotated[bool, Parameter(name="--json", negative="", help="One JSON object per line")] = False,
 ) -> None:
     """List the answers that followed employers' requests by themselves, or the requests that still wait for one."""
     insurer = IK(ik)
-    with FeedConnection(access_of(insurer, Given(home or default_home())), insurer) as connection:
+    with FeedConnection(access_of(insurer, given or Given()), insurer) as connection:
         if waiting:
             for request in connection.open_requests():
-                line = f"{request.request}  {request.code}  {_until(request.until.isoformat(timespec='minutes'))}"
+                until = request.until.isoformat(timespec="minutes")
+                line = f"{request.request}  {request.code}  {said('bis', 'until')} {until}"
                 print(request.model_dump_json() if json_lines else line)
             return
         for one in connection.follow_ups(after):
@@ -35,7 +34,3 @@ def answers(
             documents = " ".join(each.document_id for each in answer.certificates)
             line = f"{one.seq}  {answer.request}  {answer.code} {answer.meaning}  {documents}"
             print(one.model_dump_json() if json_lines else line)
-
-
-def _until(moment: str) -> str:
-    return f"{'bis' if german() else 'until'} {moment}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import ssl
 import sys
 from collections.abc import Iterable
@@ -15,6 +14,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
+from schleuse.cli.up import said
 from schleuse.clock import utc_now
 from schleuse.config import Config, default_home, read_config
 from schleuse.eau.feed_client import FeedAccess, FeedConnection, Signature
@@ -30,17 +30,35 @@ class UnreadableAccessError(UnavailableError):
     code = "cli.unreadable-access"
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Given:
+    """How an insurer's system reaches the feed. None: as the configuration of the home says."""
+
+    home: Annotated[Path | None, Parameter(help="Folder of the configuration [default: the user's]")] = None
+    url: Annotated[str | None, Parameter(help="https://HOST:PORT of the feed [default: as configured]")] = None
+    key_file: Annotated[
+        Path | None, Parameter(help="Ed25519 key that signs the requests [default: insurers/IK/feed.key of the home]")
+    ] = None
+    client: Annotated[str | None, Parameter(help="Name of this client [default: the first as configured]")] = None
+    platform: Annotated[str | None, Parameter(help="Host name of the platform [default: as configured]")] = None
+    ca_file: Annotated[Path | None, Parameter(help="Trust anchor of the server [default: as configured]")] = None
+
+    @property
+    def folder(self) -> Path:
+        """The home."""
+        return self.home or default_home()
+
+    @cached_property
+    def config(self) -> Config:
+        """Read only if it is needed: an insurer has none."""
+        return read_config(self.folder)
+
+
 def feed(
     ik: Annotated[str, Parameter(help="Institutionskennzeichen of the insurer")],
     *,
-    home: Annotated[Path | None, Parameter(help="Folder of the configuration [default: the user's]")] = None,
-    url: Annotated[str | None, Parameter(help="https://HOST:PORT of the feed [default: as configured]")] = None,
-    key_file: Annotated[
-        Path | None, Parameter(help="Ed25519 key that signs the requests [default: insurers/IK/feed.key of the home]")
-    ] = None,
-    client: Annotated[str | None, Parameter(help="Name of this client [default: the first as configured]")] = None,
-    platform: Annotated[str | None, Parameter(help="Host name of the platform [default: as configured]")] = None,
-    ca_file: Annotated[Path | None, Parameter(help="Trust anchor of the server [default: as configured]")] = None,
+    given: Given | None = None,
     after: Annotated[int | None, Parameter(help="Cursor [default: what this client has acknowledged]")] = None,
     get: Annotated[str | None, Parameter(help="Fetch this document instead of the list")] = None,
     form: Annotated[Literal["xml", "p7s"], Parameter(name="--format", help="Of the document")] = "xml",
@@ -50,8 +68,7 @@ def feed(
 ) -> None:
     """List an insurer's eAU and Storno in acceptance order, fetch one, acknowledge them."""
     insurer = IK(ik)
-    given = Given(home or default_home(), url, key_file, client, platform, ca_file)
-    with FeedConnection(access_of(insurer, given), insurer) as connection:
+    with FeedConnection(access_of(insurer, given or Given()), insurer) as connection:
         if get is not None:
             _write(connection.document(get, form), output)
             return
@@ -62,28 +79,11 @@ def feed(
             Console().print(_table(events, insurer))
         if ack and events:
             cursor = connection.ack(events[-1].seq)
-            print(f"{word('bestätigt bis', 'acknowledged up to')} {cursor}", file=sys.stderr)
-
-
-@dataclass(frozen=True)
-class Given:
-    """Options; None: as the configuration of the home says."""
-
-    home: Path
-    url: str | None = None
-    key_file: Path | None = None
-    client: str | None = None
-    platform: str | None = None
-    ca_file: Path | None = None
-
-    @cached_property
-    def config(self) -> Config:
-        """Read only if it is needed: an insurer has none."""
-        return read_config(self.home)
+            print(f"{said('bestätigt bis', 'acknowledged up to')} {cursor}", file=sys.stderr)
 
 
 def access_of(ik: IK, given: Given) -> FeedAccess:
-    key_file = given.key_file or given.home / "insurers" / ik.value / "feed.key"
+    key_file = given.key_file or given.folder / "insurers" / ik.value / "feed.key"
     try:
         signature = Signature(
             given.client or _client_name(ik, given.config),
@@ -121,12 +121,12 @@ def _print_lines(events: Iterable[EventView]) -> None:
 
 
 def _table(events: list[EventView], ik: IK) -> Table:
-    title = word(f"{len(events)} Ereignisse für {ik}", f"{len(events)} events for {ik}")
+    title = said(f"{len(events)} Ereignisse für {ik}", f"{len(events)} events for {ik}")
     table = Table(title=title, title_justify="left")
     table.add_column("#", justify="right")
-    for column in (word("angenommen", "accepted"), word("Art", "kind"), word("Dokumenten-ID", "document id")):
+    for column in (said("angenommen", "accepted"), said("Art", "kind"), said("Dokumenten-ID", "document id")):
         table.add_column(column, no_wrap=True)
-    table.add_column(word("Hinweis", "note"))
+    table.add_column(said("Hinweis", "note"))
     for event in events:
         accepted = event.accepted_at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
         kind = "eAU" if event.kind == "eau" else "Storno"
@@ -136,15 +136,11 @@ def _table(events: list[EventView], ik: IK) -> Table:
 
 def _note(event: EventView) -> str:
     if event.cancels:
-        return f"{word('storniert', 'cancels')} {event.cancels.removeprefix('urn:uuid:')}"
+        return f"{said('storniert', 'cancels')} {event.cancels.removeprefix('urn:uuid:')}"
     if event.state == "cancelled":
-        return word("storniert", "cancelled")
+        return said("storniert", "cancelled")
     if event.possibly_same_as:
-        return word("vielleicht dieselbe wie ", "maybe the same as ") + event.possibly_same_as
+        return said("vielleicht dieselbe wie ", "maybe the same as ") + event.possibly_same_as
     if event.possibly_on_paper:
-        return word("vielleicht auf Papier: ", "maybe on paper: ") + event.possibly_on_paper
+        return said("vielleicht auf Papier: ", "maybe on paper: ") + event.possibly_on_paper
     return ""
-
-
-def word(german: str, english: str) -> str:
-    return english if os.environ.get("SCHLEUSE_LANG", "de").lower() == "en" else german

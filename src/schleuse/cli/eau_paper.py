@@ -12,8 +12,8 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from schleuse.cli.eau_feed import Given, access_of, word
-from schleuse.config import default_home
+from schleuse.cli.eau_feed import Given, access_of
+from schleuse.cli.up import said
 from schleuse.eau.feed_client import FeedConnection
 from schleuse.eau.feed_views import PaperView
 from schleuse.errors import Error, MalformedError, UnavailableError
@@ -36,14 +36,7 @@ def paper(
     ik: Annotated[str, Parameter(help="Institutionskennzeichen of the insurer")],
     file: Annotated[Path | None, Parameter(help="JSON Lines to tell, - for standard input [default: list all]")] = None,
     *,
-    home: Annotated[Path | None, Parameter(help="Folder of the configuration [default: the user's]")] = None,
-    url: Annotated[str | None, Parameter(help="https://HOST:PORT of the feed [default: as configured]")] = None,
-    key_file: Annotated[
-        Path | None, Parameter(help="Ed25519 key that signs the requests [default: insurers/IK/feed.key of the home]")
-    ] = None,
-    client: Annotated[str | None, Parameter(help="Name of this client [default: the first as configured]")] = None,
-    platform: Annotated[str | None, Parameter(help="Host name of the platform [default: as configured]")] = None,
-    ca_file: Annotated[Path | None, Parameter(help="Trust anchor of the server [default: as configured]")] = None,
+    given: Given | None = None,
     json_lines: Annotated[bool, Parameter(name="--json", negative="", help="One JSON object per line")] = False,
 ) -> None:
     """Tell which certificates came on paper, or list those that were told, each with the eAU that may be the same.
@@ -52,8 +45,7 @@ def paper(
     ends_on, kind (ERST, FOLGE, ERST_END, FOLGE_END) and diagnoses. Nothing but a pseudonym of it is kept.
     """
     insurer = IK(ik)
-    given = Given(home or default_home(), url, key_file, client, platform, ca_file)
-    with FeedConnection(access_of(insurer, given), insurer) as connection:
+    with FeedConnection(access_of(insurer, given or Given()), insurer) as connection:
         found = connection.papers() if file is None else _told(connection, file)
         if json_lines:
             for one in found:
@@ -84,9 +76,9 @@ def _lines(file: Path) -> Iterable[str]:
 
 
 def _table(papers: list[PaperView], ik: IK) -> Table:
-    title = word(f"{len(papers)} auf Papier für {ik}", f"{len(papers)} on paper for {ik}")
+    title = said(f"{len(papers)} auf Papier für {ik}", f"{len(papers)} on paper for {ik}")
     table = Table(title=title, title_justify="left")
-    for column in ("#", word("Zeichen", "reference"), word("vielleicht dieselbe wie", "maybe the same as")):
+    for column in ("#", said("Zeichen", "reference"), said("vielleicht dieselbe wie", "maybe the same as")):
         table.add_column(column)
     for one in papers:
         same = "\n".join(id.removeprefix("urn:uuid:") for id in one.possibly_same_as)

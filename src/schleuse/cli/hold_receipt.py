@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from schleuse.cli.up import german
+from schleuse.cli.hold_reconcile import answer
 from schleuse.config import default_home
 from schleuse.errors import UnavailableError
 from schleuse.kim.receipt_text import receipt_text
@@ -66,16 +66,9 @@ def _statements(data: bytes) -> list[bytes]:
     return lines if lines and all(line.startswith(b"{") for line in lines) else [data]
 
 
-def _told(said: dict[str, Any]) -> str:
-    de = german()
-    head = f"✓ {said['practice']} → {said['insurer']}, {said['from']} – {said['to']}, {said['platform']}"
-    if said["must_resend"] == "no":
-        return f"{head}: {'nichts erneut zu senden' if de else 'nothing to resend'}"
-    lines = [f"{head}: {'erneut zu senden' if de else 'to be sent again'}:"]
-    lines += [f"    {one['reference']} ({one['reason']})" for one in said["resend"]]
-    if said["deferred_without_success"]:
-        lines.append("    " + ("vertagt und nicht wiedergekommen" if de else "deferred and never came back"))
-    return "\n".join(lines)
+def _told(made: dict[str, Any]) -> str:
+    whom = f"{made['practice']} → {made['insurer']}, {made['from']} – {made['to']}, {made['platform']}"
+    return f"✓ {whom}: {answer(made)}"
 
 
 def _read(path: Path) -> bytes:

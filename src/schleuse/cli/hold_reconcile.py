@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from schleuse.cli.up import german
+from schleuse.cli.up import german, said
 from schleuse.clock import utc_now
 from schleuse.config import default_home, read_config
 from schleuse.holding.resend import Account, statement, totals
@@ -46,8 +47,8 @@ def reconcile(
     if signed or json_output:
         key = receipt_key(config.home) if signed else None
         for one in found:
-            said = statement(one, config.hostname, begin, end, now)
-            shown = {"statement": said, "signature": sign(said, key, STATEMENT)} if key else said
+            made = statement(one, config.hostname, begin, end, now)
+            shown = {"statement": made, "signature": sign(made, key, STATEMENT)} if key else made
             print(json.dumps(shown, ensure_ascii=False))
         return
     if practice and not found:  # no mail is no answer "nothing": what was sent is not here
@@ -75,7 +76,7 @@ def _print(found: list[Account], shown: int) -> None:
     for one in found:
         sender = one.sender or ("(ohne Absender)" if de else "(no sender)")
         numbers = (str(one.numbers["accepted"]), str(one.numbers["held"]), str(one.open or "·"))
-        table.add_row(escape(sender), one.ik, *numbers, escape(_answer(one, de, shown)))
+        table.add_row(escape(sender), one.ik, *numbers, escape(answer(one.as_json(), shown)))
     console = Console()
     console.print(table)
     sums = totals(found)
@@ -87,13 +88,14 @@ def _print(found: list[Account], shown: int) -> None:
     )
 
 
-def _answer(one: Account, de: bool, shown: int) -> str:
-    if not one.must_resend:
-        return "nichts erneut zu senden" if de else "nothing to resend"
-    parts = [f"{reference} ({reason})" for reference, reason in sorted(one.resend)[:shown]]
-    if len(one.resend) > shown:
-        parts.append(f"… {len(one.resend)}")
-    said = [("diese erneut senden: " if de else "resend these: ") + ", ".join(parts)] if parts else []
-    if one.deferred:
-        said.append("vertagt und nicht wiedergekommen" if de else "deferred and never came back")
-    return "; ".join(said)
+def answer(account: Mapping[str, Any], shown: int = _ALL) -> str:
+    """What the practice has to do. account: as `Account.as_json` and statements have it. shown: mails at most."""
+    if account["must_resend"] == "no":
+        return said("nichts erneut zu senden", "nothing to resend")
+    parts = [f"{one['reference']} ({one['reason']})" for one in account["resend"][:shown]]
+    if len(account["resend"]) > shown:
+        parts.append(f"… {len(account['resend'])}")
+    told = [said("diese erneut senden: ", "resend these: ") + ", ".join(parts)] if parts else []
+    if account["deferred_without_success"]:
+        told.append(said("vertagt und nicht wiedergekommen", "deferred and never came back"))
+    return "; ".join(told)

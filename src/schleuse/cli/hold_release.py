@@ -7,7 +7,7 @@ import json
 import secrets
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -24,10 +24,9 @@ from schleuse.config import Config, default_home, read_config
 from schleuse.errors import RefusedError
 from schleuse.holding.release import FIRST_BATCH, DryRun, ReleasePlan
 from schleuse.journal.client import JournalClient
-from schleuse.journal.entry import Kind, Purpose, Result
-from schleuse.journal.opening import Json
+from schleuse.journal.entry import Purpose
 from schleuse.processes.releasing import LOOK_SECONDS, PURPOSE, Releases, StillHeldError, open_releases
-from schleuse.processes.trail import OUTSIDE, PLATFORM, Act, open_trail
+from schleuse.processes.trail import OUTSIDE, open_trail, teller
 from schleuse.switch.approval import approve as sign_approval
 from schleuse.switch.documents import Role
 from schleuse.vault.tokens import read_token_key
@@ -159,12 +158,7 @@ def status(id: str | None = None, *, home: Home = None, json_output: AsJson = Fa
 @contextmanager
 def _releases(config: Config) -> Iterator[Releases]:
     trail = open_trail(config, OUTSIDE, JournalClient(config.journal_socket))
-
-    def tell(facts: Mapping[str, Json], granted: bool) -> None:
-        result = Result.GRANTED if granted else Result.DENIED
-        user: dict[str, Json] = {"user": getpass.getuser()}
-        trail.tell(Act(PLATFORM, Kind.ADMINISTRATION, result, Purpose.INCIDENT, detail={**facts, **user}))
-
+    tell = teller(trail, Purpose.INCIDENT, user=getpass.getuser())
     with open_releases(config, tell) as releases:
         yield releases
 

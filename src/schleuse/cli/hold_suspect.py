@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -18,10 +18,9 @@ from schleuse.clock import utc_now
 from schleuse.config import default_home, read_config
 from schleuse.holding.suspicion import Fate, Order, Suspicion, sign_suspicion
 from schleuse.journal.client import JournalClient
-from schleuse.journal.entry import Kind, Purpose, Result
-from schleuse.journal.opening import Json
+from schleuse.journal.entry import Purpose
 from schleuse.processes.suspecting import PURPOSE, Suspecting, open_suspecting
-from schleuse.processes.trail import OUTSIDE, PLATFORM, Act, open_trail
+from schleuse.processes.trail import OUTSIDE, open_trail, teller
 from schleuse.switch.approval import approve as sign_approval
 from schleuse.switch.documents import Role, parse_time
 from schleuse.vault.tokens import read_token_key
@@ -158,11 +157,6 @@ def carry_out(suspicion: str, order: str, *, home: Home = None) -> None:
 def _suspecting(home: Path | None) -> Iterator[Suspecting]:
     config = read_config(home or default_home())
     trail = open_trail(config, OUTSIDE, JournalClient(config.journal_socket))
-
-    def tell(facts: Mapping[str, Json], granted: bool) -> None:
-        result = Result.GRANTED if granted else Result.DENIED
-        user: dict[str, Json] = {"user": getpass.getuser()}
-        trail.tell(Act(PLATFORM, Kind.ADMINISTRATION, result, Purpose.INCIDENT, detail={**facts, **user}))
-
+    tell = teller(trail, Purpose.INCIDENT, user=getpass.getuser())
     with open_suspecting(config, tell) as suspecting:
         yield suspecting

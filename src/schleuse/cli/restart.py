@@ -17,17 +17,17 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from schleuse.cli.restart_view import name_of, print_plan, print_status, said, status_json
+from schleuse.cli.restart_view import name_of, print_plan, print_status, status_json
+from schleuse.cli.up import said
 from schleuse.clock import utc_now
 from schleuse.config import Config, default_home, read_config
 from schleuse.errors import ConflictError, MalformedError, UnavailableError
 from schleuse.journal.client import JournalClient
-from schleuse.journal.entry import Kind, Purpose, Result
-from schleuse.journal.opening import Json
+from schleuse.journal.entry import Purpose
 from schleuse.processes.restart_home import restarts_of
 from schleuse.processes.restarting import Restarts, RoleMissingError, Signer
 from schleuse.processes.switching import switch_log
-from schleuse.processes.trail import OUTSIDE, PLATFORM, Act, open_trail
+from schleuse.processes.trail import OUTSIDE, open_trail, teller
 from schleuse.restart.documents import SIGNERS, Basis, Document, EvidenceStatus, sign_document
 from schleuse.restart.entering import WAIVERS, missing_roles
 from schleuse.restart.gates import Result as GateResult
@@ -364,12 +364,7 @@ def measure(
 
 def _restarts(config: Config) -> Restarts:
     trail = open_trail(config, OUTSIDE, JournalClient(config.journal_socket))
-
-    def tell(facts: Mapping[str, Json], granted: bool) -> None:
-        result = Result.GRANTED if granted else Result.DENIED
-        trail.tell(Act(PLATFORM, Kind.ADMINISTRATION, result, Purpose.INCIDENT, detail=facts))
-
-    return restarts_of(config, tell)
+    return restarts_of(config, teller(trail, Purpose.INCIDENT))
 
 
 def _default(

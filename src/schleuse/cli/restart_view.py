@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from rich.console import Console
 from rich.table import Table
 
-from schleuse.cli.up import german
+from schleuse.cli.up import german, said
 from schleuse.config import Config
 from schleuse.processes.restarting import Restarts, who_must_act
 from schleuse.restart.entering import soak_left
@@ -32,11 +32,6 @@ _WORDS: Mapping[Result, str] = {
     Result.INCONCLUSIVE: "unklar",
     Result.EXPIRED: "abgelaufen",
 }
-
-
-def said(de: str, en: str) -> str:
-    """The one in the language of this shell."""
-    return de if german() else en
 
 
 def print_plan(made: RestartPlan, achieved: Mapping[str, timedelta] | None = None) -> None:

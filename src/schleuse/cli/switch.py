@@ -29,7 +29,7 @@ from schleuse.cli.switch_view import (
     progress_json,
     row_json,
 )
-from schleuse.cli.up import german
+from schleuse.cli.up import said
 from schleuse.clock import utc_now
 from schleuse.config import Config, default_home, read_config
 from schleuse.errors import Error, MalformedError
@@ -177,7 +177,7 @@ def _order(
     config = read_config(signing.home or default_home())
     signer = signer_of(config, signing.operator, signing.operator_key)
     if signing.operator is None:
-        print(_said(f"unterschrieben von {signer.operator}", f"signed by {signer.operator}"), file=sys.stderr)
+        print(said(f"unterschrieben von {signer.operator}", f"signed by {signer.operator}"), file=sys.stderr)
     command = _command(_scopes(scopes), state, words, signer.operator, utc_now(), limit)
     signed = SignedCommand(command, (sign(command, signer.operator, signer.role, read_token_key(signer.key)),))
     accepted = accept(config, signed, utc_now())
@@ -221,7 +221,7 @@ def news(
     config = read_config(home or default_home())
     given = promise(config, _scopes(scopes), next_information, speaker_of(config, operator, operator_key), utc_now())
     by = f"{given.next_by:%Y-%m-%d %H:%M}Z"
-    print(_said(f"Nächste Information bis {by}", f"next information by {by}"))
+    print(said(f"Nächste Information bis {by}", f"next information by {by}"))
 
 
 def _command(
@@ -261,7 +261,7 @@ def _cut_sessions(config: Config) -> None:
 
     try:
         for one in cut_sessions(config):
-            print(_said(f"Wartungssitzung {one.id} beendet", f"maintenance session {one.id} cut"), file=sys.stderr)
+            print(said(f"Wartungssitzung {one.id} beendet", f"maintenance session {one.id} cut"), file=sys.stderr)
     except Error as error:  # the command is accepted; their own watchers cut them as well
         print(f"schleuse: {error}", file=sys.stderr)
 
@@ -301,7 +301,7 @@ def show(*scopes: str, home: Home = None, json_output: AsJson = False) -> None:
             print(json.dumps(row_json(one, utc_now())))
         return
     if switch.safe:
-        print(_said("Sicherer Zustand (SW-02): ", "Safe state (SW-02): ") + switch.safe)
+        print(said("Sicherer Zustand (SW-02): ", "Safe state (SW-02): ") + switch.safe)
     print_rows(rows, switch.epoch, config.control.drill_days, utc_now())
 
 
@@ -431,7 +431,7 @@ def _fingerprint(path: Path) -> str:
     try:
         raw = read_public_key(path).public_bytes(Encoding.Raw, PublicFormat.Raw)
     except Error:
-        return _said("nicht lesbar", "unreadable")
+        return said("nicht lesbar", "unreadable")
     return fingerprint(hashlib.sha256(raw).digest())
 
 
@@ -448,7 +448,3 @@ def _write(data: bytes, out: Path | None) -> None:
         print(data.decode())
     else:
         out.write_bytes(data)
-
-
-def _said(de: str, en: str) -> str:
-    return de if german() else en

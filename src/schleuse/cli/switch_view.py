@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from schleuse.cli.up import german
+from schleuse.cli.up import german, said
 from schleuse.journal.opening import Json
 from schleuse.processes.switch_checks import Finding
 from schleuse.processes.switch_orders import Progress, Row
@@ -33,19 +33,19 @@ def print_order(accepted: Accepted, unchanged: Sequence[Scope], something_runs: 
     if command is None:
         return
     print(
-        _said(
+        said(
             f"Epoche {accepted.epoch} angeordnet: {_state(command)}",
             f"epoch {accepted.epoch} ordered: {_state(command)}",
         )
     )
     for scope in command.scopes[:20]:
-        closed = _said("  ist schon geschlossener", "  is more closed already") if scope in unchanged else ""
+        closed = said("  ist schon geschlossener", "  is more closed already") if scope in unchanged else ""
         print(f"  {scope}{closed}")
     if len(command.scopes) > 20:
-        print(_said(f"  … und {len(command.scopes) - 20} weitere", f"  … and {len(command.scopes) - 20} more"))
+        print(said(f"  … und {len(command.scopes) - 20} weitere", f"  … and {len(command.scopes) - 20} more"))
     if not something_runs:
         print(
-            _said(
+            said(
                 "hier läuft gerade nichts: es gilt für jeden Prozess ab seinem Start",
                 "nothing runs here now: it is in force for each process from its start",
             )
@@ -73,11 +73,9 @@ def _worker(accepted: Accepted, effect: SwitchEffect) -> str:
         (effect.cut, "abgebrochen", "cut"),
         (len(effect.uncertain), "ungewiss", "uncertain"),
     ]
-    words = "".join(f", {number} {_said(de, en)}" for number, de, en in counts if number)
-    late = (
-        "" if STATE.judge(seen) is not False and DRAIN.judge(quiet) is not False else _said("  ZU SPÄT", "  TOO LATE")
-    )
-    return _said(
+    words = "".join(f", {number} {said(de, en)}" for number, de, en in counts if number)
+    late = "" if STATE.judge(seen) is not False and DRAIN.judge(quiet) is not False else said("  ZU SPÄT", "  TOO LATE")
+    return said(
         f"gesehen {_ms(seen)}, ruhig {_ms(quiet)}{words}{late}", f"seen {_ms(seen)}, quiet {_ms(quiet)}{words}{late}"
     )
 
@@ -86,19 +84,19 @@ def print_claims(accepted: Accepted, found: Progress, now: datetime) -> None:
     """Which workers are missing, and how far the proof is."""
     missing = [name for name, one in found.effects.items() if one is None or one.quiet_at is None]
     if missing:
-        print(_said(f"noch nicht ruhig: {', '.join(missing)}", f"not quiet yet: {', '.join(missing)}"))
+        print(said(f"noch nicht ruhig: {', '.join(missing)}", f"not quiet yet: {', '.join(missing)}"))
     waiting = [one for one in found.claims if one.verdict is not Verdict.PROVEN]
     age = span_text(max((now - accepted.accepted_at).total_seconds(), 0), german())
     if not found.claims:
         print(
-            _said(
+            said(
                 "kein Prozess dieser Plattform setzt diese Bereiche durch: angeordnet, nicht beweisbar",
                 "no process of this platform enforces these scopes: commanded, cannot be proven",
             )
         )
     elif waiting:
         print(
-            _said(
+            said(
                 f"angeordnet, nicht bewiesen seit {age}: {len(waiting)} von {len(found.claims)} Bereichen",
                 f"commanded, not proven for {age}: {len(waiting)} of {len(found.claims)} scopes",
             )
@@ -106,7 +104,7 @@ def print_claims(accepted: Accepted, found: Progress, now: datetime) -> None:
     else:
         took = max((one.proven_at or now) for one in found.claims) - accepted.accepted_at
         print(
-            _said(
+            said(
                 f"bewiesen nach {_ms(took)}: {len(found.claims)} Bereiche",
                 f"proven after {_ms(took)}: {len(found.claims)} scopes",
             )
@@ -144,9 +142,9 @@ def print_rows(rows: Sequence[Row], epoch: int, days: int, now: datetime) -> Non
     table = Table(box=None, pad_edge=False)
     firm = (("Bereich", "scope"), ("Stand", "state"), ("seit (UTC)", "since (UTC)"), ("Epoche", "epoch"))
     for de, en in firm:
-        table.add_column(_said(de, en), no_wrap=True)
-    table.add_column(_said("Beweis", "proof"))
-    table.add_column(_said("nächste Information (UTC)", "next information (UTC)"))
+        table.add_column(said(de, en), no_wrap=True)
+    table.add_column(said("Beweis", "proof"))
+    table.add_column(said("nächste Information (UTC)", "next information (UTC)"))
     orders: dict[int, str] = {}
     for scope, row in merged(rows):
         since = "" if row.at.since is None or row.at.since.year < 1000 else f"{row.at.since:%m-%d %H:%M:%S}"
@@ -164,8 +162,8 @@ def print_rows(rows: Sequence[Row], epoch: int, days: int, now: datetime) -> Non
             orders[row.entry.epoch if row.entry else row.at.epoch] = f"{_signers(row)}  {_reason(row)}"
     Console().print(table)
     for number, text in sorted(orders.items()):
-        print(_said(f"Epoche {number}: {text}", f"epoch {number}: {text}").rstrip())
-    print(_said(f"Letzte Epoche: {epoch}", f"last epoch: {epoch}"))
+        print(said(f"Epoche {number}: {text}", f"epoch {number}: {text}").rstrip())
+    print(said(f"Letzte Epoche: {epoch}", f"last epoch: {epoch}"))
     print_missing([one.text for one in rows if one.missing], days)
 
 
@@ -174,7 +172,7 @@ def print_missing(stale: Sequence[str], days: int) -> None:
     if not stale:
         return
     print(
-        _said(
+        said(
             f"{len(stale)} Schalter gelten als nicht vorhanden, länger als {days} Tage nicht geübt (SW-15):",
             f"{len(stale)} switches count as not present, not exercised for more than {days} days (SW-15):",
         )
@@ -203,7 +201,7 @@ def merged(rows: Sequence[Row]) -> Iterator[tuple[Scope, Row]]:
 
 def _signers(row: Row) -> str:
     if row.entry is None or row.entry.signed is None:
-        return _said("Zweifel (SW-02)", "doubt (SW-02)") if row.at.epoch and not row.at.command else ""
+        return said("Zweifel (SW-02)", "doubt (SW-02)") if row.at.epoch and not row.at.command else ""
     return ", ".join(one.operator for one in row.entry.signed.signatures)
 
 
@@ -218,18 +216,18 @@ def _proof(row: Row, now: datetime) -> str:
     if row.at.state is ScopeState.OPEN:
         return ""
     if row.claim is None:
-        return _said("niemand setzt es durch", "nobody enforces it")
+        return said("niemand setzt es durch", "nobody enforces it")
     if row.claim.verdict is Verdict.PROVEN:
         at = f" {row.claim.proven_at:%H:%M:%S}Z" if row.claim.proven_at else ""
-        return _said(f"bewiesen{at}", f"proven{at}")
+        return said(f"bewiesen{at}", f"proven{at}")
     age = "" if row.at.since is None else span_text(max((now - row.at.since).total_seconds(), 0), german())
-    return _said(f"angeordnet, nicht bewiesen ({age})", f"commanded, not proven ({age})")
+    return said(f"angeordnet, nicht bewiesen ({age})", f"commanded, not proven ({age})")
 
 
 def _news(row: Row, now: datetime) -> str:
     if row.news_by is None:
         return ""
-    late = _said("  ÜBERFÄLLIG", "  OVERDUE") if row.news_by < now else ""
+    late = said("  ÜBERFÄLLIG", "  OVERDUE") if row.news_by < now else ""
     return f"{row.news_by:%m-%d %H:%M}{late}"
 
 
@@ -262,19 +260,19 @@ def _signer_names(row: Row) -> list[str]:
 def print_entries(entries: Sequence[Accepted]) -> None:
     """One line a command."""
     table = Table(
-        _said("Epoche", "epoch"), _said("angenommen", "accepted"), _said("Befehl", "command"), _said("von", "by"),
-        _said("Bereich", "scope"), _said("Anmerkung", "remark"), box=None, pad_edge=False,
+        said("Epoche", "epoch"), said("angenommen", "accepted"), said("Befehl", "command"), said("von", "by"),
+        said("Bereich", "scope"), said("Anmerkung", "remark"), box=None, pad_edge=False,
     )  # fmt: skip
     for one in entries:
         if one.signed is None:
-            table.add_row(str(one.epoch), "", _said("nicht lesbar", "unreadable"), "", "*", Text(printable(one.fault)))
+            table.add_row(str(one.epoch), "", said("nicht lesbar", "unreadable"), "", "*", Text(printable(one.fault)))
             continue
         command = one.signed.command
         scopes = ", ".join(map(str, command.scopes[:3])) + (" …" if len(command.scopes) > 3 else "")
         table.add_row(
             str(one.epoch),
             f"{one.accepted_at:%Y-%m-%d %H:%M:%S}Z",
-            f"{_said('öffnen', 'open') if command.opening else _said('schließen', 'close')} {command.state}",
+            f"{said('öffnen', 'open') if command.opening else said('schließen', 'close')} {command.state}",
             Text(", ".join(signature.operator for signature in one.signed.signatures)),
             scopes,
             Text(printable(one.fault or one.remark)),
@@ -292,7 +290,7 @@ def print_findings(found: Sequence[Finding], epochs: int, json_output: bool) -> 
     for one in found:
         print(f"{'✗' if one.bad else '•'} {one.where}: {printable(one.text)}")
     if not any(one.bad for one in found):
-        print(_said(f"✓ {epochs} Epochen, lückenlos und unverändert", f"✓ {epochs} epochs, whole and unchanged"))
+        print(said(f"✓ {epochs} Epochen, lückenlos und unverändert", f"✓ {epochs} epochs, whole and unchanged"))
 
 
 def printable(text: str) -> str:
@@ -307,7 +305,3 @@ def _limit(permille: int | None, per_hour: int | None) -> str:
 
 def _ms(span: timedelta) -> str:
     return f"{span.total_seconds():+.2f} s"
-
-
-def _said(de: str, en: str) -> str:
-    return de if german() else en

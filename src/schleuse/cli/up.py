@@ -150,3 +150,8 @@ class _Steps:
 def german() -> bool:
     """Operators read German unless SCHLEUSE_LANG says en."""
     return os.environ.get("SCHLEUSE_LANG", "de").lower() != "en"
+
+
+def said(de: str, en: str) -> str:
+    """The one in the language of this shell."""
+    return de if german() else en

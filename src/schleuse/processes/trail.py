@@ -294,6 +294,16 @@ def new_event(now: datetime, random: int | None = None) -> UUID:
     return UUID(int=value & ~(0xF << 76) & ~(0x3 << 62) | 0x7 << 76 | 0x2 << 62)
 
 
+def teller(trail: Trail, purpose: Purpose, **always: Json) -> Callable[[Mapping[str, Json], bool], None]:
+    """Gets facts, and whether it was granted: an act of administration in the platform's log. always: stand in each."""
+
+    def tell(facts: Mapping[str, Json], granted: bool) -> None:
+        result = Result.GRANTED if granted else Result.DENIED
+        trail.tell(Act(PLATFORM, Kind.ADMINISTRATION, result, purpose, detail={**facts, **always}))
+
+    return tell
+
+
 def open_trail(config: Config, role: str, journal: Appends, *, derived: Derived | None = None) -> Trail:
     """The trail of a role of this home."""
     return Trail(
