@@ -41,7 +41,7 @@ from schleuse.processes.operators import rights_of
 from schleuse.processes.release_book import Progress, ReleaseBook, StopOrder
 from schleuse.processes.switching import open_switch
 from schleuse.scopes import Direction, Service
-from schleuse.switch.approval import LIFETIME, Approval, approved_by_two, valid
+from schleuse.switch.approval import Approval, approved_by_two, valid
 from schleuse.switch.copy import Switch
 from schleuse.switch.documents import Rights, Role
 
@@ -126,8 +126,8 @@ class Releases:
 
     def approve(self, plan: ReleasePlan, approval: Approval) -> None:
         """Keep an approval that counts. Raises VoidApprovalError (RO-04, RO-05)."""
-        person = valid(approval, PURPOSE, plan.hash, _trusted(self._rights, self._now()), self._now())
-        if person is None or approval.role not in FIRST | SECOND or not _expires(approval):
+        person = valid(approval, PURPOSE, plan.hash, self._rights.trusted(self._now()), self._now())
+        if person is None or approval.role not in FIRST | SECOND or not approval.is_brief:
             raise VoidApprovalError(
                 f"{approval.operator} as {approval.role.value} does not approve {plan.id}: expected an operator who has"
                 f" the role, as {' or '.join(sorted(FIRST | SECOND))}, and his own key"
@@ -139,8 +139,8 @@ class Releases:
         """By two persons, for exactly this plan, now or, once it is begun, when it was begun (RO-01, RO-04)."""
         begun = self.book.progress(plan.id).begun_at
         at = datetime.fromisoformat(begun) if begun else self._now()
-        rights = _trusted(self._rights, self._now())
-        given = [one for one in self.book.approvals(plan.id) if _expires(one)]
+        rights = self._rights.trusted(self._now())
+        given = [one for one in self.book.approvals(plan.id) if one.is_brief]
         return approved_by_two(given, PURPOSE, plan.hash, FIRST, SECOND, rights, at)
 
     def step(self, id: str, *, alone: bool = False) -> Progress:
@@ -285,16 +285,6 @@ class Releases:
 
     def _said(self, what: str, plan: ReleasePlan, **facts: Json) -> None:
         self._tell({"act": f"release.{what}", "plan": plan.id, **facts}, True)
-
-
-def _trusted(rights: Rights, at: datetime) -> Rights:
-    """Without those whose credential is disabled by now, whatever time they write into an approval."""
-    return Rights([one for one in rights.people().values() if one.until is None or at < one.until])
-
-
-def _expires(approval: Approval) -> bool:
-    """Who signs writes the end himself; § 9.3 has it within hours."""
-    return approval.until - approval.at <= LIFETIME
 
 
 def release_book(config: Config) -> ReleaseBook:

@@ -43,7 +43,7 @@ from schleuse.kim.store import Leases, Under, Waiting, open_leases
 from schleuse.kim.store.suspicions import EVER, Suspected
 from schleuse.processes.operators import rights_of
 from schleuse.processes.switching import open_switch
-from schleuse.switch.approval import LIFETIME, Approval, BadApprovalError, approved_by_two, parse_approval, valid
+from schleuse.switch.approval import Approval, BadApprovalError, approved_by_two, parse_approval, valid
 from schleuse.switch.copy import Switch
 from schleuse.switch.documents import Rights
 
@@ -220,8 +220,8 @@ class Suspecting:
     def approve(self, order: Order, approval: Approval) -> None:
         """Keep an approval that counts. Raises VoidOrderApprovalError (RO-04, RO-05)."""
         first, second = PAIRS[order.fate]
-        person = valid(approval, PURPOSE, order.hash, self._trusted(self._now()), self._now())
-        if person is None or approval.role not in first | second or approval.until - approval.at > LIFETIME:
+        person = valid(approval, PURPOSE, order.hash, self._rights.trusted(self._now()), self._now())
+        if person is None or approval.role not in first | second or not approval.is_brief:
             raise VoidOrderApprovalError(
                 f"{approval.operator} as {approval.role.value} does not approve {order.id}: expected an operator"
                 f" who has the role, as {' or '.join(sorted(first | second))}, and his own key"
@@ -245,8 +245,8 @@ class Suspecting:
         return given
 
     def _approved(self, order: Order, given: Sequence[Approval], at: datetime) -> bool:
-        recent = [one for one in given if one.until - one.at <= LIFETIME]
-        return approved_by_two(recent, PURPOSE, order.hash, *PAIRS[order.fate], self._trusted(at), at)
+        recent = [one for one in given if one.is_brief]
+        return approved_by_two(recent, PURPOSE, order.hash, *PAIRS[order.fate], self._rights.trusted(at), at)
 
     def carry_out(self, order: Order) -> int:
         """Give back or return what is kept aside. Returns how many mails; again after a crash: those that are left.
@@ -317,9 +317,6 @@ class Suspecting:
                 yield order
             else:
                 log.error("suspicion.done-unproven", suspicion=id, order=path.parent.name, reason=reason)
-
-    def _trusted(self, at: datetime) -> Rights:
-        return Rights([one for one in self._rights.people().values() if not one.is_disabled(at)])
 
     def _say(self, what: str, one: Suspicion, granted: bool, **facts: Json) -> None:
         self._tell({"act": f"quarantine.{what}", "suspicion": one.id, "document": one.hash, **facts}, granted)

@@ -40,6 +40,11 @@ class Approval:
     until: datetime
     signature: bytes = b""
 
+    @property
+    def is_brief(self) -> bool:
+        """Whether it ends within hours (§ 9.3); who signs writes the end himself."""
+        return self.until - self.at <= LIFETIME
+
     def encode(self) -> dict[str, Json]:
         """As it is kept."""
         return {**_said(self), "signature": self.signature.hex()}

@@ -257,6 +257,10 @@ class Rights:
     def __init__(self, people: Sequence[Person]) -> None:
         self._people = {one.name: one for one in people}
 
+    def trusted(self, at: datetime) -> Rights:
+        """Without those whose credential is disabled by then, whatever time they write into what they sign."""
+        return Rights([one for one in self._people.values() if not one.is_disabled(at)])
+
     def people(self) -> Mapping[str, Person]:
         """By name of the credential."""
         return self._people
