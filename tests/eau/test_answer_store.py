@@ -13,8 +13,8 @@ from tests.eau.samples import AN_INSURER, NOON, ONE_PRACTICE, Case, an_id, eau, 
 from schleuse.eau import answer_store
 from schleuse.eau.answer_store import Answer, Request, RequestReusedError, Waits, decode_answer
 from schleuse.eau.answers import Code
+from schleuse.eau.cursors import CursorBeyondEndError
 from schleuse.eau.document import Period
-from schleuse.eau.feed_store import CursorBeyondEndError
 from schleuse.eau.store import EauStore
 from schleuse.eau.switched import delivering
 from schleuse.switch.fence import StaleEpochError

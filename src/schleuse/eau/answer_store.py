@@ -27,16 +27,15 @@ from schleuse.eau.answers import (
     watched_until,
     within,
 )
+from schleuse.eau.cursors import acked, take_over
 from schleuse.eau.document import DocumentId, Period
-from schleuse.eau.feed_store import CursorBeyondEndError
 from schleuse.eau.locking import lock_insurer
 from schleuse.eau.outcome import DocumentState
-from schleuse.eau.switched import delivering
+from schleuse.eau.switched import require_delivering
 from schleuse.eau.tables import DOCUMENT, FOLLOW_UP, FOLLOW_UP_CURSOR, REQUEST
 from schleuse.errors import ConflictError
 from schleuse.identifiers import IK
 from schleuse.kim.store.delivery import share_of
-from schleuse.switch import fence
 
 #: Whether anything waits that could hold a certificate for an absence from this day, and was sent by then.
 Waits = Callable[[date, datetime], bool]
@@ -124,8 +123,7 @@ class AnswerStore:
         """
         found = waits(asked.absent_from, now)
         with transaction(self._engine) as connection:
-            if epoch is not None:
-                fence.require(connection, delivering(ik), epoch)
+            require_delivering(connection, ik, epoch)
             lock_insurer(connection, ik)
             row = connection.execute(_REQUEST, {"ik": ik.value, "id": asked.id}).one_or_none()
             known = _certificates(connection, ik, asked.person, asked.other)
@@ -198,8 +196,7 @@ class AnswerStore:
 
     def _follow(self, ik: IK, blocked: dict[str, bool], now: datetime, epoch: int | None, permille: int | None) -> int:
         with transaction(self._engine) as connection:
-            if epoch is not None:
-                fence.require(connection, delivering(ik), epoch)
+            require_delivering(connection, ik, epoch)
             lock_insurer(connection, ik)
             first = seq = _last(connection, ik)
             for id, is_blocked in blocked.items():
@@ -225,22 +222,15 @@ class AnswerStore:
     def position(self, ik: IK, client: str) -> tuple[int, int]:
         """(what this client has taken over, the last that followed)."""
         with transaction(self._reader) as connection:
-            return _acked(connection, ik, client), _last(connection, ik)
+            return acked(connection, FOLLOW_UP_CURSOR, ik, client), _last(connection, ik)
 
     def ack(self, ik: IK, client: str, cursor: int, epoch: int | None = None) -> tuple[int, int]:
         """Everything up to the cursor is taken over; a lower one changes nothing. Raises CursorBeyondEndError."""
         with transaction(self._engine) as connection:
-            if epoch is not None:
-                fence.require(connection, delivering(ik), epoch)
+            require_delivering(connection, ik, epoch)
             lock_insurer(connection, ik)
-            acked, last = _acked(connection, ik, client), _last(connection, ik)
-            if cursor > last:
-                raise CursorBeyondEndError(
-                    f"the cursor is {cursor}, but the list ends at {last}; acknowledge only what was fetched"
-                )
-            if cursor > acked:
-                connection.execute(_MOVE, {"ik": ik.value, "client": client, "acked": cursor})
-        return max(acked, cursor), last
+            last = _last(connection, ik)
+            return take_over(connection, FOLLOW_UP_CURSOR, ik, client, cursor, last), last
 
     def open(self, ik: IK, now: datetime, limit: int = 1000) -> list[OpenRequest]:
         """Requests whose last answer was an interim one that another will follow, nearest end first."""
@@ -343,10 +333,6 @@ _OF_PERSONS = sa.select(DOCUMENT).where(
     DOCUMENT.c.state == DocumentState.ACCEPTED.value,
 )
 _IDS = sa.select(DOCUMENT.c.document_id).where(DOCUMENT.c.delivery.in_(sa.bindparam("ids", expanding=True)))
-_MOVE = sa.text(
-    "INSERT INTO eau_follow_up_cursor (ik, client, acked) VALUES (:ik, :client, :acked)"
-    " ON CONFLICT (ik, client) DO UPDATE SET acked = excluded.acked"
-)
 
 
 def note_changed(connection: Connection, ik: IK, persons: Collection[bytes], cancelled: Collection[int]) -> None:
@@ -422,10 +408,3 @@ def _record(
 
 def _last(connection: Connection, ik: IK) -> int:
     return connection.execute(sa.select(sa.func.max(FOLLOW_UP.c.seq)).where(FOLLOW_UP.c.ik == ik.value)).scalar() or 0
-
-
-def _acked(connection: Connection, ik: IK, client: str) -> int:
-    query = sa.select(FOLLOW_UP_CURSOR.c.acked).where(
-        FOLLOW_UP_CURSOR.c.ik == ik.value, FOLLOW_UP_CURSOR.c.client == client
-    )
-    return connection.execute(query).scalar() or 0

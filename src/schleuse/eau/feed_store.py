@@ -11,25 +11,18 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
 from schleuse.database import reading, transaction
+from schleuse.eau.cursors import acked, take_over
 from schleuse.eau.document import DocumentId, Kind
 from schleuse.eau.locking import lock_insurer
 from schleuse.eau.outcome import DocumentState
 from schleuse.eau.paper_store import FIRST_PAPER, PaperStore
-from schleuse.eau.switched import delivering
+from schleuse.eau.switched import require_delivering
 from schleuse.eau.tables import CONTENT, CURSOR, DOCUMENT, EVENT
-from schleuse.errors import ConflictError
 from schleuse.identifiers import IK
 from schleuse.kim.store.delivery import share_sql
-from schleuse.switch import fence
 
 _HOUR = timedelta(hours=1)
 _UNLIMITED = 1 << 31
-
-
-class CursorBeyondEndError(ConflictError):
-    """An acknowledgement of more than the feed has; the insurer's system must ask for its own cursor."""
-
-    code = "eau.cursor-beyond-end"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +122,7 @@ class FeedStore:
         if terms is not None and terms.permille is not None:
             due = due.where(_SHARE.bindparams(permille=terms.permille))
         with transaction(self._engine) as connection:
-            _require(connection, ik, None if terms is None else terms.epoch)
+            require_delivering(connection, ik, None if terms is None else terms.epoch)
             lock_insurer(connection, ik)
             last = _last(connection, ik)
             events = connection.execute(due.limit(min(limit, _allowed(connection, ik, last, terms)))).all()
@@ -170,7 +163,7 @@ class FeedStore:
     def position(self, ik: IK, client: str) -> Position:
         """Where the client stands."""
         with transaction(self._reader) as connection:
-            return Position(_acked(connection, ik, client), _last(connection, ik))
+            return Position(acked(connection, CURSOR, ik, client), _last(connection, ik))
 
     def ack(self, ik: IK, client: str, cursor: int, epoch: int | None = None) -> Position:
         """Everything up to and including `cursor` is taken over. A lower cursor than before changes nothing.
@@ -178,16 +171,10 @@ class FeedStore:
         Raises CursorBeyondEndError, StaleEpochError (SW-06), and then nothing is recorded.
         """
         with transaction(self._engine) as connection:
-            _require(connection, ik, epoch)
+            require_delivering(connection, ik, epoch)
             lock_insurer(connection, ik)
-            before, last = _acked(connection, ik, client), _last(connection, ik)
-            if cursor > last:
-                raise CursorBeyondEndError(
-                    f"the cursor is {cursor}, but the feed ends at {last}; acknowledge only what was fetched"
-                )
-            if cursor > before:
-                _move(connection, ik, client, cursor)
-        return Position(max(before, cursor), last)
+            last = _last(connection, ik)
+            return Position(take_over(connection, CURSOR, ik, client, cursor, last, {"confirmed": 0}), last)
 
     def unconfirmed(self) -> list[Unconfirmed]:
         """What clients acknowledged and the mail store was not surely told."""
@@ -304,27 +291,9 @@ def _note_held(connection: sa.Connection, events: Sequence[Any], terms: Terms | 
         connection.execute(_HELD, rows)
 
 
-def _require(connection: sa.Connection, ik: IK, epoch: int | None) -> None:
-    if epoch is not None:
-        fence.require(connection, delivering(ik), epoch)
-
-
 def _last(connection: sa.Connection, ik: IK) -> int:
     query = sa.select(sa.func.max(EVENT.c.seq)).where(EVENT.c.ik == ik.value)
     return connection.execute(query).scalar() or 0
-
-
-def _acked(connection: sa.Connection, ik: IK, client: str) -> int:
-    query = sa.select(CURSOR.c.acked).where(CURSOR.c.ik == ik.value, CURSOR.c.client == client)
-    return connection.execute(query).scalar() or 0
-
-
-def _move(connection: sa.Connection, ik: IK, client: str, cursor: int) -> None:
-    moved = connection.execute(
-        sa.update(CURSOR).where(CURSOR.c.ik == ik.value, CURSOR.c.client == client).values(acked=cursor)
-    )
-    if moved.rowcount == 0:
-        connection.execute(sa.insert(CURSOR), {"ik": ik.value, "client": client, "acked": cursor, "confirmed": 0})
 
 
 def _between(connection: sa.Connection, ik: str, after: int, through: int) -> tuple[int, ...]:

@@ -17,11 +17,10 @@ from sqlalchemy.engine import Engine
 from schleuse.database import reading, transaction
 from schleuse.eau.document import DocumentId
 from schleuse.eau.locking import lock_insurer
-from schleuse.eau.switched import delivering
+from schleuse.eau.switched import require_delivering
 from schleuse.eau.tables import DOCUMENT, EVENT, PAPER
 from schleuse.errors import ConflictError
 from schleuse.identifiers import IK
-from schleuse.switch import fence
 
 
 class PaperDiffersError(ConflictError):
@@ -77,8 +76,7 @@ class PaperStore:
         Raises PaperDiffersError, StaleEpochError (SW-06), and then nothing is recorded.
         """
         with transaction(self._engine) as connection:
-            if epoch is not None:
-                fence.require(connection, delivering(ik), epoch)
+            require_delivering(connection, ik, epoch)
             lock_insurer(connection, ik)
             row = _find(connection, ik, reference)
             if row is None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sqlalchemy as sa
+
 from schleuse.identifiers import IK
 from schleuse.scopes import Direction, Scope, ScopeState, Service, atom
+from schleuse.switch import fence
 from schleuse.switch.copy import Switch
 from schleuse.switch.standing import Standing
 
@@ -26,6 +29,12 @@ def may_process(switch: Switch, ik: IK) -> Standing | None:
     keys = switch.standing(Service.KEYS, ik.value, Direction.PROCESS)
     at = switch.standing(Service.EAU_INTAKE, ik.value, Direction.PROCESS)
     return at if at.state.begins and keys.state.begins else None
+
+
+def require_delivering(connection: sa.Connection, ik: IK, epoch: int | None) -> None:
+    """In the transaction of what goes out to this insurer. None: nothing is asked. Raises StaleEpochError (SW-06)."""
+    if epoch is not None:
+        fence.require(connection, delivering(ik), epoch)
 
 
 def delivery(switch: Switch, ik: IK) -> Standing:
