@@ -25,6 +25,7 @@ from schleuse.journal.client import JournalClient
 from schleuse.journal.entry import Kind, Purpose, Result
 from schleuse.journal.opening import Json
 from schleuse.kim.store import Waiting, open_leases
+from schleuse.kim.store.suspicions import is_suspected
 from schleuse.processes.conservation import check_conservation
 from schleuse.processes.trail import OUTSIDE, PLATFORM, Act, open_trail
 
@@ -120,7 +121,7 @@ def reconsider(
         unknown = [id for id in ids if id not in known]
         if unknown:
             raise NotQuarantinedError(f"not quarantined: {', '.join(map(str, unknown))}; `hold list` shows what is")
-        suspected = [id for id in ids if (known[id].reason or "").startswith("suspected:")]
+        suspected = [id for id in ids if is_suspected(known[id].reason)]
         if suspected:
             raise SuspectedError(
                 f"suspected: {', '.join(map(str, suspected))}; two persons give it back: `hold suspect order`"

@@ -38,7 +38,7 @@ from schleuse.kim.store.delivery import (
 from schleuse.kim.store.holds import Holds, HoldWindow, followed, minded_windows
 from schleuse.kim.store.marks import MARKS, Mark, MarkFiles, NoMarks
 from schleuse.kim.store.progress import ReleaseView
-from schleuse.kim.store.suspicions import Suspected, Suspicions, keep_aside, read_active
+from schleuse.kim.store.suspicions import UNSUSPECTED_SQL, Suspected, Suspicions, keep_aside, marks_aside, read_active
 from schleuse.kim.store.unopened import Unopened
 from schleuse.mail.spool import DamagedRecordError, OsDisk, SegmentReader
 from schleuse.mail.spool.envelope import opened
@@ -141,7 +141,7 @@ class Leases:
             is_short = len(rows) < limit
             stale = _stale(connection, [by_account[row.account].under for row in rows])
             rows = allowance.use([row for row in rows if not _is_of(by_account[row.account].under, stale)])
-            suspected = read_active(connection, [row.account for row in rows])
+            suspected = read_active(connection, {row.account for row in rows})
             rows = self._unsuspected(connection, as_many_as_fit(rows), suspected, now)
             allowance.write(rows)
             if rows:
@@ -163,7 +163,7 @@ class Leases:
             matching = [row.id for row in rows if row.id not in aside and one.covers(row.account, row.accepted_us)]
             if matching:
                 kept = keep_aside(connection, matching, one, now)
-                self._backing.marks.write([Mark(id, to_us(now), State.QUARANTINED, one.reason) for id in kept])
+                self._backing.marks.write(marks_aside(kept, one, now))
                 aside.update(kept)
         return [row for row in rows if row.id not in aside]
 
@@ -180,7 +180,7 @@ class Leases:
             return frozenset()
         with self._backing.writing() as connection:
             kept = keep_aside(connection, matching, one, now, owner)
-            self._backing.marks.write([Mark(id, to_us(now), State.QUARANTINED, one.reason) for id in kept])
+            self._backing.marks.write(marks_aside(kept, one, now))
         return frozenset(kept)
 
     def _opened(
@@ -391,9 +391,9 @@ def _parts(ids: Sequence[int]) -> Iterator[Sequence[int]]:
 
 
 _RECONSIDER = sa.text(
-    "UPDATE kim_delivery SET state = 'HELD', reason = NULL, changed_us = :now, expires_us = NULL"
+    "UPDATE kim_delivery SET state = 'HELD', reason = NULL, changed_us = :now, expires_us = NULL"  # noqa: S608
     " WHERE id IN :ids AND state = 'QUARANTINED' AND account IS NOT NULL"
-    " AND coalesce(reason, '') NOT LIKE 'suspected:%'"
+    f" AND {UNSUSPECTED_SQL}"
 ).bindparams(sa.bindparam("ids", expanding=True))
 
 _WAITING = sa.text(

@@ -8,7 +8,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -93,17 +93,20 @@ class Mailbox:
         self._lock = lock
         self._now = now
         try:
-            with backing.reading() as connection:
-                there = {row.id for row in connection.execute(_ENTRIES, {"account": account})}
+            rows = self._held()
             # What arrives from now on was not looked at, so it is listed in the next session.
-            Suspicions(backing).sweep_all(account, now())
-            with backing.reading() as connection:
-                rows = [row for row in connection.execute(_ENTRIES, {"account": account}) if row.id in there]
+            if Suspicions(backing).sweep_all(account, now()):
+                left = {row.id for row in self._held()}
+                rows = [row for row in rows if row.id in left]
         except BaseException:
             lock.release()
             raise
         self._entries = [Entry(row.id, uidl(row.id), row.size) for row in rows]
         self._lengths = {row.id: row.length for row in rows}
+
+    def _held(self) -> Sequence[sa.Row[Any]]:
+        with self._backing.reading() as connection:
+            return connection.execute(_ENTRIES, {"account": self._account}).all()
 
     def entries(self) -> Sequence[Entry]:
         return self._entries

@@ -14,6 +14,7 @@ from schleuse.clock import from_us, to_us
 from schleuse.kim.store.backing import Backing
 from schleuse.kim.store.bodies import as_many_as_fit
 from schleuse.kim.store.delivery import position_of
+from schleuse.kim.store.suspicions import UNSUSPECTED_SQL
 from schleuse.mail.spool import DamagedRecordError
 from schleuse.mail.spool.envelope import header_block, seal_matches
 
@@ -23,10 +24,10 @@ _LABEL = re.compile(rb"^x-kim-dienstkennung:[ \t]*([^\r\n]{1,200})", re.IGNORECA
 
 # A worker that meets our own trouble puts a mail back with a time before which nobody takes it again.
 _OUTCOME = sa.text(
-    "SELECT state, count(*) AS number, sum(CASE WHEN not_before_us > :now THEN 1 ELSE 0 END) AS put_back"
+    "SELECT state, count(*) AS number, sum(CASE WHEN not_before_us > :now THEN 1 ELSE 0 END) AS put_back"  # noqa: S608
     " FROM kim_delivery WHERE account = :account AND id > :above AND id <= :upto"
     # What is suspected was kept aside unopened, and says nothing about how the release goes (HD-47).
-    " AND NOT (state = 'QUARANTINED' AND coalesce(reason, '') LIKE 'suspected:%') GROUP BY state"
+    f" AND NOT (state = 'QUARANTINED' AND NOT {UNSUSPECTED_SQL}) GROUP BY state"
 )
 _WAITING = sa.text(
     "SELECT id FROM kim_delivery WHERE account = :account AND id > :above AND id <= :upto"

@@ -36,6 +36,22 @@ AT_ONCE = 500
 RETURNED_STATUS = "5.7.1"
 
 
+#: Before the id of the suspicion in the reason of what is kept aside for it.
+SUSPECTED = "suspected: "
+#: Condition on a delivery: it is not kept aside for a suspicion.
+UNSUSPECTED_SQL = f"coalesce(reason, '') NOT LIKE '{SUSPECTED}%'"
+
+
+def reason_of(id: str) -> str:
+    """Of a delivery that is kept aside for this suspicion."""
+    return SUSPECTED + id
+
+
+def is_suspected(reason: str | None) -> bool:
+    """Whether a delivery with this reason goes back by two persons only."""
+    return (reason or "").startswith(SUSPECTED)
+
+
 @dataclass(frozen=True, slots=True)
 class Suspected:
     """One row. since_us <= accepted < until_us. senders: in small letters, empty for all."""
@@ -48,8 +64,8 @@ class Suspected:
 
     @property
     def reason(self) -> str:
-        """Of a delivery that was kept aside for it."""
-        return f"suspected: {self.id}"
+        """See `reason_of`."""
+        return reason_of(self.id)
 
     def covers(self, account: str, accepted_us: int) -> bool:
         """Without its sender."""
@@ -91,12 +107,14 @@ class Suspicions:
 
     def sweep(self, id: str, accounts: Collection[str], now: datetime) -> int:
         """HELD -> QUARANTINED for all that waits and matches. Returns how many."""
-        rows = [one for one in self.active(accounts) if one.id == id]
-        return sum(len(self._keep(ids, one, now)) for one in rows for ids in self._matching(one))
+        return self._sweep([one for one in self.active(accounts) if one.id == id], now)
 
     def sweep_all(self, account: str, now: datetime) -> int:
         """The same of one mailbox for all that have not ended, before its owner looks into it. Returns how many."""
-        return sum(len(self._keep(ids, one, now)) for one in self.active([account]) for ids in self._matching(one))
+        return self._sweep(self.active([account]), now)
+
+    def _sweep(self, rows: Sequence[Suspected], now: datetime) -> int:
+        return sum(len(self._keep(ids, one, now)) for one in rows for ids in self._matching(one))
 
     def _matching(self, one: Suspected) -> Iterator[list[int]]:
         after = 0
@@ -128,7 +146,7 @@ class Suspicions:
         if not ids:
             return ids
         # The mark first: it makes things more held, so that a rebuild hands none of it out.
-        self._backing.marks.write([Mark(id, to_us(now), State.QUARANTINED, one.reason) for id in ids])
+        self._backing.marks.write(marks_aside(ids, one, now))
         with self._backing.writing() as connection:
             kept = keep_aside(connection, ids, one, now)
         return kept
@@ -156,7 +174,7 @@ class Suspicions:
     def quarantined(self, id: str) -> list[Waiting]:
         """What is kept aside for it now."""
         with self._backing.reading() as connection:
-            rows = connection.execute(_KEPT, {"reason": f"suspected: {id}"}).all()
+            rows = connection.execute(_KEPT, {"reason": reason_of(id)}).all()
         return [Waiting(row.id, row.account, State.QUARANTINED, row.reason, from_us(row.accepted_us)) for row in rows]
 
     def give_back(self, id: str, ids: Collection[int], now: datetime) -> int:
@@ -164,7 +182,7 @@ class Suspicions:
         moved = 0
         for part in _parts(sorted(ids)):
             with self._backing.writing() as connection:
-                values = {"ids": part, "reason": f"suspected: {id}", "now": to_us(now)}
+                values = {"ids": part, "reason": reason_of(id), "now": to_us(now)}
                 connection.execute(_CLEAR, [{"suspicion": id, "delivery": one} for one in part])
                 moved += connection.execute(_GIVE_BACK, values).rowcount
             self._backing.marks.write_later([Mark(one, to_us(now), State.HELD) for one in part])
@@ -191,7 +209,7 @@ class Suspicions:
         under: the delivering atoms, and the epochs that were seen. Raises StaleEpochError (SW-06).
         """
         now_us, moved = to_us(now), 0
-        told = {"reason": f"suspected: {id}", "now": now_us, "why": reason, "expires": now_us + retention_us}
+        told = {"reason": reason_of(id), "now": now_us, "why": reason, "expires": now_us + retention_us}
         for part in _parts(sorted(ids)):
             readable, reports = self._reports(id, part, reason, now_us)
             if not readable:
@@ -215,7 +233,7 @@ class Suspicions:
     def _reports(self, id: str, ids: Sequence[int], reason: str, now_us: int) -> tuple[list[int], list[OwedReport]]:
         """Those of which the record can be read, and the DSNs that they need; nobody could be told of the others."""
         with self._backing.reading() as connection:
-            rows = connection.execute(_RETURNABLE, {"ids": ids, "reason": f"suspected: {id}"}).all()
+            rows = connection.execute(_RETURNABLE, {"ids": ids, "reason": reason_of(id)}).all()
         readable, reports = list[int](), list[OwedReport]()
         for row in rows:  # one by one: a large mail need not meet others in memory
             (content,) = self._backing.contents.read([(position_of(row.id), row.length)])
@@ -247,6 +265,11 @@ def keep_aside(
         "now": to_us(now),
     }
     return list(connection.execute(_KEEP, values).scalars())
+
+
+def marks_aside(ids: Sequence[int], one: Suspected, now: datetime) -> list[Mark]:
+    """What a rebuild has to know of `keep_aside`."""
+    return [Mark(id, to_us(now), State.QUARANTINED, one.reason) for id in ids]
 
 
 def _suspected(row: sa.Row[tuple[object, ...]]) -> Suspected:
@@ -290,11 +313,11 @@ _KEEP = _many(
     "ids",
 )
 _OPENED = sa.text(
-    "SELECT id, length, size, state, reason, accepted_us FROM kim_delivery WHERE account = :account"
+    "SELECT id, length, size, state, reason, accepted_us FROM kim_delivery WHERE account = :account"  # noqa: S608
     " AND accepted_us >= :since AND accepted_us < :until"
     # Linked, or kept aside for another reason, by a worker that had opened it; whoever finishes says his epoch.
     " AND (state IN ('RELEASING', 'DELIVERED', 'CONFIRMED', 'RETURNED') OR (epoch IS NOT NULL AND"
-    " (state = 'DUPLICATE_LINKED' OR (state = 'QUARANTINED' AND reason NOT LIKE 'suspected:%'))))"
+    f" (state = 'DUPLICATE_LINKED' OR (state = 'QUARANTINED' AND {UNSUSPECTED_SQL}))))"
     " AND purged_us IS NULL ORDER BY id LIMIT :limit"
 )
 _KEPT = sa.text(
