@@ -44,10 +44,13 @@ def machine_uptime() -> Uptime:
     return Uptime(_boot(), timedelta(microseconds=time.clock_gettime_ns(clock) // 1000))
 
 
-@cache
-def _boot() -> str:
-    """No process outlives its boot."""
+def boot_id(proc: Path = Path("/proc")) -> str:
+    """Of this start of the machine; "" where the kernel does not tell."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
+        return (proc / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
         return ""
+
+
+#: No process outlives its boot.
+_boot = cache(boot_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from tests.shutdown.operators import BREAKERS, CLOSER, NOW, Clock, close, closing, new_log, open_again, opening, signed
 
 from schleuse.scopes import Scope, ScopeState
-from schleuse.shutdown.closure import Verdict
+from schleuse.shutdown.closure import Need, Verdict
 from schleuse.shutdown.external import (
     LOOK_BEFORE,
     ExternalKeeper,
@@ -21,6 +21,7 @@ from schleuse.shutdown.external import (
     Record,
     Runs,
     Wanted,
+    needs_of,
     perform,
     runs,
     wanted,
@@ -29,7 +30,8 @@ from schleuse.shutdown.hooks import Action, Outcome, nothing
 from schleuse.shutdown.proofs import claims, proofs
 from schleuse.switch.documents import Limit
 from schleuse.switch.effects import EffectBook
-from schleuse.switch.standing import Standing
+from schleuse.switch.log import SwitchLog, rules_of
+from schleuse.switch.standing import Standing, standing
 
 SCOPE = Scope("payments_support")
 SYSTEM = ExternalSystem("payments", SCOPE, ("stop",), ("start",), ("probe",), timedelta(seconds=5))
@@ -58,6 +60,12 @@ class Machine:
         return Outcome(0, "", "exit code 0")
 
 
+def needed_of(system: ExternalSystem, log: SwitchLog, now: datetime) -> list[Need]:
+    """What has to be proven of it."""
+    rules = rules_of(log.read_all())
+    return needs_of([system], lambda scope: standing(rules, scope).at(now))
+
+
 class Site:
     """A home with one external system."""
 
@@ -78,8 +86,11 @@ class Site:
         self.clock.forward(seconds)
         asyncio.run(self.keeper.step())
 
+    def needed(self) -> list[Need]:
+        return needed_of(SYSTEM, self.log, self.clock())
+
     def verdict(self) -> Verdict:
-        [claim] = claims(self.folder / "proofs", self.keeper.needs(), self.clock())
+        [claim] = claims(self.folder / "proofs", self.needed(), self.clock())
         return claim.verdict
 
 
@@ -192,7 +203,7 @@ def test_one_insurer_s_closing_leaves_a_system_of_all_running(site: Site) -> Non
     close(site.log, "payments_support/109900011")
     site.step()
     assert site.machine.running
-    assert site.keeper.needs() == []
+    assert site.needed() == []
 
 
 def test_somebody_who_starts_it_by_hand_is_found_and_it_is_stopped(site: Site) -> None:

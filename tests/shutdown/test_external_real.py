@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from tests.shutdown.operators import Clock, close, new_log, open_again
+from tests.shutdown.test_external import needed_of
 
 from schleuse.scopes import Scope
 from schleuse.shutdown.closure import Verdict
@@ -33,16 +34,16 @@ SERVER = (
 
 class Site:
     def __init__(self, folder: Path, stop: Action, start: Action, probe: Action) -> None:
-        system = ExternalSystem("it", Scope("payments_support"), stop, start, probe, timedelta(seconds=20))
+        self.system = ExternalSystem("it", Scope("payments_support"), stop, start, probe, timedelta(seconds=20))
         self.folder = folder / "switch"
         self.log: SwitchLog = new_log(self.folder / "log")
         self.clock = Clock()
-        self.keeper = ExternalKeeper([system], self.log.read_all, self.folder, lambda _: None, self.clock, "here")
+        self.keeper = ExternalKeeper([self.system], self.log.read_all, self.folder, lambda _: None, self.clock, "here")
 
     def close(self) -> Verdict:
         close(self.log, "payments_support")
         asyncio.run(self.keeper.step())
-        [claim] = claims(self.folder / "proofs", self.keeper.needs(), self.clock())
+        [claim] = claims(self.folder / "proofs", needed_of(self.system, self.log, self.clock()), self.clock())
         return claim.verdict
 
     def open(self) -> None:

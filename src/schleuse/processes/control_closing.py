@@ -19,7 +19,7 @@ import structlog
 from schleuse.clock import Now
 from schleuse.errors import Error
 from schleuse.scopes import Scope
-from schleuse.shutdown.closure import ClosureProof, Need, Verdict, effective_at, needs, newest
+from schleuse.shutdown.closure import ClosureProof, Need, Verdict, effective_at, needs, newest, proof_name
 from schleuse.shutdown.drill_run import Progress
 from schleuse.shutdown.external import ExternalSystem, needs_of
 from schleuse.shutdown.news import Due, NewsBook
@@ -29,7 +29,7 @@ from schleuse.shutdown.proofs import Claim, claims, keep, unproven
 from schleuse.switch.copy import LocalSwitch, standing_of
 from schleuse.switch.effects import EffectBook, SwitchEffect
 from schleuse.switch.log import Accepted, rules_of
-from schleuse.switch.standing import Standing, standing
+from schleuse.switch.standing import Standing, standings
 
 log = structlog.get_logger()
 
@@ -90,7 +90,7 @@ class Closings:
     def standings(self, scopes: Sequence[Scope] | None = None) -> dict[Scope, Standing]:
         """Of all atoms and the scopes of systems, or of those that these scopes cover."""
         atoms = {atom: standing_of(self.switch, atom) for atom in _covered(self.atoms, scopes)}
-        return atoms | {one: self._at(one) for one in _covered([one.scope for one in self.systems], scopes)}
+        return atoms | self._of_systems(_covered([one.scope for one in self.systems], scopes))
 
     def needed(self, scopes: Sequence[Scope] | None = None) -> list[Need]:
         """The atoms that are closed now."""
@@ -98,7 +98,8 @@ class Closings:
 
     def stopped(self) -> list[Need]:
         """The systems that must be stopped now."""
-        return needs_of(self.systems, self._at)
+        at = self._of_systems([one.scope for one in self.systems])
+        return needs_of(self.systems, lambda scope: at[scope])
 
     def claims(self, now: datetime) -> list[Claim]:
         """How it stands with each, ours and others'."""
@@ -110,8 +111,7 @@ class Closings:
 
     def texts(self) -> list[str]:
         """All whose switch has to be exercised, as proofs name them (SW-15)."""
-        open_ = Standing()
-        return [*map(str, self.atoms), *(one.need(open_).text for one in self.systems)]
+        return [*map(proof_name, self.atoms), *(proof_name(one.scope, one.name) for one in self.systems)]
 
     async def prove(self, scopes: Sequence[Scope] | None = None) -> list[ClosureProof]:
         """One attempt for what is not proven yet. Raises ProofNotKeptError."""
@@ -140,9 +140,12 @@ class Closings:
         """Whether all workers of these scopes have followed this epoch to its end."""
         return effective_at(self._workers(scopes), newest(self.sources.effects(epoch), epoch)) is not None
 
-    def _at(self, scope: Scope) -> Standing:
-        """Of a system's scope, which may be wider than an atom."""
-        return standing(rules_of(self.switch.entries()), scope).at(self.now())
+    def _of_systems(self, scopes: Sequence[Scope]) -> dict[Scope, Standing]:
+        """Scopes of systems may be wider than an atom, so the switch's own folds do not have them."""
+        if not scopes:
+            return {}
+        found = standings(rules_of(self.switch.entries()), scopes)
+        return {scope: at.at(self.now()) for scope, at in found.items()}
 
     def _systems(self, scopes: Sequence[Scope]) -> list[ExternalSystem]:
         return [one for one in self.systems if any(scope.covers(one.scope) for scope in scopes)]

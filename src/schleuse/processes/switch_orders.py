@@ -25,7 +25,7 @@ from schleuse.processes.control_workers import systems_of, workers_of
 from schleuse.processes.switching import effect_book, enforced_atoms, news_book, switch_log
 from schleuse.processes.trail import OUTSIDE, PLATFORM, Act, open_trail
 from schleuse.scopes import ANY, Scope
-from schleuse.shutdown.closure import Need, Verdict, needs, newest, provable
+from schleuse.shutdown.closure import Need, Verdict, needs, newest, proof_name, provable
 from schleuse.shutdown.drill import overdue
 from schleuse.shutdown.external import needs_of
 from schleuse.shutdown.news import SPEAKERS, News, parse_next, sign_news
@@ -34,7 +34,7 @@ from schleuse.switch.copy import put_back
 from schleuse.switch.documents import CLOSERS, MAX_DOCUMENT, NotAuthorisedError, Role, SignedCommand, time_text
 from schleuse.switch.effects import SwitchEffect
 from schleuse.switch.log import Accepted, SwitchLog, rules_of
-from schleuse.switch.standing import Rule, Standing, refused, standing, standings
+from schleuse.switch.standing import Rule, Standing, refused, standings
 from schleuse.vault.tokens import read_token_key
 
 log = structlog.get_logger()
@@ -261,7 +261,7 @@ class Row:
     @property
     def text(self) -> str:
         """As proofs name it (`Need.text`)."""
-        return f"{self.scope} [{self.system}]" if self.system else str(self.scope)
+        return proof_name(self.scope, self.system)
 
 
 def rows_of(
@@ -273,12 +273,13 @@ def rows_of(
     entry_of = {one.id: one for one in entries if one.id is not None}
     rows = [Row(scope, one, entry_of.get(one.command), None) for scope, one in at.items()]
     systems = [one for one in systems_of(config) if not wanted or any(scope.meets(one.scope) for scope in wanted)]
+    theirs = {scope: one.at(now) for scope, one in standings(rules, [one.scope for one in systems]).items()}
     for system in systems:
-        found = standing(rules, system.scope).at(now)
+        found = theirs[system.scope]
         rows.append(Row(system.scope, found, entry_of.get(found.command), None, system.name))
     folder = config.switch_folder / "proofs"
     needed = [one for one in needs(at) if one.scope in atoms]
-    needed += needs_of(systems, lambda scope: standing(rules, scope).at(now))
+    needed += needs_of(systems, lambda scope: theirs[scope])
     made = {one.need.text: one for one in claims(folder, needed, now)}
     news = {one.need.text: one.by for one in news_book(config).due(needed)}
     last = last_proven(folder, [row.text for row in rows if row.system or row.scope in atoms])

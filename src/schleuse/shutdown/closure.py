@@ -94,7 +94,12 @@ class Need:
     @property
     def text(self) -> str:
         """As proofs name it."""
-        return f"{self.scope} [{self.external}]" if self.external else str(self.scope)
+        return proof_name(self.scope, self.external)
+
+
+def proof_name(scope: Scope, external: str = "") -> str:
+    """Of an atom, or of a system that is not ours."""
+    return f"{scope} [{external}]" if external else str(scope)
 
 
 @dataclass(frozen=True, slots=True)

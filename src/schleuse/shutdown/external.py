@@ -157,11 +157,6 @@ class ExternalKeeper:
         self._unwritten: dict[str, Record] = {}  # by name: for which the disk had no room
         self.states: dict[str, Runs] = {}
 
-    def needs(self) -> list[Need]:
-        """The systems that must be proven stopped."""
-        rules = rules_of(self._entries())
-        return needs_of(self._systems, lambda scope: standing(rules, scope).at(self._now()))
-
     async def not_running(self, scopes: Sequence[Scope]) -> list[str]:
         """Names of the systems of these scopes that do not run now, or of which nobody knows: no drill of them begins
         (SW-15), because what it stops it must be able to give back."""

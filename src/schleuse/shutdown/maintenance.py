@@ -21,6 +21,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from schleuse.clock import boot_id
 from schleuse.errors import ConflictError, MalformedError, RefusedError, UnavailableError
 from schleuse.journal.disk import OsDisk
 from schleuse.journal.disk import replace as write_whole
@@ -214,14 +215,6 @@ def leader_of(pid: int, proc: Path = PROC) -> Leader | None:
 def lives(leader: Leader | None, proc: Path = PROC) -> bool:
     """Whether it is still the same process."""
     return leader is not None and leader_of(leader.pid, proc) == leader
-
-
-def boot_id(proc: Path = PROC) -> str:
-    """Of this start of the machine; "" where the kernel does not tell."""
-    try:
-        return (proc / "sys/kernel/random/boot_id").read_text("ascii").strip()
-    except (OSError, ValueError):
-        return ""
 
 
 def _kill(pid: int) -> bool:
