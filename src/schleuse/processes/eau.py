@@ -77,6 +77,8 @@ from schleuse.vault.tokens import audience, read_public_key
 log = structlog.get_logger()
 
 IDLE_SECONDS = 0.1
+#: Employers wait for days; each look asks both stores about every insurer.
+ANSWERS_SECONDS = 1.0
 #: Below the 2 s in which a command reaches every worker (incident.md § 5.2).
 TROUBLE_SECONDS = 1.0
 #: The trail of all workers together; the desk sends it.
@@ -250,7 +252,7 @@ async def _desk(config: Config, of_workers: Trail) -> None:
             tasks = [
                 group.create_task(_repeat("publish", desk.publish)),
                 group.create_task(_repeat("confirm", desk.tell_confirmed)),
-                group.create_task(_repeat("answers", desk.answering.follow)),
+                group.create_task(_repeat("answers", desk.answering.follow, ANSWERS_SECONDS)),
                 group.create_task(outbox.run(asyncio.Event())),
                 group.create_task(_parent(watch)),
                 group.create_task(trail.run()),
@@ -334,7 +336,7 @@ class Desk:
         return True
 
 
-async def _repeat(name: str, step: Callable[[], int]) -> None:
+async def _repeat(name: str, step: Callable[[], int], idle_s: float = IDLE_SECONDS) -> None:
     while True:
         try:
             done = await asyncio.to_thread(step)
@@ -343,7 +345,7 @@ async def _repeat(name: str, step: Callable[[], int]) -> None:
             await asyncio.sleep(TROUBLE_SECONDS)
             continue
         if not done:
-            await asyncio.sleep(IDLE_SECONDS)
+            await asyncio.sleep(idle_s)
 
 
 async def _parent(watch: ParentWatch) -> None:
