@@ -25,15 +25,15 @@ from pathlib import Path
 
 from tests.scenarios import switching
 from tests.scenarios.platform import Platform, until
+from tests.scenarios.soak import new_insurers
 
 from schleuse.config import read_config
 from schleuse.environment import Environment
-from schleuse.identifiers import IK, BadIKError
 from schleuse.processes.control import closings_of
 from schleuse.processes.control_closing import Closings
 from schleuse.processes.control_logins import ROUND
 from schleuse.processes.control_probes import PlatformProbes
-from schleuse.processes.home import NewHome, NewInsurer, NewPractice, create_home
+from schleuse.processes.home import NewHome, NewPractice, create_home
 from schleuse.processes.switching import open_switch
 from schleuse.scopes import ScopeState, parse_scopes
 from schleuse.shutdown.closure import Verdict
@@ -56,26 +56,12 @@ class Round:
     sent: int
 
 
-def insurers(count: int) -> list[NewInsurer]:
-    found: list[NewInsurer] = []
-    number = 10_990_001
-    while len(found) < count:
-        number += 1
-        for digit in range(10):
-            try:
-                found.append(NewInsurer(IK(f"{number:08d}{digit}"), f"Kasse {number}", f"kasse{number}"))
-                break
-            except BadIKError:
-                continue
-    return found
-
-
 @contextmanager
 def running(folder: Path, count: int) -> Iterator[Platform]:
     new = NewHome(
         Environment.TEST,
         "kim.test.kim.telematik-test",
-        insurers(count),
+        new_insurers(count),
         [NewPractice("praxis", "Praxis Test")],
         first_port=FIRST_PORT,
     )

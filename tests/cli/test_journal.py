@@ -7,12 +7,11 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import pytest
 from tests.cli.conftest import Shell
 from tests.journal.journals import NOW_US, ORIGIN, WITNESS, entry, journal, signer
 from tests.journal.test_publish_audit import served_by
+from tests.serving import serving
 
 from schleuse.clock import machine_uptime, utc_now
 from schleuse.journal import audit, believed
@@ -105,15 +105,8 @@ def web(folder: Path) -> Iterator[str]:
         def log_message(self, *_of: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serving(partial(Quiet, directory=str(folder))) as url:
+        yield url
 
 
 # -- what holds --------------------------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ PLATFORM_OLD = origin_of("test.example", PLATFORM, 2026)
 
 
 async def several_looks(journal: Journal, shards: Shards) -> None:
+    """Until there is nothing more to do: closed, signed, key destroyed."""
     for _ in range(4):
         await shards.look()
         await sign(journal, OLD)

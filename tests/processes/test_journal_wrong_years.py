@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
-from tests.processes.test_journal_shards import NEW, NEW_YEAR, OLD, Host, kinds, sign
+from tests.processes.test_journal_clock import several_looks
+from tests.processes.test_journal_shards import NEW, NEW_YEAR, OLD, Host, kinds
 
 from schleuse.journal.client import JournalClient
 from schleuse.journal.contracts import QuarantinedError, ShardClosedError, UnknownLogError
 from schleuse.journal.entry import Kind
 from schleuse.journal.server import Peers, listen
-from schleuse.journal.store import Journal
 from schleuse.processes.journal_clock import MARK, ORDER, give_order
 from schleuse.processes.journal_keys import KeyMissingError
-from schleuse.processes.journal_shards import BEHIND, Shards
+from schleuse.processes.journal_shards import BEHIND
 
 YEAR = timedelta(days=366)
 
@@ -55,13 +55,6 @@ def test_a_log_that_nobody_configured_takes_nothing_and_gives_no_share(tmp_path:
     asyncio.run(run())
 
 
-async def looks(journal: Journal, shards: Shards) -> None:
-    """Until there is nothing more to do: closed, signed, key destroyed."""
-    for _ in range(4):
-        await shards.look()
-        await sign(journal, OLD)
-
-
 def test_a_mark_that_is_gone_beside_logs_makes_nothing_certain(tmp_path: Path) -> None:
     async def run() -> None:
         host = Host(tmp_path)
@@ -71,7 +64,7 @@ def test_a_mark_that_is_gone_beside_logs_makes_nothing_certain(tmp_path: Path) -
         host.clock.wrong = YEAR
         with capture_logs() as told:
             async with host.running() as (journal, shards):
-                await looks(journal, shards)
+                await several_looks(journal, shards)
                 assert not journal.log(OLD).closed
                 assert host.key.exists()
         assert "journal.clock-mark-lost" in {one["event"] for one in told}
@@ -90,7 +83,7 @@ def test_a_start_with_a_clock_behind_and_no_mark_never_keeps_the_journal_from_st
         host = Host(tmp_path)
         async with host.running() as (journal, shards):
             host.clock.at = NEW_YEAR + BEHIND
-            await looks(journal, shards)
+            await several_looks(journal, shards)
             assert not host.key.exists()
         path = host.role.folder / MARK
         path.unlink()
@@ -115,7 +108,7 @@ def test_a_word_about_a_wrong_clock_is_taken_back_by_one_about_the_right_clock(t
         async with host.running() as (journal, shards):
             host.clock.wrong = YEAR
             give_order(host.role.folder, host.clock())
-            await looks(journal, shards)
+            await several_looks(journal, shards)
             assert journal.log(OLD).closed
             host.clock.wrong = timedelta(0)
             give_order(host.role.folder, host.clock())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as replace_fields
 from datetime import datetime, timedelta
@@ -121,24 +121,21 @@ class Informer:
         """For ever; nothing to do without receivers."""
         if self._receivers:
             async with asyncio.TaskGroup() as group:  # at the end it waits until each program under way is killed
-                for loop in (self._collect(), *(self._send(one) for one in self._receivers)):
-                    group.create_task(loop)
+                group.create_task(self._collect())
+                for one in self._receivers:
+                    group.create_task(_for_ever(partial(self.send, one)))
 
     async def _collect(self) -> None:
         loop = asyncio.get_running_loop()
         due = 0.0
-        while True:
-            try:
-                all_ = loop.time() >= due
-                await asyncio.to_thread(self.collect, all_)
-                due = loop.time() + RECORDS_SECONDS if all_ else due
-            except (OSError, Error) as error:
-                log.error("inform.not-recorded", reason=str(error))
-                await asyncio.sleep(1.0)
-            except Exception as fault:  # the loop's top: it must not end the role that closes
-                log.error("inform.fault", kind=type(fault).__name__)
-                await asyncio.sleep(1.0)
-            await asyncio.sleep(LOOK_SECONDS)
+
+        async def look() -> None:
+            nonlocal due
+            all_ = loop.time() >= due
+            await asyncio.to_thread(self.collect, all_)
+            due = loop.time() + RECORDS_SECONDS if all_ else due
+
+        await _for_ever(look)
 
     def collect(self, others: bool) -> int:
         """Record what is new; returns how much. others: look through more than commands. Raises Error, OSError."""
@@ -169,18 +166,6 @@ class Informer:
                 log.info("inform.recorded", id=event.id, receivers=len(names))
                 made += 1
         return made
-
-    async def _send(self, receiver: Receiver) -> None:
-        while True:
-            try:
-                await self.send(receiver)
-            except (OSError, Error) as error:
-                log.error("inform.not-recorded", reason=str(error))
-                await asyncio.sleep(1.0)
-            except Exception as fault:  # the loop's top: it must not end the role that closes
-                log.error("inform.fault", kind=type(fault).__name__)
-                await asyncio.sleep(1.0)
-            await asyncio.sleep(LOOK_SECONDS)
 
     async def send(self, receiver: Receiver) -> int:
         """One attempt for each event that is due; returns how many were taken. Raises Error, OSError."""
@@ -235,6 +220,20 @@ class Informer:
             self._tell(facts, True)
         except Error as error:
             log.error("inform.not-told", id=event.id, code=error.code, reason=str(error))
+
+
+async def _for_ever(step: Callable[[], Awaitable[object]]) -> None:
+    """The top of a loop: whatever happens in it must not end the role that closes."""
+    while True:
+        try:
+            await step()
+        except (OSError, Error) as error:
+            log.error("inform.not-recorded", reason=str(error))
+            await asyncio.sleep(1.0)
+        except Exception as fault:
+            log.error("inform.fault", kind=type(fault).__name__)
+            await asyncio.sleep(1.0)
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 class InformingFigures(Collector):
