@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from schleuse.holding.capacity import Level
 from schleuse.identifiers import IK
 from schleuse.mail.spool import OsDisk
 from schleuse.processes.home import NewHome, NewInsurer, create_home
+from schleuse.processes.injection import DISK_ROOM, BadInjectionError, injected_disk
 from schleuse.processes.kim_room import Room
 
 
@@ -97,3 +99,20 @@ def test_with_postgresql_its_own_monitoring_knows(config: Config) -> None:
     kim = config.kim.model_copy(update={"database": "postgresql+psycopg://x"})
     room = Room(config.model_copy(update={"kim": kim}), FakeDisk(0))
     assert (room.level(), room.shortage()) == (Level.PLENTY, "")
+
+
+def test_what_is_kept_from_us_is_neither_free_nor_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool of 252 blocks with 79 used, of which we may have 14 more, is filled by 85 % as `df` says, not by 94 %."""
+    real = os.statvfs(tmp_path)
+    monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result((4096, 4096, 252, 173, 14, *real[5:])))
+    assert OsDisk().room(tmp_path) == (14 * 4096, 93 * 4096)
+
+
+def test_the_room_can_be_ordered_so_that_tests_do_not_depend_on_the_disk_of_the_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(DISK_ROOM, "free:3e9, total:1e11")
+    assert injected_disk().room(tmp_path) == (3 * 10**9, 10**11)
+    monkeypatch.setenv(DISK_ROOM, "free:3e9,size:1e11")
+    with pytest.raises(BadInjectionError, match="only free and total can be said"):
+        injected_disk()

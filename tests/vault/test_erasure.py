@@ -160,6 +160,20 @@ def test_content_of_an_erased_person_compares_with_nothing(tmp_path: Path) -> No
     with_vault(tmp_path, test)
 
 
+def test_after_a_death_nobody_gets_the_pseudonym_of_a_person_whose_erasure_was_told(tmp_path: Path) -> None:
+    async def test(vault: Vault) -> None:
+        (before,) = await vault.service.pseudonyms(EAU, KASSE, [Named(ANNA, b"")])
+        vault.journal.fates.append(Fate.UNANSWERED)
+        with pytest.raises(VaultUnavailableError):
+            await vault.erased(ANNA)
+        started = build(vault.store, clock=vault.clock, journal=vault.journal)
+        (after,) = await started.service.pseudonyms(EAU, KASSE, [Named(ANNA, b"")])
+        assert after.subject != before.subject
+        assert await started.service.file(EAU, KASSE, [Document(after.subject, "urn:uuid:1", "xml", b"<eau/>")])
+
+    with_vault(tmp_path, test)
+
+
 def test_what_is_being_filed_while_a_person_is_erased_is_refused(tmp_path: Path) -> None:
     async def test(vault: Vault) -> None:
         (anna,) = await vault.service.pseudonyms(EAU, KASSE, [Named(ANNA, b"")])

@@ -2,6 +2,7 @@
 
     SCHLEUSE_KILL_AT="filing:0.2,finished:0.05"     step:probability, each time the step is reached
     SCHLEUSE_DISK_FAULTS="sync:0.02,write:0.02"     call:probability; EIO or ENOSPC, before or after the effect
+    SCHLEUSE_DISK_ROOM="free:20e9,total:100e9"      octets that the disk of the spool is said to have
 
 Without the variables nothing happens. The kill is SIGKILL, so nothing gets to clean up.
 """
@@ -24,6 +25,7 @@ _T = TypeVar("_T")
 
 KILL_AT = "SCHLEUSE_KILL_AT"
 DISK_FAULTS = "SCHLEUSE_DISK_FAULTS"
+DISK_ROOM = "SCHLEUSE_DISK_ROOM"
 
 
 class BadInjectionError(MalformedError):
@@ -40,7 +42,7 @@ def parse_injection(text: str) -> Mapping[str, float]:
         try:
             found[step.strip()] = float(chance) if separator else 1.0
         except ValueError as cause:
-            raise BadInjectionError(f"{item!r} is not name:probability") from cause
+            raise BadInjectionError(f"{item!r} is not name:number") from cause
     return found
 
 
@@ -64,20 +66,27 @@ def injected_steps() -> Callable[[str], None]:
 
 
 def injected_disk() -> Disk:
-    """The operating system's disk, or one that fails now and then."""
+    """The operating system's disk, or one that fails now and then or says that it has more or less room."""
     chances = parse_injection(os.environ.get(DISK_FAULTS, ""))
-    return _FailingDisk(chances, _dice()) if chances else OsDisk()
+    room = parse_injection(os.environ.get(DISK_ROOM, ""))
+    if room.keys() - {"free", "total"}:
+        raise BadInjectionError(f"{DISK_ROOM}: only free and total can be said, not {', '.join(room)}")
+    return _OrderedDisk(chances, room, _dice()) if chances or room else OsDisk()
 
 
 def _dice() -> random.Random:
     return random.Random(os.urandom(8))  # noqa: S311 -- forked workers must not die in step
 
 
-class _FailingDisk:
-    """Each call named in `chances` fails with that probability, half of the time after it took effect."""
+class _OrderedDisk:
+    """Each call named in `chances` fails with that probability, half of the time after it took effect.
 
-    def __init__(self, chances: Mapping[str, float], dice: random.Random) -> None:
+    said: what of `room` is said instead of what is; in octets.
+    """
+
+    def __init__(self, chances: Mapping[str, float], said: Mapping[str, float], dice: random.Random) -> None:
         self._disk = OsDisk()
+        self._said = said
         self._chances = chances
         self._dice = dice
 
@@ -112,7 +121,8 @@ class _FailingDisk:
         self._disk.close(fd)
 
     def room(self, path: Path) -> tuple[int, int]:
-        return self._disk.room(path)
+        free, total = self._disk.room(path)
+        return int(self._said.get("free", free)), int(self._said.get("total", total))
 
     def _maybe(self, name: str, call: Callable[[], _T], *, effect_can_stay: bool = True) -> _T:
         if self._dice.random() >= self._chances.get(name, 0.0):

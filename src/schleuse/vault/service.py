@@ -98,6 +98,7 @@ class VaultService:
         """See `contracts.Vault.pseudonyms`."""
         await self._require(caller, Operation.PSEUDONYMS, ik)
         self._identities.insurer(ik)
+        await self._core.ledger(ik)  # its start completes erasures: nobody gets the pseudonym of a person who is gone
         keys = await self._core.tenant(ik)
         lookups = [keys.look_up(b"person", one.person) for one in named]
         subjects = await asyncio.to_thread(self._core.store.assign, ik, lookups)

@@ -48,7 +48,7 @@ class Disk(Protocol):
     def close(self, fd: int) -> None: ...
 
     def room(self, path: Path) -> tuple[int, int]:
-        """Bytes free for us and bytes in all on the file system of `path`."""
+        """Bytes free for us, and bytes that we may ever have, on the file system of `path`."""
         ...
 
 
@@ -99,7 +99,9 @@ class OsDisk:
 
     def room(self, path: Path) -> tuple[int, int]:
         status = os.statvfs(path)
-        return status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize
+        # As `df` counts: what is kept from us (reserved blocks, quotas of a pool) is neither free nor filled.
+        used = status.f_blocks - status.f_bfree
+        return status.f_bavail * status.f_frsize, (used + status.f_bavail) * status.f_frsize
 
 
 _ZEROS = 1 << 20
