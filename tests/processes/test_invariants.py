@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import ExitStack
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -102,24 +102,45 @@ def test_a_fehlernachricht_of_a_held_insurer_is_named(kind: str, config: Config,
 
 
 def test_an_effect_under_an_older_epoch_is_named(config: Config, home: Path) -> None:
-    """SW-06: after every worker said that it is quiet."""
-    epoch = switching.close(home, "eau/*", ScopeState.HOLD)
-    now = utc_now()
+    """SW-06: after every worker said that it is quiet; of each closing, not only of the last."""
     with offline(config) as tools:
         scopes = [one for one in tools.closings.atoms if one.tenant == EINS and one.direction == "process"]
-        for worker in tools.closings.sources.workers(scopes[0]):
-            effect_book(config).write(SwitchEffect(worker, epoch, now, now))
+
+        def closed(at: datetime) -> int:
+            epoch = switching.close(home, "eau/*", ScopeState.HOLD)
+            tools.closings.switch.refresh()
+            for worker in tools.closings.sources.workers(scopes[0]):
+                effect_book(config).write(SwitchEffect(worker, epoch, at, at))
+            return epoch
+
+        now = utc_now()
+        first = closed(now)
         assert asked(config, tools)[2].answer is Answer.HOLDS
-        execute(
-            config.kim_database,
-            "INSERT INTO kim_delivery (id, account, state, length, size, accepted_us, changed_us, not_before_us,"
-            " attempts, delay_reported, epoch) VALUES (16, :account, 'DELIVERED', 1, 1, 1, :at, 0, 1, 0, 0)",
-            account=config.insurers[0].address.lower(),
-            at=to_us(now + timedelta(seconds=5)),
-        )
+        finished(config, 16, now + timedelta(seconds=5), epoch=first - 1)
+        named = asked(config, tools)[2].findings
+        assert len(named) == 1
+        assert f"under an epoch before {first}" in named[0]
+
+        second = closed(now + timedelta(seconds=10))
+        assert asked(config, tools)[2].findings == named
+        finished(config, 17, now + timedelta(seconds=5), epoch=second - 1)  # between the two, and under the first
+        assert asked(config, tools)[2].findings == named
+        finished(config, 18, now + timedelta(seconds=15), epoch=second - 1)
         found = asked(config, tools)[2]
     assert found.answer is Answer.VIOLATED
-    assert f"under an epoch before {epoch}" in found.findings[0]
+    assert [int(one.rpartition(" ")[2]) for one in found.findings] == [second, first]
+
+
+def finished(config: Config, id: int, at: datetime, epoch: int) -> None:
+    execute(
+        config.kim_database,
+        "INSERT INTO kim_delivery (id, account, state, length, size, accepted_us, changed_us, not_before_us,"
+        " attempts, delay_reported, epoch) VALUES (:id, :account, 'DELIVERED', 1, 1, 1, :at, 0, 1, 0, :epoch)",
+        id=id,
+        account=config.insurers[0].address.lower(),
+        at=to_us(at),
+        epoch=epoch,
+    )
 
 
 def test_a_copy_that_says_something_else_than_the_log_is_named(config: Config, home: Path, tools: Offline) -> None:

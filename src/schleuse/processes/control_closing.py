@@ -19,7 +19,7 @@ import structlog
 from schleuse.clock import Now
 from schleuse.errors import Error
 from schleuse.scopes import Scope
-from schleuse.shutdown.closure import ClosureProof, Need, Verdict, effective_at, needs, newest, proof_name
+from schleuse.shutdown.closure import ClosureProof, Need, Verdict, effective_at, first_quiet, needs, proof_name
 from schleuse.shutdown.drill_run import Progress
 from schleuse.shutdown.external import ExternalSystem, needs_of
 from schleuse.shutdown.news import Due, NewsBook
@@ -129,8 +129,7 @@ class Closings:
         ]
         at = Standing(command.state, epoch, None, command.id, entry.accepted_at)
         mine += [one.need(at) for one in self._systems(scopes) if not command.state.begins]
-        expected = self._workers(scopes)
-        quiet = effective_at(expected, newest(self.sources.effects(epoch), epoch))
+        quiet = self.quiet_at(scopes, epoch)
         found = claims(self.proofs, mine, self.now())
         if not found or any(one.verdict is not Verdict.PROVEN for one in found):
             return Progress(quiet, None)
@@ -138,7 +137,11 @@ class Closings:
 
     def seen(self, scopes: Sequence[Scope], epoch: int) -> bool:
         """Whether all workers of these scopes have followed this epoch to its end."""
-        return effective_at(self._workers(scopes), newest(self.sources.effects(epoch), epoch)) is not None
+        return self.quiet_at(scopes, epoch) is not None
+
+    def quiet_at(self, scopes: Sequence[Scope], epoch: int) -> datetime | None:
+        """When the last worker of these scopes had followed this epoch to its end."""
+        return effective_at(self._workers(scopes), first_quiet(self.sources.effects(epoch), epoch))
 
     def _of_systems(self, scopes: Sequence[Scope]) -> dict[Scope, Standing]:
         """Scopes of systems may be wider than an atom, so the switch's own folds do not have them."""

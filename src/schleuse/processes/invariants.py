@@ -138,22 +138,30 @@ class Checks:
         )
 
     def epochs(self) -> Found:
-        """2: after all workers were quiet, nothing was finished under an older epoch than that of the closing."""
+        """2: after all workers were quiet, nothing was finished under an older epoch than that of the closing.
+
+        Of every closing of the log, up to the moment when the next one was quiet: older epochs are older for that, too.
+        """
         cases: list[str] = []
         asked = 0
         for insurer in self._config.insurers:
             scope = atom(Service.EAU_INTAKE, insurer.ik, Direction.PROCESS)
-            closed = self._last_closing(scope)
-            if closed is None:
-                continue
-            quiet = self._closings.progress([scope], closed.epoch).quiet_at
-            if quiet is None:
-                continue
-            asked += 1
-            values = {"account": insurer.address.lower(), "epoch": closed.epoch, "quiet": to_us(quiet)}
-            late = self._number(self._config.kim_database, _LATE, values)
-            if late:
-                cases.append(f"{insurer.ik}: {late} deliveries were finished under an epoch before {closed.epoch}")
+            until = _FOR_EVER
+            for closed in reversed(self._closings_of(scope)):
+                quiet = self._closings.quiet_at([scope], closed.epoch)
+                if quiet is None:
+                    continue
+                asked += 1
+                values = {
+                    "account": insurer.address.lower(),
+                    "epoch": closed.epoch,
+                    "quiet": to_us(quiet),
+                    "until": until,
+                }
+                late = self._number(self._config.kim_database, _LATE, values)
+                if late:
+                    cases.append(f"{insurer.ik}: {late} deliveries were finished under an epoch before {closed.epoch}")
+                until = min(until, to_us(quiet))
         return Found(
             cases,
             _numbers(
@@ -323,15 +331,14 @@ class Checks:
             Said("jeder Bereich wurde geschaltet", "every scope was switched"),
         )
 
-    def _last_closing(self, scope: Scope) -> Accepted | None:
-        found = [
+    def _closings_of(self, scope: Scope) -> list[Accepted]:
+        return [
             one
             for one in self._log
             if one.command is not None
             and not one.command.opening
             and any(mine.covers(scope) for mine in one.command.scopes)
         ]
-        return found[-1] if found else None
 
     @cached_property
     def _log(self) -> list[Accepted]:
@@ -367,8 +374,9 @@ def _numbers(de: str, en: str, *numbers: int) -> Said:
     return Said(de.format(*numbers), en.format(*numbers))
 
 
+_FOR_EVER = 2**63 - 1  # microseconds
 _LATE = sa.text(
-    "SELECT count(*) FROM kim_delivery WHERE account = :account AND changed_us > :quiet AND epoch < :epoch"
-    " AND state IN ('DELIVERED', 'RETURNED', 'QUARANTINED', 'DUPLICATE_LINKED')"
+    "SELECT count(*) FROM kim_delivery WHERE account = :account AND changed_us > :quiet AND changed_us <= :until"
+    " AND epoch < :epoch AND state IN ('DELIVERED', 'RETURNED', 'QUARANTINED', 'DUPLICATE_LINKED')"
 )
 _LETTERS = sa.text("SELECT count(*) FROM eau_letter WHERE ik = :ik AND created_at > :begun AND created_at < :ended")

@@ -222,6 +222,18 @@ def newest(effects: Iterable[SwitchEffect], epoch: int) -> dict[str, SwitchEffec
     return found
 
 
+def first_quiet(effects: Iterable[SwitchEffect], epoch: int) -> dict[str, SwitchEffect]:
+    """Of each worker, what it wrote when nothing of before this epoch ran any more, however many epochs came since."""
+    found: dict[str, SwitchEffect] = {}
+    for one in effects:
+        if one.epoch < epoch or one.quiet_at is None:
+            continue
+        known = found.get(one.worker)
+        if known is None or known.quiet_at is None or one.quiet_at < known.quiet_at:
+            found[one.worker] = one
+    return found
+
+
 def effective_at(expected: Iterable[str], effects: Mapping[str, SwitchEffect]) -> datetime | None:
     """t_effective: when the last worker was quiet; None while one is not."""
     times = [effects[name].quiet_at if name in effects else None for name in expected]
