@@ -21,6 +21,7 @@ from schleuse.restart.gates import DOCUMENTED, MEASURED, Evidence, Result
 from schleuse.restart.ladder import default_plan
 from schleuse.restart.plan import GateKind, PlanRefusedError, RestartPlan, StageName
 from schleuse.restart.progress import Noted, Progress
+from schleuse.said import as_it_is
 from schleuse.scopes import Direction, ScopeState, Service, parse_scopes
 from schleuse.shutdown.automat import Automat
 from schleuse.switch.copy import LocalSwitch
@@ -79,7 +80,7 @@ class Site:
         self.told.append(facts)
 
     def _measure(self, kind: GateKind):  # type: ignore[no-untyped-def]
-        return lambda plan, _at: Evidence(kind, plan.id, self.results[kind], self.now, "test", f"{self.results[kind]}")
+        return lambda plan, _at: Evidence(kind, plan.id, self.results[kind], self.now, "test", as_it_is("seen"))
 
     def settle(self) -> None:
         """The control role works until nothing is left to do."""

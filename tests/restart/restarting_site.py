@@ -17,6 +17,7 @@ from schleuse.restart.documents import SIGNERS, Document, sign_document
 from schleuse.restart.gates import DOCUMENTED, MEASURED, Evidence, Result
 from schleuse.restart.plan import GateKind, RestartPlan
 from schleuse.restart.progress import Event, Progress
+from schleuse.said import as_it_is
 from schleuse.scopes import Direction, Scope, ScopeState, Service, parse_scopes
 from schleuse.shutdown.automat import Automat
 from schleuse.switch.copy import LocalSwitch
@@ -129,7 +130,7 @@ class Site:
         self.told.append(facts)
 
     def _look(self, kind: GateKind) -> Callable[[RestartPlan, Progress], Evidence]:
-        return lambda plan, _at: Evidence(kind, plan.id, self.results[kind], self.now, "test", f"{self.results[kind]}")
+        return lambda plan, _at: Evidence(kind, plan.id, self.results[kind], self.now, "test", as_it_is("seen"))
 
     def _take_back(self, _plan: RestartPlan) -> int:
         count, self.released = self.released, 0

@@ -32,6 +32,7 @@ from schleuse.restart.progress import (
     Waived,
     fold,
 )
+from schleuse.said import as_it_is
 from schleuse.scopes import Service
 from schleuse.switch.approval import LIFETIME, approve
 from schleuse.switch.documents import Person, Rights, Role, sign
@@ -78,7 +79,7 @@ ROLE_FOR = {
 
 def passed(kind: GateKind, at: datetime = NOW, result: Result = Result.PASS) -> Evidence | Documented:
     if kind in MEASURED:
-        return Evidence(kind, PLAN.id, result, at, "control", "seen")
+        return Evidence(kind, PLAN.id, result, at, "control", as_it_is("seen"))
     seen = (("report", "ab" * 32),)
     document = Document(f"{kind}-{at}", PLAN.id, kind, result, at, "seen", references=seen, methods=("a", "b"))
     return Documented(at, "bert", sign_document(document, "bert", ROLE_FOR[kind], KEYS["bert"]))
@@ -264,7 +265,7 @@ def test_two_persons_and_time_are_never_waived(kind: GateKind) -> None:
 def test_what_people_answer_for_is_not_taken_from_a_measurement(kind: GateKind) -> None:
     """RS-05: neither unsigned, nor with somebody's name written to it, nor with another one's signature."""
     events = [one for one in ready_for_canary() if kind_of(one) is not kind]
-    typed = Evidence(kind, PLAN.id, Result.PASS, SOAKED, "investigation", "seen", custodian="bert")
+    typed = Evidence(kind, PLAN.id, Result.PASS, SOAKED, "investigation", as_it_is("seen"), custodian="bert")
     document = passed(kind, SOAKED)
     assert isinstance(document, Documented)
     forged = replace(document, document=replace(document.document, signature=bytes(64)))
@@ -348,7 +349,7 @@ def test_whatever_happened_no_opening_stage_is_entered_without_two_persons_on_ex
 @given(st.lists(st.tuples(st.sampled_from(Result), st.integers(0, 100)), max_size=8))
 def test_a_gate_passes_only_on_a_newest_pass_that_is_young_enough(found: list[tuple[Result, int]]) -> None:
     evidence = [
-        Evidence(GateKind.TECH, PLAN.id, result, NOW - timedelta(minutes=age), "control", "seen")
+        Evidence(GateKind.TECH, PLAN.id, result, NOW - timedelta(minutes=age), "control", as_it_is("seen"))
         for result, age in found
     ]
     judged = judge(GateKind.TECH, evidence, [], NOW)
@@ -362,7 +363,7 @@ def test_waivers_are_shown_as_such() -> None:
     waiver = Waiver(GateKind.BASE, NOW + timedelta(days=1), "image is being built", ("anna", "bert"))
     judged = judge(GateKind.BASE, [], [waiver], NOW)
     assert (judged.result, judged.lets_in) == (Result.WAIVED, True)
-    assert "anna and bert" in judged.reason
+    assert "anna and bert" in judged.reason.en
 
 
 def test_stages_of_the_default_plan_ask_for_more_the_further_they_go() -> None:

@@ -82,7 +82,7 @@ def test_the_journal_continues_what_was_witnessed_and_knows_only_mails_that_are_
         store.commit()
     found = [log for log in compared(witnessed) if log.result is Result.FAIL]
     assert found
-    assert "does not have" in found[0].text
+    assert "does not have" in found[0].text.en
 
 
 def test_a_journal_that_does_not_answer_is_inconclusive(witnessed: Platform) -> None:

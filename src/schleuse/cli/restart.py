@@ -165,7 +165,14 @@ def gate(name: str, kind: GateKind | None = None, *, home: Home = None, json_out
     """
     at = _restarts(read_config(home or default_home())).read(name)
     rows: list[dict[str, object]] = [
-        {"gate": one.kind, "at": one.at, "result": one.result, "by": one.source, "text": one.text, "sha256": one.digest}
+        {
+            "gate": one.kind,
+            "at": one.at,
+            "result": one.result,
+            "by": one.source,
+            "text": str(one.text) if json_output else said(*one.text),
+            "sha256": one.digest,
+        }
         for one in at.evidence
     ]
     rows += [

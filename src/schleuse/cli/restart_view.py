@@ -78,8 +78,8 @@ def print_status(config: Config, restarts: Restarts, name: str, now: datetime) -
         ))  # fmt: skip
     for one in judged:
         word = _WORDS[one.result] if de else one.result.value
-        until = f"  [dim]-> {one.until:%H:%M:%S}[/]" if one.until else ""
-        console.print(f"{_MARK[one.result]} {one.kind:6} {word:13} {one.reason}{until}", highlight=False)
+        until = f"  [dim]-> {moment(one.until, now)}[/]" if one.until else ""
+        console.print(f"{_MARK[one.result]} {one.kind:6} {word:13} {said(*one.reason)}{until}", highlight=False)
     for line in _lasting(restarts, at, now):
         console.print("  " + line, highlight=False)
     turns = list(named_turns(config, at, judged, approved=restarts.is_approved(at)))
@@ -150,7 +150,9 @@ def status_json(config: Config, restarts: Restarts, name: str, now: datetime) ->
         "entered_at": at.entered_at,
         "epochs": list(at.epochs),
         "soak_left_seconds": soak_left(at, now).total_seconds(),
-        "gates": [{"kind": one.kind, "result": one.result, "reason": one.reason, "until": one.until} for one in judged],
+        "gates": [
+            {"kind": one.kind, "result": one.result, "reason": str(one.reason), "until": one.until} for one in judged
+        ],
         "missing": missing,
         "to_act": list(named_turns(config, at, judged, approved=approved)),
         "offered": [one.hash for one in at.offer.commands] if at.offer else [],
@@ -181,6 +183,11 @@ def _limit(limit: Limit | None) -> str:
     parts = [f"{limit.permille} ‰"] if limit.permille is not None else []
     parts += [f"{limit.per_hour}/h"] if limit.per_hour is not None else []
     return f" ({', '.join(parts)})"
+
+
+def moment(at: datetime, now: datetime) -> str:
+    """Such as "08:00:00", with the day if it is another one."""
+    return f"{at:%H:%M:%S}" if at.date() == now.date() else f"{at:%Y-%m-%d %H:%M:%S}"
 
 
 def span(time: timedelta) -> str:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import cached_property
-from typing import NamedTuple
 
 import sqlalchemy as sa
 
@@ -31,6 +30,7 @@ from schleuse.processes.control_closing import Closings, late_claims
 from schleuse.processes.control_drills import Freshness
 from schleuse.processes.operators import rights_of
 from schleuse.processes.switching import switch_log
+from schleuse.said import Said
 from schleuse.scopes import Direction, Scope, Service, atom
 from schleuse.shutdown.exceptions import exemptions
 from schleuse.shutdown.order import PROOF
@@ -50,13 +50,6 @@ class Answer(StrEnum):
     HOLDS = "holds"
     VIOLATED = "violated"
     UNKNOWN = "unknown"
-
-
-class Said(NamedTuple):
-    """One sentence."""
-
-    de: str
-    en: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from schleuse.restart.entering import closes_part_of
 from schleuse.restart.gates import MEASURED, VALIDITY, Evidence, Result
 from schleuse.restart.plan import GateKind, RestartPlan, closes_on_abort, mandate_of
 from schleuse.restart.progress import Progress
+from schleuse.said import as_it_is
 from schleuse.scopes import ScopeState
 from schleuse.shutdown.automat import Agreed, Automat, Order
 from schleuse.switch.log import Accepted, rules_of
@@ -180,7 +181,9 @@ class RestartController:
             try:
                 found = self._measures[kind](plan, at)
             except Error as error:  # what cannot be looked at is not known (RS-04)
-                found = Evidence(kind, plan.id, Result.INCONCLUSIVE, self._now(), "control", f"{error.code}: {error}")
+                found = Evidence(
+                    kind, plan.id, Result.INCONCLUSIVE, self._now(), "control", as_it_is(f"{error.code}: {error}")
+                )
             if not _says_the_same(found, at):
                 self._restarts.found(name, found)
                 return True

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -24,9 +24,10 @@ from schleuse.processes.conservation import check_conservation
 from schleuse.processes.control_closing import Closings
 from schleuse.processes.restart_journal import JournalWatch
 from schleuse.processes.restart_synthetic import Synthetic, overall
-from schleuse.restart.gates import Evidence, Result
+from schleuse.restart.gates import NOT_REHEARSED, Evidence, Result
 from schleuse.restart.plan import GateKind, RestartPlan
 from schleuse.restart.progress import Progress
+from schleuse.said import Said
 from schleuse.scopes import ANY, Direction, Service
 from schleuse.shutdown.closure import Verdict
 from schleuse.switch.documents import Kind, parse_scope, parse_time
@@ -60,43 +61,56 @@ class Looks:
         """Heartbeats: every role is ready, and every log is read by witnesses up to its published end."""
         silent = [name for name, listen in working_roles(self._config).items() if not is_ready(listen, READY_SECONDS)]
         if silent:
-            return self._found(GateKind.WATCH, plan, Result.FAIL, f"not ready: {', '.join(silent)}", silent)
+            return self._found(GateKind.WATCH, plan, Result.FAIL, _not_ready(silent), silent)
         behind = journal_health(self._config).behind
         if behind:
-            text = f"{len(behind)} logs are published further than witnessed"
+            text = Said(
+                f"{len(behind)} Protokolle sind weiter veröffentlicht als bezeugt",
+                f"{len(behind)} logs are published further than witnessed",
+            )
             return self._found(GateKind.WATCH, plan, Result.INCONCLUSIVE, text, behind)
-        return self._found(GateKind.WATCH, plan, Result.PASS, "all roles are ready, all logs are witnessed", [])
+        good = Said("alle Rollen bereit, alle Protokolle bezeugt", "all roles are ready, all logs are witnessed")
+        return self._found(GateKind.WATCH, plan, Result.PASS, good, [])
 
     def data(self, plan: RestartPlan, _at: Progress) -> Evidence:
         """The stores agree with each other, and the journal is whole up to its witnessed end (G-DATA)."""
         health = journal_health(self._config)
         if health.state != "RUNNING" or health.findings:
-            text = f"the journal is in state {health.state}"
+            text = Said(f"das Journal ist im Zustand {health.state}", f"the journal is in state {health.state}")
             return self._found(GateKind.DATA, plan, Result.FAIL, text, health.findings)
         found = check_conservation(self._config)
         logs = {origin: asdict(log) for origin, log in health.logs.items()}
         facts: dict[str, object] = {"accepted": found.accepted, "accounted": found.accounted, "logs": logs}
         if not found.holds:
-            return self._found(GateKind.DATA, plan, Result.FAIL, f"conservation: {found.findings[0]}", facts)
+            first = found.findings[0]
+            text = Said(f"Erhaltung verletzt: {first}", f"conservation: {first}")
+            return self._found(GateKind.DATA, plan, Result.FAIL, text, facts)
         compared = self._journal.compare()
         facts["compared"] = [asdict(one) for one in compared]
         for result in (Result.FAIL, Result.INCONCLUSIVE):
             for one in compared:
                 if one.result is result:
-                    return self._found(GateKind.DATA, plan, result, f"{one.origin}: {one.text}", facts)
+                    return self._found(GateKind.DATA, plan, result, one.named, facts)
         if not compared:
-            return self._found(GateKind.DATA, plan, Result.INCONCLUSIVE, "no log could be compared", facts)
-        text = f"{found.accepted} accepted mails are accounted for, and {len(compared)} logs agree with the stores"
+            text = Said("kein Protokoll war zu vergleichen", "no log could be compared")
+            return self._found(GateKind.DATA, plan, Result.INCONCLUSIVE, text, facts)
+        text = Said(
+            f"{found.accepted} angenommene Mails sind nachgewiesen, {len(compared)} Protokolle stimmen mit den"
+            " Speichern überein",
+            f"{found.accepted} accepted mails are accounted for, and {len(compared)} logs agree with the stores",
+        )
         return self._found(GateKind.DATA, plan, Result.PASS, text, facts)
 
     def tech(self, plan: RestartPlan, at: Progress) -> Evidence:
         """A synthetic practice sends an eAU to an insurer that is open; see `restart_synthetic`."""
         ik = self._opened(plan, at)
         if ik is None:
-            return self._found(GateKind.TECH, plan, Result.INCONCLUSIVE, "nothing is open yet that could be tried", [])
+            text = Said("noch ist nichts offen, was sich probieren ließe", "nothing is open yet that could be tried")
+            return self._found(GateKind.TECH, plan, Result.INCONCLUSIVE, text, [])
         steps = self._synthetic.try_insurer(ik)
-        result, text = overall(steps)
-        return self._found(GateKind.TECH, plan, result, f"a synthetic eAU to {ik}: {text}", [*map(asdict, steps)])
+        result, (de, en) = overall(steps)
+        text = Said(f"eine Probe-eAU an {ik}: {de}", f"a synthetic eAU to {ik}: {en}")
+        return self._found(GateKind.TECH, plan, result, text, [*map(asdict, steps)])
 
     def off(self, plan: RestartPlan, at: Progress) -> Evidence:
         """It can be closed: before anything is open by the proof of S0, afterwards by a rehearsal in this stage."""
@@ -107,9 +121,15 @@ class Looks:
             ]  # fmt: skip
             missing = [one.need.text for one in open_claims if one.verdict is not Verdict.PROVEN]
             if missing or not open_claims:
-                text = f"{len(missing)} closed scopes are not proven" if missing else "nothing of this plan is closed"
+                text = Said("nichts von diesem Plan ist zu", "nothing of this plan is closed")
+                if missing:
+                    text = Said(
+                        f"{len(missing)} Schließungen sind nicht bewiesen",
+                        f"{len(missing)} closed scopes are not proven",
+                    )
                 return self._found(GateKind.OFF, plan, Result.INCONCLUSIVE, text, missing)
-            text = f"{len(open_claims)} closings are proven"
+            count = len(open_claims)
+            text = Said(f"{count} Schließungen sind bewiesen", f"{count} closings are proven")
             return self._found(GateKind.OFF, plan, Result.PASS, text, [one.need.text for one in open_claims])
         for entry in reversed(self._closings.switch.entries()):
             command = entry.command
@@ -120,11 +140,13 @@ class Looks:
             if any(scope.meets(mine) for scope in command.scopes for mine in plan.scopes):
                 progress = self._closings.progress(command.scopes, entry.epoch)
                 if progress.proven_at is not None:
-                    took = progress.proven_at - entry.accepted_at
-                    text = f"a rehearsed closing was proven after {took.total_seconds():.1f} s"
+                    took = f"{(progress.proven_at - entry.accepted_at).total_seconds():.1f} s"
+                    text = Said(
+                        f"ein geübtes Schließen war nach {took} bewiesen",
+                        f"a rehearsed closing was proven after {took}",
+                    )
                     return self._found(GateKind.OFF, plan, Result.PASS, text, [entry.epoch])
-        text = "no closing was rehearsed and proven in this stage yet"
-        return self._found(GateKind.OFF, plan, Result.INCONCLUSIVE, text, [])
+        return self._found(GateKind.OFF, plan, Result.INCONCLUSIVE, NOT_REHEARSED, [])
 
     def trouble(self, plan: RestartPlan, at: Progress) -> str:
         """Why the stage must end now, or "" (RS-07)."""
@@ -140,7 +162,7 @@ class Looks:
                 return f"{bad} of {all_} decisions of this stage were errors"
         return ""
 
-    def _found(self, kind: GateKind, plan: RestartPlan, result: Result, text: str, observed: object) -> Evidence:
+    def _found(self, kind: GateKind, plan: RestartPlan, result: Result, text: Said, observed: object) -> Evidence:
         digest = hashlib.sha256(json.dumps(observed, sort_keys=True, default=str).encode()).hexdigest()
         return Evidence(kind, plan.id, result, self._now(), "control", text, digest)
 
@@ -189,3 +211,8 @@ def touched(folder: Path, plan: RestartPlan, since: datetime | None) -> str:
         if action == "auto_hold" and mine and (since is None or at >= since):
             return text
     return ""
+
+
+def _not_ready(silent: Sequence[str]) -> Said:
+    names = ", ".join(silent)
+    return Said(f"nicht bereit: {names}", f"not ready: {names}")

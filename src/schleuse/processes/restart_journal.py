@@ -32,11 +32,13 @@ from schleuse.processes.journal_keys import origin_of, policy_file
 from schleuse.processes.kim_trail import object_name
 from schleuse.processes.trail import PLATFORM
 from schleuse.restart.gates import Result
+from schleuse.said import Said, as_it_is
 
 #: Bundles at the end of a log whose entries are held against the store.
 TAIL = 4
 #: Deliveries of a mailbox among which they are looked for: many more than the tail can name.
 DELIVERIES = 20_000
+CONTINUES = Said("setzt fort, was bezeugt war", "continues what was witnessed")
 _DELIVERIES = sa.text(
     "SELECT id, digest FROM kim_delivery WHERE account = :account AND digest IS NOT NULL ORDER BY id DESC LIMIT :most"
 )
@@ -48,8 +50,13 @@ class Compared:
 
     origin: str
     result: Result
-    text: str
+    text: Said
     size: int = 0
+
+    @property
+    def named(self) -> Said:
+        """With the log's name."""
+        return Said(f"{self.origin}: {self.text.de}", f"{self.origin}: {self.text.en}")
 
 
 class JournalWatch:
@@ -68,9 +75,9 @@ class JournalWatch:
             try:
                 one = self._one(tenant, origin)
             except (UnavailableError, NoQuorumError, OSError) as cause:
-                one = Compared(origin, Result.INCONCLUSIVE, str(cause))
+                one = Compared(origin, Result.INCONCLUSIVE, as_it_is(str(cause)))
             except Error as cause:  # what is there contradicts itself or what was there: a ledger gap (RS-07)
-                one = Compared(origin, Result.FAIL, str(cause))
+                one = Compared(origin, Result.FAIL, as_it_is(str(cause)))
             if one is not None:
                 found.append(one)
         return found
@@ -84,18 +91,26 @@ class JournalWatch:
         except audit.SourceAbsentError:
             if kept is None:
                 return None  # nothing of it was ever witnessed
-            return Compared(origin, Result.FAIL, "a log that was witnessed is not there")
+            gone = Said("ein Protokoll, das bezeugt war, ist nicht da", "a log that was witnessed is not there")
+            return Compared(origin, Result.FAIL, gone)
         checkpoint = policy.judge(note).checkpoint
         if kept is not None:
             self._continues(kept, note, policy, source)
             if policy.judge(kept).checkpoint.size > checkpoint.size:
-                return Compared(origin, Result.FAIL, "the log is shorter than it was when it was witnessed")
+                shorter = Said(
+                    "das Protokoll ist kürzer, als es bezeugt war",
+                    "the log is shorter than it was when it was witnessed",
+                )
+                return Compared(origin, Result.FAIL, shorter)
         missing = self._missing(tenant, checkpoint, source)
         if missing:
-            text = f"{missing} acceptances of the journal are of mails that the store does not have"
+            text = Said(
+                f"{missing} Annahmen im Journal betreffen Mails, die der Speicher nicht hat",
+                f"{missing} acceptances of the journal are of mails that the store does not have",
+            )
             return Compared(origin, Result.FAIL, text, checkpoint.size)
         self._keep(origin, note)
-        return Compared(origin, Result.PASS, "continues what was witnessed", checkpoint.size)
+        return Compared(origin, Result.PASS, CONTINUES, checkpoint.size)
 
     @staticmethod
     def _continues(kept: Note, note: Note, policy: Policy, source: audit.Source) -> None:

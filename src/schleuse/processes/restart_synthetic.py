@@ -40,6 +40,7 @@ from schleuse.practice.mailing import Addressee
 from schleuse.practice.outbox import Order, Prepared, hand_over, prepare
 from schleuse.practice.transport import Reply, Server, mailbox, submission
 from schleuse.restart.gates import Result
+from schleuse.said import Said
 from schleuse.scopes import NONE, Direction, Service
 from schleuse.vault.tokens import audience, read_token_key
 
@@ -48,6 +49,7 @@ STEP_SECONDS = 30.0
 LOOK_SECONDS = 0.2
 #: Of a mailbox that others use as well, only what came last is looked at.
 NEWEST_MAILS = 50
+_GERMAN = {"handed over": "übergeben", "filed": "abgelegt", "receipt": "Quittung", "fetched": "abgeholt"}
 _FILED = sa.text("SELECT state FROM eau_document WHERE ik = :ik AND document_id = :id")
 
 #: Whether a unit of work of this service, tenant and direction may begin now.
@@ -179,10 +181,15 @@ class Synthetic:
         return Step(name, result, text, time.monotonic() - begun)
 
 
-def overall(steps: Sequence[Step]) -> tuple[Result, str]:
+def overall(steps: Sequence[Step]) -> tuple[Result, Said]:
     """What they amount to, in one sentence: the worst of them, and nothing at all shows nothing (RS-04)."""
-    text = ", ".join(f"{one.name}: {one.text} ({one.seconds:.1f} s)" for one in steps)
+    text = Said(
+        ", ".join(f"{_GERMAN[one.name]}: {one.text} ({one.seconds:.1f} s)" for one in steps),
+        ", ".join(f"{one.name}: {one.text} ({one.seconds:.1f} s)" for one in steps),
+    )
     found = {one.result for one in steps}
     with suppress(StopIteration):
         return next(one for one in (Result.FAIL, Result.INCONCLUSIVE) if one in found), text
-    return (Result.PASS, text) if found == {Result.PASS} else (Result.INCONCLUSIVE, text or "nothing was tried")
+    if found == {Result.PASS}:
+        return Result.PASS, text
+    return Result.INCONCLUSIVE, text if steps else Said("nichts wurde probiert", "nothing was tried")

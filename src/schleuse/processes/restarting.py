@@ -255,7 +255,7 @@ class Restarts:
         check_document(given, self._rights, self._now())
         result, text = verdict(given.document, given.role)
         event = Documented(self._now(), given.custodian, given)
-        facts: dict[str, Json] = {"gate": given.document.kind.value, "result": result.value, "text": text}
+        facts: dict[str, Json] = {"gate": given.document.kind.value, "result": result.value, "text": str(text)}
         self._append(plan, event, count, hash=given.document.hash, **facts)
         return result
 
@@ -301,8 +301,8 @@ class Restarts:
 
     def found(self, plan: str, evidence: Evidence) -> None:
         """Something was measured."""
-        facts: dict[str, Json] = {"gate": evidence.kind.value, "result": evidence.result.value, "text": evidence.text}
-        self._append(plan, evidence, self._book.read(plan)[1], **facts)
+        facts: dict[str, Json] = {"gate": evidence.kind.value, "result": evidence.result.value}
+        self._append(plan, evidence, self._book.read(plan)[1], text=str(evidence.text), **facts)
 
     def aborted(self, plan: str, by: str, reason: str, epoch: int) -> None:
         """What the plan had opened was closed, by whatever way. Whoever else writes meanwhile does not keep it back."""

@@ -40,6 +40,7 @@ from schleuse.restart.progress import (
     Waived,
     fold,
 )
+from schleuse.said import Said, as_it_is
 from schleuse.switch.disk import LinkingDisk, place
 from schleuse.switch.documents import Role, Signature, SignedCommand, parse_time, signed_from, time_text
 
@@ -171,6 +172,8 @@ def encode(event: Event) -> dict[str, Any]:
             table["commands"] = [SignedCommand(one, ()).encode() for one in event.commands]
         case Documented():
             table["document"] = event.document.encode()
+        case Evidence():
+            table["text"] = event.text._asdict()
         case Signed():
             table["signatures"] = {hash: one.value.hex() for hash, one in event.signatures.items()}
     return table
@@ -204,6 +207,8 @@ def decode(table: Mapping[str, Any]) -> Event:
         values["waiver_of"] = GateKind(values["waiver_of"])
     elif kind is Evidence:
         values["kind"], values["result"] = GateKind(values["kind"]), Result(values["result"])
+        text = values["text"]  # of older homes: in English only
+        values["text"] = as_it_is(text) if isinstance(text, str) else Said(**text)
     event: Event = kind(**values)
     return event
 

@@ -21,6 +21,7 @@ from schleuse.errors import MalformedError, RefusedError
 from schleuse.journal.opening import Json, canonical_json
 from schleuse.restart.gates import DOCUMENTED, Evidence, Result
 from schleuse.restart.plan import GateKind
+from schleuse.said import Said, as_it_is
 from schleuse.switch.documents import Rights, Role, parse_time, time_text
 from schleuse.switch.fields import table_of
 
@@ -175,22 +176,34 @@ def evidence_of(signed: SignedDocument) -> Evidence:
     )
 
 
-def verdict(document: Document, role: Role) -> tuple[Result, str]:
+def verdict(document: Document, role: Role) -> tuple[Result, Said]:
     """What a statement is worth, and why: a pass that breaks a rule is none."""
     unsafe = [name for name, status in document.hosts if status not in _SAFE]
     if unsafe:
-        return Result.FAIL, f"{unsafe[0]} must not come back: its evidence is not verified (T-19)"
+        return Result.FAIL, Said(
+            f"{unsafe[0]} darf nicht zurückkommen: seine Beweise sind nicht geprüft (T-19)",
+            f"{unsafe[0]} must not come back: its evidence is not verified (T-19)",
+        )
     if document.result is not Result.PASS:
-        return document.result, document.text
+        return document.result, as_it_is(document.text)
     if not document.references and not (document.kind is GateKind.PART and role is Role.TENANT_DELEGATE):
-        return Result.INCONCLUSIVE, "the document refers to nothing that was looked at (RS-05)"
+        return Result.INCONCLUSIVE, Said(
+            "das Dokument nennt nichts, was angesehen wurde; mit --file nennt man es (RS-05)",
+            "the document refers to nothing that was looked at; --file names it (RS-05)",
+        )
     if document.kind is GateKind.EVID:
         if document.basis is not Basis.INVESTIGATION:
-            return Result.INCONCLUSIVE, f"{document.basis} does not say that it is clean (RS-13)"
+            return Result.INCONCLUSIVE, Said(
+                f"{document.basis} sagt nicht, dass es sauber ist (RS-13)",
+                f"{document.basis} does not say that it is clean (RS-13)",
+            )
         methods = len(set(document.methods))
         if methods < METHODS:
-            return Result.INCONCLUSIVE, f"that nothing persists is found by {METHODS} methods, not by {methods}"
-    return Result.PASS, document.text
+            return Result.INCONCLUSIVE, Said(
+                f"dass sich nichts festgesetzt hat, zeigen {METHODS} Verfahren, nicht {methods}; --method nennt sie",
+                f"that nothing persists is found by {METHODS} methods, not by {methods}; --method names them",
+            )
+    return Result.PASS, as_it_is(document.text)
 
 
 def signed_document_from(value: object) -> SignedDocument:

@@ -16,6 +16,7 @@ from schleuse.restart.documents import check_document, evidence_of
 from schleuse.restart.gates import DOCUMENTED, Evidence, Judged, Result, Waiver, judge
 from schleuse.restart.plan import GateKind, shares
 from schleuse.restart.progress import Progress, Waived
+from schleuse.said import Said, as_it_is
 from schleuse.switch.documents import OPENERS, Command, Kind, Rights, Role, SignedCommand
 from schleuse.switch.standing import Rule, standing
 
@@ -105,23 +106,30 @@ def _evidence(at: Progress, rights: Rights) -> Iterator[Evidence]:
             yield evidence_of(given.document)
 
 
-def stop_condition(at: Progress, rules: Sequence[Rule], now: datetime) -> str:
-    """What was closed since these people planned, or stands less open than they left it; "" if nothing (G-TIME).
+def stop_condition(at: Progress, rules: Sequence[Rule], now: datetime) -> Said | None:
+    """What was closed since these people planned, or stands less open than they left it; None if nothing (G-TIME).
 
     A drill gives back what it took; any other closing says that somebody knows something that the plan does not.
     """
     if at.plan is None:
-        return ""
+        return None
     for rule in rules:
         if rule.epoch > at.basis and closes_part_of(at, rule):
-            return f"epoch {rule.epoch} has closed a part of this; look, and make a new version of the plan"
+            return Said(
+                f"Epoche {rule.epoch} hat einen Teil davon geschlossen; ansehen, dann eine neue Fassung des Plans:"
+                " `restart plan --again`",
+                f"epoch {rule.epoch} has closed a part of this; look, and make a new version of the plan:"
+                " `restart plan --again`",
+            )
     drills = [one for one in rules if one.epoch > at.basis and one.command and one.command.kind is Kind.DRILL]
     ends = any(one.command and one.command.closes_at for one in rules)
     for scope, state in at.opened.items() if drills or ends else ():  # nothing else than these can have closed it
         found = standing(rules, scope).at(now).state
         if found.openness < state.openness:
-            return f"{scope} was opened to {state} and is {found}"
-    return ""
+            return Said(
+                f"{scope} wurde bis {state} geöffnet und ist {found}", f"{scope} was opened to {state} and is {found}"
+            )
+    return None
 
 
 def closes_part_of(at: Progress, rule: Rule) -> bool:
@@ -141,40 +149,77 @@ def _time(at: Progress, look: Look) -> Judged:
         return Judged(GateKind.TIME, Result.FAIL, stopped)
     left = soak_left(at, look.now)
     if left:
-        return Judged(GateKind.TIME, Result.INCONCLUSIVE, f"{left} of the soak are left")
-    return Judged(GateKind.TIME, Result.PASS, "the soak is over")
+        return Judged(
+            GateKind.TIME, Result.INCONCLUSIVE, Said(f"noch {left} Beobachtung", f"{left} of the soak are left")
+        )
+    return Judged(GateKind.TIME, Result.PASS, Said("die Beobachtung ist vorbei", "the soak is over"))
 
 
 def _drained(backlog: int | None) -> Judged:
     if backlog is None:
-        return Judged(GateKind.DATA, Result.INCONCLUSIVE, "nobody knows how much of the backlog is left")
+        return Judged(
+            GateKind.DATA,
+            Result.INCONCLUSIVE,
+            Said("unbekannt, wie viel Rückstand noch da ist", "nobody knows how much of the backlog is left"),
+        )
     if backlog:
-        return Judged(GateKind.DATA, Result.INCONCLUSIVE, f"{backlog} mails of the backlog are left")
-    return Judged(GateKind.DATA, Result.PASS, "no backlog is left")
+        return Judged(
+            GateKind.DATA,
+            Result.INCONCLUSIVE,
+            Said(
+                f"{backlog} Mails Rückstand; `schleuse hold release plan` gibt sie frei",
+                f"{backlog} mails of the backlog are left; `schleuse hold release plan` lets them go",
+            ),
+        )
+    return Judged(GateKind.DATA, Result.PASS, Said("kein Rückstand mehr", "no backlog is left"))
 
 
 def _human(at: Progress, look: Look) -> Judged:
     """Two signatures on exactly these commands; the switch checks the same again (RO-04, T-12)."""
     if at.plan is None or at.offer is None or at.offer.place != at.place + 1:
-        return Judged(GateKind.HUMAN, Result.INCONCLUSIVE, "nobody has prepared the commands; `restart advance` does")
+        return Judged(
+            GateKind.HUMAN,
+            Result.INCONCLUSIVE,
+            Said(
+                "die Kommandos sind noch nicht vorbereitet; `schleuse restart advance` tut es",
+                "nobody has prepared the commands; `schleuse restart advance` does",
+            ),
+        )
     if any(one.plan != at.plan.hash for one in at.offer.commands) or not _is_whole(at):
-        return Judged(GateKind.HUMAN, Result.FAIL, "the commands are not those of this stage; prepare them anew")
+        return Judged(
+            GateKind.HUMAN,
+            Result.FAIL,
+            Said(
+                "die Kommandos sind nicht die dieser Stufe; neu vorbereiten",
+                "the commands are not those of this stage; prepare them anew",
+            ),
+        )
     if any(_is_overtaken(command, look.rules) for command in at.offer.commands):
         return Judged(
-            GateKind.HUMAN, Result.FAIL, "something was closed after the commands were prepared; prepare anew"
+            GateKind.HUMAN,
+            Result.FAIL,
+            Said(
+                "nach dem Vorbereiten der Kommandos wurde etwas geschlossen; neu vorbereiten",
+                "something was closed after the commands were prepared; prepare anew",
+            ),
         )
     until = min((one.expires_at for one in at.offer.commands if one.expires_at), default=None)
     if until is not None and look.now >= until:
-        return Judged(GateKind.HUMAN, Result.EXPIRED, "the commands have expired; prepare them anew", until)
+        over = Said("die Kommandos sind abgelaufen; neu vorbereiten", "the commands have expired; prepare them anew")
+        return Judged(GateKind.HUMAN, Result.EXPIRED, over, until)
     missing = missing_roles(at)
     if missing:
-        return Judged(GateKind.HUMAN, Result.INCONCLUSIVE, f"missing signatures: {', '.join(missing)}", until)
+        roles = ", ".join(missing)
+        unsigned = Said(f"es fehlen Unterschriften: {roles}", f"missing signatures: {roles}")
+        return Judged(GateKind.HUMAN, Result.INCONCLUSIVE, unsigned, until)
     for command in ready(at):
         try:
             look.rights.check(command, look.now)
         except Error as error:
-            return Judged(GateKind.HUMAN, Result.FAIL, str(error), until)
-    return Judged(GateKind.HUMAN, Result.PASS, "signed by " + " and ".join(one.by for one in at.signed), until)
+            return Judged(GateKind.HUMAN, Result.FAIL, as_it_is(str(error)), until)
+    by = [one.by for one in at.signed]
+    signed = Said(f"unterschrieben von {' und '.join(by)}", f"signed by {' and '.join(by)}")
+    return Judged(GateKind.HUMAN, Result.PASS, signed, until)
 
 
 def _is_overtaken(command: Command, rules: Sequence[Rule]) -> bool:

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from schleuse.restart.plan import GateKind
+from schleuse.said import Said
 
 
 class Result(StrEnum):
@@ -45,6 +46,10 @@ MEASURED = frozenset({GateKind.DATA, GateKind.WATCH, GateKind.TECH, GateKind.OFF
 DOCUMENTED = frozenset({GateKind.EVID, GateKind.CRED, GateKind.BASE, GateKind.LEGAL, GateKind.PART})
 #: Sources that never satisfy EVID: a host that runs again is not a host that is clean (RS-13).
 NOT_CLEAN = frozenset({"restore", "decryption", "reinstallation"})
+NOT_REHEARSED = Said(
+    "in dieser Stufe wurde noch kein Schließen geübt und bewiesen; `schleuse drill plan` bereitet es vor",
+    "no closing was rehearsed and proven in this stage yet; `schleuse drill plan` prepares one",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,7 @@ class Evidence:
     result: Result
     at: datetime
     source: str
-    text: str
+    text: Said
     digest: str = ""
     custodian: str = ""
     until: datetime | None = None
@@ -83,7 +88,7 @@ class Judged:
 
     kind: GateKind
     result: Result
-    reason: str
+    reason: Said
     until: datetime | None = None
 
     @property
@@ -96,7 +101,11 @@ def judge(kind: GateKind, evidence: Iterable[Evidence], waivers: Iterable[Waiver
     """From the newest evidence of this kind. HUMAN is judged from signatures, TIME from the soak: see `progress`."""
     waiver = next((one for one in waivers if one.kind is kind and now < one.until), None)
     if waiver is not None:
-        return Judged(kind, Result.WAIVED, f"waived by {' and '.join(waiver.by)}: {waiver.reason}", waiver.until)
+        one, other = waiver.by
+        reason = Said(
+            f"Verzicht von {one} und {other}: {waiver.reason}", f"waived by {one} and {other}: {waiver.reason}"
+        )
+        return Judged(kind, Result.WAIVED, reason, waiver.until)
     usable = [one for one in evidence if one.kind is kind and not _says_nothing(one)]
     newest = max(usable, key=lambda one: one.at, default=None)
     if newest is None:
@@ -107,9 +116,16 @@ def judge(kind: GateKind, evidence: Iterable[Evidence], waivers: Iterable[Waiver
     ends = [one for one in (newest.until, None if validity is None else newest.at + validity) if one is not None]
     until = min(ends, default=None)
     if until is not None and now >= until:
-        return Judged(kind, Result.EXPIRED, f"the last pass is of {newest.at:%Y-%m-%d %H:%M:%S}", until)
-    rests_on = f"{newest.text} (document of {newest.custodian})" if newest.custodian else newest.text
-    return Judged(kind, Result.PASS, rests_on, until)
+        last = f"{newest.at:%Y-%m-%d %H:%M:%S}"
+        return Judged(kind, Result.EXPIRED, Said(f"zuletzt erfüllt am {last}", f"the last pass is of {last}"), until)
+    return Judged(kind, Result.PASS, _rests_on(newest), until)
+
+
+def _rests_on(newest: Evidence) -> Said:
+    if not newest.custodian:
+        return newest.text
+    de, en = newest.text
+    return Said(f"{de} (Dokument von {newest.custodian})", f"{en} (document of {newest.custodian})")
 
 
 def _says_nothing(one: Evidence) -> bool:
@@ -118,9 +134,12 @@ def _says_nothing(one: Evidence) -> bool:
     return one.kind in DOCUMENTED and not one.custodian
 
 
-def _missing(kind: GateKind) -> str:
+def _missing(kind: GateKind) -> Said:
     if kind in DOCUMENTED:
-        return "no signed document yet; `schleuse restart evidence` takes one"
+        return Said(
+            "noch kein unterschriebenes Dokument; `schleuse restart evidence` nimmt eines an",
+            "no signed document yet; `schleuse restart evidence` takes one",
+        )
     if kind is GateKind.OFF:
-        return "no closing of these scopes was proven in this stage yet; run a drill"
-    return "nothing was measured yet"
+        return NOT_REHEARSED
+    return Said("noch nicht gemessen", "nothing was measured yet")
