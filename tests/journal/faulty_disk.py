@@ -47,10 +47,22 @@ class FaultyDisk(OsDisk):
         self.gate: threading.Event | None = None
         self.in_sync = threading.Event()
         self._number = number
+        self._opened: set[int] = set()
+
+    def leave(self) -> None:
+        """Close what is open, as the end of a process does; whoever failed to start has not."""
+        for fd in [*self._opened]:
+            self.close(fd)
 
     def open(self, path: Path, *, create: bool) -> int:
         self._fail_if(self._enter("open"))
-        return super().open(path, create=create)
+        fd = super().open(path, create=create)
+        self._opened.add(fd)
+        return fd
+
+    def close(self, fd: int) -> None:
+        self._opened.discard(fd)
+        super().close(fd)
 
     def write(self, fd: int, data: bytes, offset: int) -> int:
         when = self._enter("write")

@@ -251,6 +251,7 @@ def test_a_start_that_fails_anywhere_can_be_repeated(tmp_path: Path, call: str, 
         try:
             asyncio.run(_open_and_close(tmp_path, disk))
         except OSError:
+            disk.leave()
             continue
         if left >= 0:
             break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from tests.journal.faulty_disk import FaultyDisk, When, nth
 
 from schleuse.journal.contracts import BeyondSizeError
-from schleuse.journal.disk import OsDisk
+from schleuse.journal.disk import Disk, OsDisk
 from schleuse.journal.hashing import leaf_hashes
 from schleuse.journal.levels import EntryFiles, Files, TreeFiles
 from schleuse.journal.tiles import Bundle, bundle_bytes, bundles_of, tile_bytes, tiles_of
@@ -20,12 +21,27 @@ from schleuse.journal.tree import Frontier, MemoryTree
 ENTRIES = [b"entry-%d" % i * (1 + i % 3) for i in range(1700)]
 
 
+_opened: list[Files] = []
+
+
+@pytest.fixture(autouse=True)
+def closes() -> Iterator[None]:
+    yield
+    while _opened:
+        _opened.pop().close()
+
+
+def files_of(disk: Disk | None = None, most: int = 3) -> Files:
+    _opened.append(Files(disk or OsDisk(), most=most))
+    return _opened[-1]
+
+
 def entry_files(folder: Path) -> EntryFiles:
-    return EntryFiles(folder, Files(OsDisk(), most=2), segment_entries=512)
+    return EntryFiles(folder, files_of(most=2), segment_entries=512)
 
 
 def written(folder: Path, size: int, batch: int) -> tuple[TreeFiles, EntryFiles]:
-    tree, entries, frontier = TreeFiles(folder, Files(OsDisk(), most=3)), entry_files(folder), Frontier()
+    tree, entries, frontier = TreeFiles(folder, files_of()), entry_files(folder), Frontier()
     tree.begin_at(0)
     entries.begin_at(0)
     for start in range(0, size, batch):
@@ -60,7 +76,7 @@ def test_files_cut_to_a_size_go_on_from_there(tmp_path_factory: pytest.TempPathF
     folder = tmp_path_factory.mktemp("log")
     for file in written(folder, 1400, 200):
         file.write()
-    tree, entries = TreeFiles(folder, Files(OsDisk())), entry_files(folder)
+    tree, entries = TreeFiles(folder, files_of()), entry_files(folder)
     tree.begin_at(size)
     entries.begin_at(size)
     frontier = Frontier.of(size, tree)
@@ -101,7 +117,7 @@ def test_a_bundle_beyond_the_size_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", range(6))
 def test_what_the_disk_did_not_take_waits_and_stands_where_it_belongs(tmp_path: Path, when: When, number: int) -> None:
     disk = FaultyDisk(nth("write", when, number))
-    files, frontier = Files(disk), Frontier()
+    files, frontier = files_of(disk), Frontier()
     tree, entries = TreeFiles(tmp_path, files), EntryFiles(tmp_path, files, segment_entries=512)
     for file in (tree, entries):
         file.begin_at(0)

@@ -33,3 +33,13 @@ def test_a_role_that_keeps_freed_memory_does_not_take_it_from_the_kernel_again()
         return int(done.stdout)
 
     assert faults("keep_freed_memory()") * 10 < faults("")
+
+
+def test_a_role_may_have_as_many_files_open_as_the_system_allows() -> None:
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (256, 2048));"
+        "from schleuse.processes.life import open_many; open_many(); print(resource.getrlimit(resource.RLIMIT_NOFILE))"
+    )
+    path = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, env=os.environ | path)
+    assert done.stdout == b"(2048, 2048)\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -150,6 +151,9 @@ def test_without_the_extra_the_role_says_what_to_install(site: Platform, tmp_pat
         f"import sys; sys.path.insert(0, {str(tmp_path / 'shadow')!r}); sys.argv = ['schleuse', 'run', 'vault',"
         f" '--home', {str(site.home)!r}]; from schleuse.cli import main; main()"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60, env=environment
+    )
     assert found.returncode == 69
     assert "schleuse[hsm]" in found.stdout + found.stderr

@@ -16,7 +16,7 @@ from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElaps
 from schleuse.clock import utc_now
 from schleuse.config import FILE_NAME, Config, default_home, read_config
 from schleuse.errors import ConflictError
-from schleuse.processes.life import keep_private, only_instance
+from schleuse.processes.life import keep_private, only_instance, open_many
 from schleuse.processes.observe import configure_log
 from schleuse.processes.supervisor import Role, Supervisor, role_command, witness_command
 
@@ -33,6 +33,7 @@ class NoHomeError(ConflictError):
 def run(role: Literal["journal", "vault", "kim", "eau", "control"], *, home: Home = None) -> None:
     """Run one role in the foreground; systemd and `schleuse up` start it like this."""
     keep_private()
+    open_many()
     folder = home or default_home()
     config = read_config(folder)
     configure_log(role)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import poplib
 import ssl
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,15 +89,25 @@ async def submission(server: Server) -> AsyncIterator[Submission]:
         await client.connect()
         await client.login(server.user, server.password)
     except (aiosmtplib.SMTPException, OSError) as cause:
-        client.close()
+        await _end(client, client.transport)
         raise MailServerError(f"no session with the mail server at {server.smtp}: {cause}") from cause
+    transport = client.transport
     try:
         yield Submission(client)
     finally:
         try:
-            await client.quit()
-        except (aiosmtplib.SMTPException, OSError):
-            client.close()
+            with suppress(aiosmtplib.SMTPException, OSError):
+                await client.quit()
+        finally:
+            await _end(client, transport)
+
+
+async def _end(client: aiosmtplib.SMTP, transport: asyncio.BaseTransport | None) -> None:
+    """Give the socket back now: TLS would wait for the server's goodbye, and the caller's loop may end before it."""
+    client.close()
+    if isinstance(transport, asyncio.WriteTransport):
+        transport.abort()
+        await asyncio.sleep(0)
 
 
 class _Mailbox(poplib.POP3_SSL):

@@ -7,10 +7,11 @@ import ctypes
 import fcntl
 import gc
 import os
+import resource
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from schleuse.errors import ConflictError
@@ -20,6 +21,13 @@ from schleuse.processes.supervisor import SUPERVISED
 def keep_private() -> None:
     """Databases, logs and segments name who writes to whom: nobody else on this machine may read what we make."""
     os.umask(0o077)
+
+
+def open_many() -> None:
+    """As many open files as we may: three thousand mail sessions need more than the 1024 that shells begin with."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # then less may be open at once, and who comes then comes again
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 class AlreadyRunningError(ConflictError):

@@ -112,9 +112,7 @@ class Synthetic:
 
         async def send() -> Reply:
             async with submission(self._server(practice)) as session:
-                reply = await hand_over(session, practice, mail, ledger)
-            await asyncio.sleep(LOOK_SECONDS)  # TLS says goodbye after QUIT, and this loop ends with us
-            return reply
+                return await hand_over(session, practice, mail, ledger)
 
         reply = asyncio.run(send())
         return (Result.PASS if reply.accepted else Result.FAIL), str(reply.code)
