@@ -341,6 +341,7 @@ def test_one_byte_of_the_store_is_named_at_the_next_start_and_by_the_witness(par
     name = f"{path.parent.name}/{path.name}"
     assert found["state"] == "QUARANTINE"
     assert any(name in finding for finding in found["findings"]), found["findings"]
+    until(lambda: "quarantine" in parties.alarms(ik), f"the witness to be told\n{parties.log(ik)}", 60)
 
 
 def entries_of(parties: Parties, ik: str) -> Path:

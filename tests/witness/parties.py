@@ -16,7 +16,7 @@ from schleuse.journal.tiles import Bundle, bundle_bytes, parse_path, tile_bytes
 from schleuse.journal.tree import MemoryTree, root_at
 from schleuse.journal.witness_request import WitnessRequest
 from schleuse.witness.alarm import Alarm, Finding
-from schleuse.witness.remote import NotThereError, RemoteError
+from schleuse.witness.remote import LogQuarantinedError, NotThereError, RemoteError
 from schleuse.witness.service import Witness
 from schleuse.witness.store import WitnessStore
 
@@ -44,6 +44,7 @@ class FakeLog:
 
     def __init__(self, entries: Sequence[bytes] = ()) -> None:
         self.down = self.lost = False
+        self.quarantine = ""
         self.posted: list[Note] = []
         self.other: dict[str, bytes] = {}
         self.now_holds(entries)
@@ -68,6 +69,8 @@ class FakeLog:
             raise RemoteError(f"{url} is down")
         if url in self.other:
             return self.other[url]
+        if self.quarantine:
+            raise LogQuarantinedError(self.quarantine)
         path = url.removeprefix(URL + "/")
         if path in {"pending", "checkpoint"}:
             return self.note.encode()

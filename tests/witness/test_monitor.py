@@ -252,6 +252,18 @@ def test_no_quorum_and_no_fresh_cosignature(watch: Watch) -> None:
     assert watch.look() == [Finding.STALE]
 
 
+def test_a_log_that_says_it_is_damaged_is_an_alarm_at_once_and_once(watch: Watch) -> None:
+    watch.shows(entries(3))
+    watch.look()
+    watch.log.quarantine = "logs/00000/entries-000000: entry 2 does not match its hash"
+    for _ in range(2):
+        with pytest.raises(RemoteError):
+            watch.monitor.look()
+    assert [(alarm.finding, alarm.text) for alarm in watch.alarms] == [(Finding.QUARANTINE, watch.log.quarantine)]
+    watch.log.quarantine = ""
+    assert watch.look() == []
+
+
 def test_a_log_that_does_not_answer_is_an_error_and_loses_nothing(watch: Watch) -> None:
     watch.shows(entries(3))
     watch.log.down = True

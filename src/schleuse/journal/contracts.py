@@ -63,6 +63,10 @@ class LevelTimeoutError(UnavailableError):
     code = "journal.level-timeout"
 
 
+#: Header of an answer that refuses: the code of the error, for programs; the text is for people.
+CODE = "Schleuse-Code"
+
+
 class QuarantinedError(CorruptError):
     """What the disk holds contradicts itself or a witness. `findings` name the file and the place."""
 

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from schleuse.errors import ConflictError, CorruptError, Error, MalformedError, RefusedError, UnavailableError
-from schleuse.journal.contracts import BeyondSizeError, JournalUnavailableError, QuarantinedError, UnknownLogError
+from schleuse.journal.contracts import CODE, BeyondSizeError, JournalUnavailableError, QuarantinedError, UnknownLogError
 from schleuse.journal.log import Log
 from schleuse.journal.note import MAX_NOTE
 from schleuse.journal.store import Journal
@@ -143,5 +143,7 @@ def _octets(data: bytes) -> Response:
 
 async def _refuse(_request: Request, error: Exception) -> Response:
     status = next((status for kind, status in STATUS.items() if isinstance(error, kind)), 500)
-    headers = {"Retry-After": "1"} if isinstance(error, JournalUnavailableError) else {}
+    headers = {CODE: error.code} if isinstance(error, Error) else {}
+    if isinstance(error, JournalUnavailableError):
+        headers["Retry-After"] = "1"
     return PlainTextResponse(f"{error}\n", status_code=status, headers=headers)

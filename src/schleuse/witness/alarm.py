@@ -14,6 +14,7 @@ class Finding(StrEnum):
     UNPROVEN = "unproven"  #: signed by the log, without proof that it continues what we cosigned
     ROLLBACK = "rollback"  #: the log shows less than it showed before: its tail was cut off
     FALSE_TILES = "false-tiles"  #: tiles or entries that are not what the signed root says
+    QUARANTINE = "quarantine"  #: the journal says of itself that what it has on disk contradicts what was signed
     STALE = "stale"  #: no fresh cosignatures for 15 minutes
     NO_QUORUM = "no-quorum"  #: what is served does not satisfy the policy
     PEER_AHEAD = "peer-ahead"  #: another witness has cosigned more than we are shown

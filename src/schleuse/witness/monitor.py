@@ -19,7 +19,7 @@ from schleuse.journal.tiles import WIDTH, Bundle
 from schleuse.journal.tree import root_at
 from schleuse.witness.alarm import Alarm, Finding, OnAlarm
 from schleuse.witness.monitor_store import MonitorStore, Position
-from schleuse.witness.remote import NotThereError, RemoteLog
+from schleuse.witness.remote import LogQuarantinedError, NotThereError, RemoteLog
 from schleuse.witness.rules import Between, Settings, Watcher
 
 STALE = timedelta(minutes=15)  #: age of the newest cosignature that completes a quorum (§ 16)
@@ -82,6 +82,9 @@ class Monitor:
         peers = self._peers()
         try:
             self._look(lasting, peers)
+        except LogQuarantinedError as cause:
+            self._add(lasting, Finding.QUARANTINE, "log", str(cause))
+            raise
         finally:
             self._tell(lasting)
 

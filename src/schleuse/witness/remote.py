@@ -10,6 +10,7 @@ from hashlib import sha256
 from typing import Protocol
 
 from schleuse.errors import UnavailableError
+from schleuse.journal.contracts import CODE, QuarantinedError
 from schleuse.journal.note import MAX_NOTE, Note, parse_note
 from schleuse.journal.proof_file import MAX_PROOF_FILE, ProofFile, parse_proof_file
 from schleuse.journal.successor import ENTRY, PROOF
@@ -18,6 +19,7 @@ from schleuse.journal.tiles import MAX_ENTRY, WIDTH, Bundle, Tile
 TIMEOUT_S = 5.0  #: until the next bytes come; a role that is told to stop has 8 s
 
 MAX_TILE = WIDTH * 32
+MAX_WORDS = 1000  #: octets of an explanation
 MAX_BUNDLE = WIDTH * (MAX_ENTRY + 2)
 
 
@@ -31,6 +33,12 @@ class NotThereError(RemoteError):
     """The other side has nothing at this address (404)."""
 
     code = "witness.not-there"
+
+
+class LogQuarantinedError(RemoteError):
+    """The log says of itself that its records contradict each other; its operator compares them with a copy."""
+
+    code = "witness.log-quarantined"
 
 
 class Remote(Protocol):
@@ -81,7 +89,9 @@ class HttpRemote:
             with self._opener.open(request, timeout=TIMEOUT_S) as answer:
                 data: bytes = answer.read(limit + 1)
         except urllib.error.HTTPError as cause:
-            cause.close()
+            with cause:
+                if cause.headers.get(CODE) == QuarantinedError.code:
+                    raise LogQuarantinedError(_words(cause)) from cause
             kind = NotThereError if cause.code == 404 else RemoteError
             raise kind(f"{request.full_url} answers {cause.code}") from cause
         except (OSError, http.client.HTTPException, ValueError) as cause:
@@ -89,6 +99,15 @@ class HttpRemote:
         if len(data) > limit:
             raise RemoteError(f"{request.full_url} answers more than {limit} bytes")
         return data
+
+
+def _words(answer: urllib.error.HTTPError) -> str:
+    """What the other side says to people, cut and without what a terminal would obey."""
+    try:
+        text = answer.read(MAX_WORDS).decode(errors="replace")
+    except (OSError, http.client.HTTPException):
+        text = ""
+    return "".join(one if one.isprintable() else " " for one in text).strip() or "the journal is in QUARANTINE"
 
 
 class RemoteLog:
