@@ -13,7 +13,7 @@ from tests.scenarios.platform import build_home
 
 from schleuse.config import Config, read_config
 from schleuse.journal.audit import SourceError
-from schleuse.processes.answering import StrangerError, is_ready, journal_health
+from schleuse.processes.answering import StrangerError, is_ready, journal_health, why_not_ready
 
 #: A server that dies within its answer; one that never begins it; and a program that speaks something else.
 BROKEN = [b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf", b"", b"220 some mail server\r\n"]
@@ -82,3 +82,13 @@ def test_who_says_so_is_ready_and_nobody_is_not() -> None:
     with answering(ok({"ready": True})) as listen:
         assert is_ready(listen, 2.0)
     assert not is_ready(listen, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"), [({"ready": False, "reason": "no disk"}, "no disk"), ({}, ""), ([], ""), ("?", "")]
+)
+def test_who_is_not_ready_is_asked_why(body: object, reason: str) -> None:
+    answer = ok(body).replace(b"200 OK", b"503 Service Unavailable")
+    with answering(answer) as listen:
+        assert why_not_ready(listen, 2.0) == reason
+    assert why_not_ready(listen, 2.0) == ""

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Literal, assert_never
 
@@ -22,6 +23,9 @@ from schleuse.processes.supervisor import Role, Supervisor, role_command, witnes
 
 Home = Annotated[Path | None, Parameter(help="Folder of configuration and data [default: the user's data folder]")]
 ROLES = ("journal", "vault", "kim", "eau", "control")
+
+#: A role that starts in order needs less; then one wants to know why.
+TELL_AFTER_SECONDS = 5.0
 
 
 class NoHomeError(ConflictError):
@@ -108,13 +112,17 @@ async def _up(config: Config, console: Console) -> None:
 
 
 async def _announce(config: Config, console: Console) -> None:
-    from schleuse.processes.answering import is_ready, working_roles
+    from schleuse.processes.answering import why_not_ready, working_roles
 
     ports = {**working_roles(config), "control": config.control.metrics}
     with _Steps(console) as steps:
         for role, listen in ports.items():
             steps.next(role)
-            while not await asyncio.to_thread(is_ready, listen, 2.0):
+            begun, said_last = time.monotonic(), ""
+            while (reason := await asyncio.to_thread(why_not_ready, listen, 2.0)) is not None:
+                if reason and reason != said_last and time.monotonic() - begun > TELL_AFTER_SECONDS:
+                    console.print(f"[yellow]![/] {role} {said('wartet', 'waits')}: {reason}", highlight=False)
+                    said_last = reason
                 await asyncio.sleep(0.1)
     from schleuse.processes.demo import what_runs_where
 
@@ -143,8 +151,9 @@ class _Steps:
         self._progress.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._finish()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._finish()
         self._progress.stop()
 
 

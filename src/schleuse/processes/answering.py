@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import http.client
 import json
+import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from schleuse.config import Config
 from schleuse.errors import UnavailableError
 from schleuse.journal import audit
+from schleuse.switch.fields import table_of
 
 
 class StrangerError(UnavailableError):
@@ -64,8 +67,17 @@ def working_roles(config: Config) -> dict[str, str]:
 
 def is_ready(listen: str, seconds: float) -> bool:
     """Whether the role with this port can do its work now; one that does not answer cannot."""
+    return why_not_ready(listen, seconds) is None
+
+
+def why_not_ready(listen: str, seconds: float) -> str | None:
+    """What the role with this port says why it cannot do its work now, "" if it says nothing; None: it can."""
     try:
-        with urllib.request.urlopen(f"http://{listen}/readyz", timeout=seconds) as answer:
-            return bool(answer.status == 200)
+        with urllib.request.urlopen(f"http://{listen}/readyz", timeout=seconds):
+            return None
+    except urllib.error.HTTPError as refused:
+        with refused, suppress(OSError, http.client.HTTPException, ValueError, TypeError):
+            return str(table_of(json.load(refused)).get("reason", ""))
     except (OSError, http.client.HTTPException):
-        return False
+        pass
+    return ""
