@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -239,6 +241,74 @@ def test_of_a_limited_insurer_its_share_of_letters_leaves_and_the_others_keep_no
     while step := asyncio.run(box.step()).sent:
         sent += step
     assert (sent, store.letters.waiting()) == (inside + 1, len(ids) - inside)
+
+
+@pytest.fixture
+def limited() -> FakeSwitch:
+    """Two letters of the first insurer an hour."""
+    switch = FakeSwitch()
+    switch.set(f"eau_intake/{AN_INSURER}/deliver", ScopeState.LIMITED, limit=Limit(per_hour=2))
+    return switch
+
+
+def test_of_a_limited_insurer_no_more_letters_than_its_rate_leave_in_any_hour(
+    store: EauStore, mails: MailSystem, signer: Signer, clock: Clock, limited: FakeSwitch
+) -> None:
+    """§ 9.2: also those that left before it was limited; nobody else's wait, nothing is opened that may not go."""
+    file(store, faulty(1))
+    assert asyncio.run(outbox(store, mails, signer, clock).step()) == Step(sent=1)
+    file(store, *(faulty(id) for id in range(2, BATCH + 9)))
+    file(store, faulty(100), ik=ANOTHER_INSURER)
+    both = [AN_INSURER, ANOTHER_INSURER]
+    box = Outbox(store.letters, signer.finish, mails.submit, lambda: clock.now, limited, both)
+
+    def sent(minutes: int) -> int:
+        clock.now = NOON + timedelta(minutes=minutes)
+        return asyncio.run(box.step()).sent
+
+    assert [sent(1), sent(2), sent(59)] == [1, 1, 0]  # the second is the other insurer's
+    assert signer.calls == len(mails.taken) == 3
+    assert [sent(60), sent(60), sent(61), sent(62), sent(121)] == [1, 0, 1, 0, 2]
+
+
+def test_a_letter_that_is_tried_again_counts_once_in_the_hour(
+    store: EauStore, mails: MailSystem, signer: Signer, clock: Clock, limited: FakeSwitch
+) -> None:
+    file(store, faulty(1), faulty(2), faulty(3))
+    box = outbox(store, mails, signer, clock, limited)
+    mails.fail = "after"
+    assert asyncio.run(box.step()) == Step(failed=2)
+    mails.fail = None
+    clock.now += FIRST_PAUSE
+    assert [asyncio.run(box.step()) for _ in range(2)] == [Step(sent=2), Step()]
+    assert len(set(mails.taken)) == 2
+
+
+def test_a_killed_outbox_has_no_fresh_rate_when_it_comes_back(
+    open_eau: Callable[[], EauStore], mails: MailSystem, signer: Signer, clock: Clock, limited: FakeSwitch
+) -> None:
+    """kill -9 while the second letter is on its way: that one goes again, and no other."""
+    file(open_eau(), faulty(1), faulty(2), faulty(3))
+
+    async def submit_and_die(mail: bytes, _sender: str, _recipient: str) -> None:
+        mails.taken.append(mail)
+        if len(mails.taken) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    child = os.fork()
+    if child == 0:
+        try:
+            mine = open_eau()
+            box = Outbox(mine.letters, signer.finish, submit_and_die, lambda: clock.now, limited, [AN_INSURER])
+            asyncio.run(box.step())
+        finally:
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    box = outbox(open_eau(), mails, signer, clock, limited)
+    assert [asyncio.run(box.step()) for _ in range(2)] == [Step(sent=1), Step()]
+    assert [mail.split()[0] for mail in mails.taken] == [b"<l2@kk.kim.telematik>"]
+    clock.now += timedelta(hours=1)
+    assert asyncio.run(box.step()) == Step(sent=1)
 
 
 def test_a_sender_that_missed_the_closing_is_refused_before_anything_leaves(

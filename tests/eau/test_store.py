@@ -359,7 +359,7 @@ def test_a_store_of_the_first_release_gets_the_new_tables_and_keeps_what_it_hold
         connection.execute(sa.text("DROP TABLE switch_fence"))
         for table in ("eau_request", "eau_follow_up", "eau_follow_up_cursor"):
             connection.execute(sa.text(f"DROP TABLE {table}"))
-        for index in ("eau_document_person", "eau_received_epoch"):
+        for index in ("eau_document_person", "eau_received_epoch", "eau_letter_out"):
             connection.execute(sa.text(f"DROP INDEX {index}"))
         for column in (
             *(f"eau_document.{name}" for name in ("au_type", "starts_on", "ends_on", "issued_on")),
@@ -368,6 +368,7 @@ def test_a_store_of_the_first_release_gets_the_new_tables_and_keeps_what_it_hold
             "eau_event.filed_at",
             "eau_event.published_at",
             "eau_letter.epoch",
+            "eau_letter.out_at",
             "eau_document.held_us",
         ):
             table, _, name = column.partition(".")

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import MappingProxyType
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
 from schleuse.database import reading, transaction
+from schleuse.eau.locking import lock_insurer
 from schleuse.eau.tables import LETTER
 from schleuse.identifiers import IK
 from schleuse.kim.store import Under
 from schleuse.kim.store.delivery import share_sql
 from schleuse.switch import fence
+
+_HOUR = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -48,9 +51,13 @@ class LetterStore:
         limit: int,
         iks: Collection[IK] | None = None,
         shares: Mapping[IK, int] = MappingProxyType({}),
+        rates: Mapping[IK, int] = MappingProxyType({}),
     ) -> list[Unsent]:
-        """Unsent letters whose time has come, oldest first. iks: of these insurers only; None: of all. shares: in
-        permille, of insurers whose deliveries are LIMITED, by the delivery that is answered (`kim.store.Take`)."""
+        """Unsent letters whose time has come, oldest first. iks: of these insurers only; None: of all.
+
+        Of insurers whose deliveries are LIMITED: shares: in permille, by the delivery that is answered
+        (`kim.store.Take`); rates: by the hour, where it is used up only letters that it was used for (`let_out`).
+        """
         query = (
             sa.select(LETTER)
             .where(sa.text("sent_at IS NULL"), LETTER.c.next_at <= now)
@@ -65,6 +72,9 @@ class LetterStore:
             )
             query = query.where(sa.or_(LETTER.c.ik != ik.value, share))
         with transaction(reading(self._engine)) as connection:
+            for ik, per_hour in rates.items():
+                if _out(connection, ik, now) >= per_hour:
+                    query = query.where(sa.or_(LETTER.c.ik != ik.value, LETTER.c.out_at > now - _HOUR))
             return [
                 Unsent(
                     row.delivery,
@@ -79,6 +89,20 @@ class LetterStore:
                 )
                 for row in connection.execute(query)
             ]
+
+    def let_out(self, letter: Unsent, now: datetime, per_hour: int, under: Under | None = None) -> bool:
+        """Whether this letter may go out now, under the rate of its insurer; then it is counted before it does.
+
+        So one that was on its way when we died counts, and in any hour no more than `per_hour` different letters leave.
+        Raises StaleEpochError.
+        """
+        with transaction(self._engine) as connection:
+            _require(connection, under)
+            lock_insurer(connection, letter.ik)
+            if _out(connection, letter.ik, now, but=letter.delivery) >= per_hour:
+                return False
+            connection.execute(sa.update(LETTER).where(LETTER.c.delivery == letter.delivery).values(out_at=now))
+        return True
 
     def keep_wire(self, delivery: int, wire: bytes, under: Under | None = None) -> bytes:
         """Record the finished mail before it is sent for the first time. Returns the one that counts: the first.
@@ -104,7 +128,12 @@ class LetterStore:
             connection.execute(
                 sa.update(LETTER)
                 .where(LETTER.c.delivery == delivery, LETTER.c.sent_at.is_(None))
-                .values(sent_at=now, attempts=LETTER.c.attempts + 1, epoch=None if under is None else under.epoch)
+                .values(
+                    sent_at=now,
+                    out_at=now,
+                    attempts=LETTER.c.attempts + 1,
+                    epoch=None if under is None else under.epoch,
+                )
             )
 
     def retry(self, delivery: int, next_at: datetime) -> None:
@@ -123,6 +152,12 @@ class LetterStore:
             query = query.where(LETTER.c.created_at < before)
         with transaction(reading(self._engine)) as connection:
             return connection.execute(query).scalar_one()
+
+
+def _out(connection: sa.Connection, ik: IK, now: datetime, but: int | None = None) -> int:
+    """How many letters of this insurer went out in the hour before now, not counting that one."""
+    query = sa.select(sa.func.count()).where(LETTER.c.ik == ik.value, LETTER.c.out_at > now - _HOUR)
+    return connection.execute(query if but is None else query.where(LETTER.c.delivery != but)).scalar_one()
 
 
 def _require(connection: sa.Connection, under: Under | None) -> None:

@@ -4,7 +4,8 @@ A letter's finished mail is recorded before it is sent for the first time, and m
 has taken it over. A crash between the two sends the same octets with the same Message-ID again, and the mail store
 keeps them once.
 
-While the switch closes what goes out to an insurer's practices, its letters wait (SW-06, T-02).
+While the switch closes what goes out to an insurer's practices, its letters wait (SW-06, T-02). While it is limited,
+its share of them leaves, and no more than its rate in any hour (§ 9.2).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import structlog
 
 from schleuse.clock import Now
 from schleuse.eau.letter_store import LetterStore, Unsent
-from schleuse.eau.switched import delivered_share, delivering, delivery
+from schleuse.eau.switched import delivered_rate, delivered_share, delivering, delivery
 from schleuse.errors import Error
 from schleuse.identifiers import IK
 from schleuse.kim.store import Under
@@ -94,7 +95,8 @@ class Outbox:
         if not open_now:
             return Step()
         shares = {ik: share for ik, at in open_now.items() if (share := delivered_share(at)) is not None}
-        due = await asyncio.to_thread(self._letters.due, self._now(), BATCH, [*open_now], shares)
+        rates = {ik: rate for ik, at in open_now.items() if (rate := delivered_rate(at)) is not None}
+        due = await asyncio.to_thread(self._letters.due, self._now(), BATCH, [*open_now], shares, rates)
         done = [await self._send(letter) for letter in due]
         return Step(sent=done.count(True), failed=done.count(False))
 
@@ -128,9 +130,12 @@ class Outbox:
         share = delivered_share(at)
         if not at.state.begins or (share is not None and share_of(letter.delivery) >= share):
             return None  # also where the share has become smaller since it was read
-        under = Under(delivering(letter.ik), at.epoch)
+        under, rate = Under(delivering(letter.ik), at.epoch), delivered_rate(at)
         try:
             with self._unit(under.scope):
+                # Before anything is opened for it.
+                if rate is not None and not await self._let_out(letter, rate, under):
+                    return None
                 await self._send_under(letter, under)
         except (StaleEpochError, ScopeClosedError) as error:
             _log.warning("eau.outbox.closed", delivery=letter.delivery, code=error.code)
@@ -146,6 +151,9 @@ class Outbox:
             return False
         _log.info("eau.outbox.sent", delivery=letter.delivery, fehlernachricht=letter.code)
         return True
+
+    async def _let_out(self, letter: Unsent, rate: int, under: Under) -> bool:
+        return await asyncio.to_thread(self._letters.let_out, letter, self._now(), rate, under)
 
     async def _send_under(self, letter: Unsent, under: Under) -> None:
         # Recorded in any case: this is where a late sender is refused before anything leaves (SW-06).

@@ -47,6 +47,11 @@ def delivered_share(at: Standing) -> int | None:
     return at.limit.permille if at.limit is not None and at.state is ScopeState.LIMITED else None
 
 
+def delivered_rate(at: Standing) -> int | None:
+    """How many an hour may go out, each way by itself: so many in the feed, and so many letters; None: no rate."""
+    return at.limit.per_hour if at.limit is not None and at.state is ScopeState.LIMITED else None
+
+
 def answering(ik: IK) -> Scope:
     """Answers to employers. They go out to the insurer's system as well, so `delivering` must be open, too."""
     return atom(Service.EAU_EMPLOYER_ANSWER, ik.value, Direction.DELIVER)
@@ -65,9 +70,7 @@ def answers_begin(at: Standing) -> bool:
 def answered_share(at: Standing) -> int | None:
     """Of which share of the eAU an answer may speak, at: of `delivery`. With a rate it is none, which is what can be
     kept without counting; see `delivered_share`."""
-    if at.limit is not None and at.limit.per_hour is not None and at.state is ScopeState.LIMITED:
-        return 0
-    return delivered_share(at)
+    return delivered_share(at) if delivered_rate(at) is None else 0
 
 
 def accepts(switch: Switch, ik: IK) -> bool:

@@ -148,7 +148,8 @@ sa.Index(
 )
 
 #: Fehlernachrichten on their way. draft: sealed client mail. wire: the finished KIM mail, once it was made;
-#: what is sent again after a crash is that one, octet for octet.
+#: what is sent again after a crash is that one, octet for octet. out_at: when it went out or, under a rate, was last
+#: let go out, which is before it does.
 LETTER = sa.Table(
     "eau_letter",
     METADATA,
@@ -165,9 +166,11 @@ LETTER = sa.Table(
     sa.Column("next_at", Instant, nullable=False),
     sa.Column("sent_at", Instant),
     sa.Column("epoch", sa.BigInteger),
+    sa.Column("out_at", Instant),
 )
 _UNSENT = sa.text("sent_at IS NULL")
 sa.Index("eau_letter_unsent", LETTER.c.next_at, sqlite_where=_UNSENT, postgresql_where=_UNSENT)
+sa.Index("eau_letter_out", LETTER.c.ik, LETTER.c.out_at)
 
 #: Fehlernachrichten that are sent only if the eAU that a Storno waits for is rejected; keyed by the Storno's delivery.
 #: draft: sealed as in LETTER.

@@ -37,7 +37,7 @@ from schleuse.eau.intake import Mailbox, Tools
 from schleuse.eau.outbox import Outbox
 from schleuse.eau.outcome import Policy
 from schleuse.eau.store import EauStore, open_store
-from schleuse.eau.switched import delivered_share, delivering, delivery
+from schleuse.eau.switched import delivered_rate, delivered_share, delivering, delivery
 from schleuse.eau.worker import Overtaken, Settings, Worker
 from schleuse.errors import Error, UnavailableError
 from schleuse.identifiers import IK
@@ -65,7 +65,6 @@ from schleuse.processes.suspecting import SuspicionDamagedError, register_all
 from schleuse.processes.switch_figures import SwitchFigures
 from schleuse.processes.switching import open_switch
 from schleuse.processes.trail import Trail, open_trail
-from schleuse.scopes import ScopeState
 from schleuse.switch.copy import LocalSwitch, Switch
 from schleuse.switch.fence import StaleEpochError
 from schleuse.switch.standing import Standing
@@ -292,11 +291,10 @@ class Desk:
 
     def _terms(self, ik: IK, at: Standing) -> Terms:
         now, rules = utc_now(), [rule for rule in (one.rule for one in self.switch.entries()) if rule is not None]
-        per_hour = at.limit.per_hour if at.limit is not None and at.state is ScopeState.LIMITED else None
         return Terms(
             at.epoch,
             now,
-            per_hour,
+            delivered_rate(at),
             lambda filed: held_between(rules, delivering(ik), filed, now),
             delivered_share(at),
         )

@@ -123,7 +123,8 @@ def differ(one: Person, other: Person) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """How far a LIMITED scope is open. permille: share of the units, chosen by their id; per_hour: at most so many.
+    """How far a LIMITED scope is open. permille: share of the units, chosen by their id. per_hour: at most so many,
+    counted durably by each way out for itself, such as an insurer's feed and its Fehlernachrichten (decision 0026).
 
     None: no limit of that kind. Raises BadCommandError.
     """
