@@ -2,7 +2,7 @@
 
 A session is one unit of work. It begins only while the scope lets it; afterwards each message and the deletion at its
 end ask again, so that a session from before a closing takes nothing more (SW-04), and its deletion is refused in the
-same transaction (SW-06).
+same transaction (SW-06). Of a limited scope it lists the share and what is left of the rate (decision 0026).
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from schleuse.kim.store import MailStore, Under
 from schleuse.kim.store.maildrop import Entry, Mailbox
 from schleuse.kim.switched import reading
 from schleuse.mail.pop3 import MailboxClosedError
-from schleuse.scopes import Scope
+from schleuse.scopes import Scope, ScopeState
 from schleuse.switch.copy import Switch, standing_of
+from schleuse.switch.documents import Limit
 from schleuse.switch.fence import StaleEpochError
 
 
@@ -37,8 +38,12 @@ class Mailboxes:
         units = ExitStack()
         try:
             units.enter_context(self._unit(scope))
-            self._under(scope)
-            return OpenMailbox(self._store.maildrop(account), lambda: self._under(scope), units)
+            under, limit = self._under(scope)
+            mailbox = self._store.maildrop(account, under, limit)
+            return OpenMailbox(mailbox, lambda: self._under(scope), units, limit)
+        except StaleEpochError as cause:
+            units.close()
+            raise MailboxClosedError("the mailbox was switched while its session began; try again later") from cause
         except BaseException:
             units.close()
             raise
@@ -55,31 +60,43 @@ class Mailboxes:
         found = self._accounts.get(account)
         return reading(found.insurer if found else None)
 
-    def _under(self, scope: Scope) -> Under:
+    def _under(self, scope: Scope) -> tuple[Under, Limit | None]:
         at = standing_of(self._switch, scope)
         if not at.state.begins:
             raise MailboxClosedError("the switch has closed this mailbox; two persons open it again")
-        return Under(scope, at.epoch)
+        return Under(scope, at.epoch), at.limit if at.state is ScopeState.LIMITED else None
 
 
 class OpenMailbox:
-    """Satisfies `contracts.Maildrop`. under: on what the next step would stand; raises MailboxClosedError."""
+    """Satisfies `contracts.Maildrop`. under: on what the next step would stand; raises MailboxClosedError.
 
-    def __init__(self, mailbox: Mailbox, under: Callable[[], Under], units: ExitStack) -> None:
+    limit: under which it was listed.
+    """
+
+    def __init__(
+        self,
+        mailbox: Mailbox,
+        under: Callable[[], tuple[Under, Limit | None]],
+        units: ExitStack,
+        limit: Limit | None,
+    ) -> None:
         self._mailbox = mailbox
         self._under = under
         self._units = units
+        self._limit = limit
 
     def entries(self) -> Sequence[Entry]:
         return self._mailbox.entries()
 
     def content(self, id: int) -> bytes:
-        self._under()
+        _, limit = self._under()
+        if limit not in (None, self._limit):
+            raise MailboxClosedError("the mailbox was limited during its session; the next one lists what may go")
         return self._mailbox.content(id)
 
     def delete(self, ids: Sequence[int]) -> None:
         try:
-            self._mailbox.delete(ids, self._under())
+            self._mailbox.delete(ids, self._under()[0])
         except StaleEpochError as cause:
             raise MailboxClosedError("the mailbox was switched while its session ended; nothing is deleted") from cause
 

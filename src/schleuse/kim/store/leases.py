@@ -20,6 +20,7 @@ from schleuse.clock import from_us, to_us
 from schleuse.database import open_database
 from schleuse.errors import UnavailableError
 from schleuse.holding.states import WAITING, State, require_move
+from schleuse.kim.store import rates
 from schleuse.kim.store.admission import Open, Range, held_for, mix, open_ranges
 from schleuse.kim.store.backing import Backing
 from schleuse.kim.store.bodies import Content, RowBodies, as_many_as_fit
@@ -49,10 +50,6 @@ MIGRATIONS = "schleuse.kim.migrations"
 
 #: SQLite takes at most 500 parts in one compound SELECT.
 _RANGES_AT_ONCE = 400
-
-_HOUR_US = 3_600_000_000
-#: Counts of earlier hours, for people to look at.
-_HOURS_KEPT = 48
 
 #: SQLite binds at most 32,766 values in one statement.
 _IDS_AT_ONCE = 10_000
@@ -87,13 +84,6 @@ _RESET = sa.text(
     "UPDATE kim_delivery SET state = 'HELD', lease_owner = NULL, lease_until_us = NULL"
     " WHERE state = 'RELEASING' AND lease_owner = :owner"
 )
-#: Writes even where nothing is added: with PostgreSQL this locks the row.
-_COUNT = sa.text(
-    "INSERT INTO kim_taken (scope, hour, count) VALUES (:scope, :hour, :count)"
-    " ON CONFLICT (scope, hour) DO UPDATE SET count = kim_taken.count + excluded.count"
-)
-_COUNTED = sa.text("SELECT count FROM kim_taken WHERE scope = :scope AND hour = :hour")
-_FORGET = sa.text("DELETE FROM kim_taken WHERE hour < :before")
 _CONFIRM = sa.text("UPDATE kim_delivery SET state = 'CONFIRMED' WHERE id IN :ids AND state = 'DELIVERED'").bindparams(
     sa.bindparam("ids", expanding=True)
 )
@@ -335,15 +325,13 @@ class _Allowance:
 
     def __init__(self, connection: Connection, takes: Sequence[Take], now: datetime) -> None:
         self._connection = connection
-        self._hour = to_us(now) // _HOUR_US
+        self._hour = rates.hour_of(now)
         self._names = {take.account: _quota_name(take) for take in takes if take.per_hour is not None}
         self._left: dict[str, int] = {}
         for take in sorted(takes, key=lambda one: one.account):  # one order: no deadlock
             if take.per_hour is not None:
-                values = {"scope": self._names[take.account], "hour": self._hour, "count": 0}
-                connection.execute(_COUNT, values)
-                taken = connection.execute(_COUNTED, values).scalar_one()
-                self._left[self._names[take.account]] = max(take.per_hour - taken, 0)
+                name = self._names[take.account]
+                self._left[name] = rates.left(connection, name, self._hour, take.per_hour)
 
     def has(self, account: str) -> bool:
         """Whether anything of it may be taken."""
@@ -365,9 +353,9 @@ class _Allowance:
         """These are taken."""
         used = Counter(self._names[row.account] for row in rows if row.account in self._names)
         for name, count in sorted(used.items()):
-            self._connection.execute(_COUNT, {"scope": name, "hour": self._hour, "count": count})
+            rates.count(self._connection, name, self._hour, count)
         if used:
-            self._connection.execute(_FORGET, {"before": self._hour - _HOURS_KEPT})
+            rates.forget(self._connection, self._hour)
 
 
 def _quota_name(take: Take) -> str:

@@ -18,12 +18,14 @@ from schleuse.clock import Now, to_us
 from schleuse.database import translate
 from schleuse.errors import UnavailableError
 from schleuse.holding.states import State
+from schleuse.kim.store import rates
 from schleuse.kim.store.backing import Backing
-from schleuse.kim.store.delivery import MaildropLockedError, Under, position_of
+from schleuse.kim.store.delivery import MaildropLockedError, Under, position_of, share_of
 from schleuse.kim.store.marks import Mark
 from schleuse.kim.store.suspicions import Suspicions
 from schleuse.mail.spool import DamagedRecordError
 from schleuse.switch import fence
+from schleuse.switch.documents import Limit
 
 _ENTRIES = sa.text("SELECT id, length, size FROM kim_delivery WHERE account = :account AND state = 'HELD' ORDER BY id")
 _ASIDE = sa.text("SELECT 1 FROM kim_delivery WHERE id = :id AND state = 'QUARANTINED'")
@@ -85,24 +87,54 @@ class Locks(Protocol):
 
 
 class Mailbox:
-    """Satisfies `contracts.Maildrop`. Its owner gets nothing that is suspected, like a worker (HD-47)."""
+    """Satisfies `contracts.Maildrop`. Its owner gets nothing that is suspected, like a worker (HD-47).
 
-    def __init__(self, backing: Backing, account: str, lock: Lock, now: Now) -> None:
+    limit: of a LIMITED scope. Listed are only deliveries in its share, and no more than are left of its rate in this
+    hour of the clock; these count from then on, and those that were not fetched no more when the session ends.
+    """
+
+    def __init__(
+        self,
+        backing: Backing,
+        account: str,
+        lock: Lock,
+        now: Now,
+        under: Under | None = None,
+        limit: Limit | None = None,
+    ) -> None:
         self._backing = backing
         self._account = account
         self._lock = lock
         self._now = now
+        self._rated: tuple[str, int] | None = None
         try:
             rows = self._held()
             # What arrives from now on was not looked at, so it is listed in the next session.
             if Suspicions(backing).sweep_all(account, now()):
                 left = {row.id for row in self._held()}
                 rows = [row for row in rows if row.id in left]
+            if limit is not None:
+                rows = self._let_out(rows, limit, under)
         except BaseException:
             lock.release()
             raise
         self._entries = [Entry(row.id, uidl(row.id), row.size) for row in rows]
         self._lengths = {row.id: row.length for row in rows}
+        self._unfetched = {*self._lengths}
+
+    def _let_out(self, rows: Sequence[sa.Row[Any]], limit: Limit, under: Under | None) -> Sequence[sa.Row[Any]]:
+        if limit.permille is not None:
+            rows = [row for row in rows if share_of(row.id) < limit.permille]
+        if limit.per_hour is None or under is None:
+            return rows
+        scope, hour = str(under.scope), rates.hour_of(self._now())
+        with self._backing.writing() as connection:
+            fence.require(connection, under.scope, under.epoch)
+            rows = rows[: rates.left(connection, scope, hour, limit.per_hour)]
+            rates.count(connection, scope, hour, len(rows))
+            rates.forget(connection, hour)
+        self._rated = scope, hour
+        return rows
 
     def _held(self) -> Sequence[sa.Row[Any]]:
         with self._backing.reading() as connection:
@@ -119,6 +151,7 @@ class Mailbox:
         (content,) = self._backing.contents.read([(position_of(id), self._lengths[id])])
         if isinstance(content, DamagedRecordError):
             raise content
+        self._unfetched.discard(id)
         return content[1]
 
     def delete(self, ids: Sequence[int], under: Under | None = None) -> None:
@@ -136,7 +169,17 @@ class Mailbox:
         self._backing.marks.write_later([Mark(id, now_us, State.DELIVERED, FETCHED) for id in ids])
 
     def close(self) -> None:
-        self._lock.release()
+        try:
+            # Where the store cannot serve they go on counting, which lets nothing out.
+            with contextlib.suppress(UnavailableError):
+                self._give_back()
+        finally:
+            self._lock.release()
+
+    def _give_back(self) -> None:
+        if self._rated is not None and self._unfetched:
+            with self._backing.writing() as connection:
+                rates.count(connection, *self._rated, -len(self._unfetched))
 
     def _delete_in(self, connection: Connection, ids: list[int], now_us: int) -> None:
         for start in range(0, len(ids), _AT_ONCE):

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from schleuse.clock import to_us
 from schleuse.errors import UnavailableError
 from schleuse.holding.states import State
+from schleuse.kim.store import rates
 from schleuse.kim.store.backing import Backing
 from schleuse.kim.store.bodies import as_many_as_fit
 from schleuse.kim.store.delivery import SHARE_SQL, LeaseLostError, Under, position_of, recipient_index
@@ -26,7 +27,6 @@ from schleuse.switch.documents import Limit
 
 #: Longer than any SMTP transaction may take (RFC 5321 § 4.5.3.2); a host that died gives its mail up after it.
 LEASE = timedelta(hours=1)
-_HOUR_US = 3_600_000_000
 
 _ENHANCED = re.compile(r"[245][0-9]{2}[ -]([245]\.[0-9]{1,3}\.[0-9]{1,3})(?![0-9.])")  # RFC 2034 § 4
 
@@ -39,12 +39,6 @@ _DUE = (
     f" WHERE account IS NULL AND state = 'HELD' AND not_before_us <= :now AND {SHARE_SQL} < :permille"
     " ORDER BY id LIMIT :limit"
 )
-#: Writes even where nothing is added: with PostgreSQL this locks the row.
-_COUNT = sa.text(
-    "INSERT INTO kim_taken (scope, hour, count) VALUES (:scope, :hour, :count)"
-    " ON CONFLICT (scope, hour) DO UPDATE SET count = kim_taken.count + excluded.count"
-)
-_COUNTED = sa.text("SELECT count FROM kim_taken WHERE scope = :scope AND hour = :hour")
 _TAKE = sa.text(
     "UPDATE kim_delivery SET state = 'RELEASING', lease_owner = :owner, lease_until_us = :until WHERE id IN :ids"
 ).bindparams(sa.bindparam("ids", expanding=True))
@@ -96,24 +90,22 @@ class Outbound:
         Raises StaleEpochError when the scope was switched since `under` (SW-06).
         """
         permille = 1000 if bound is None or bound.permille is None else bound.permille
-        quota = None
-        if under is not None and bound is not None and bound.per_hour is not None:
-            quota = {"scope": str(under.scope), "hour": to_us(now) // _HOUR_US}
+        per_hour = None if under is None or bound is None else bound.per_hour
+        hour = rates.hour_of(now)
         with self._backing.writing() as connection:
             if under is not None:
                 fence.require(connection, under.scope, under.epoch)
             connection.execute(_EXPIRED, {"now": to_us(now)})
-            if quota is not None and bound is not None and bound.per_hour is not None:
-                connection.execute(_COUNT, {**quota, "count": 0})
-                limit = max(min(limit, bound.per_hour - connection.execute(_COUNTED, quota).scalar_one()), 0)
+            if under is not None and per_hour is not None:
+                limit = min(limit, rates.left(connection, str(under.scope), hour, per_hour))
             asked = {"now": to_us(now), "limit": limit, "permille": permille}
             rows = as_many_as_fit(connection.execute(self._due, asked).all())
             if not rows:
                 return []
             values = {"ids": [row.id for row in rows], "owner": self._owner, "until": to_us(now + LEASE)}
             connection.execute(_TAKE, values)
-            if quota is not None:
-                connection.execute(_COUNT, {**quota, "count": len(rows)})
+            if under is not None and per_hour is not None:
+                rates.count(connection, str(under.scope), hour, len(rows))
         try:
             contents = self._backing.contents.read([(position_of(row.id), row.length) for row in rows])
         except UnavailableError:

@@ -16,7 +16,7 @@ from schleuse.holding.states import State
 from schleuse.kim.store.audit import audit, count_states
 from schleuse.kim.store.bodies import read_cursor
 from schleuse.kim.store.deferrals import Deferrals
-from schleuse.kim.store.delivery import MAX_RECIPIENTS, Acceptance, PendingReport, TooManyRecipientsError
+from schleuse.kim.store.delivery import MAX_RECIPIENTS, Acceptance, PendingReport, TooManyRecipientsError, Under
 from schleuse.kim.store.held_letters import HeldLetters
 from schleuse.kim.store.leases import Leases
 from schleuse.kim.store.maildrop import Mailbox
@@ -32,6 +32,7 @@ from schleuse.kim.store.router import BATCH, Router
 from schleuse.kim.store.tables import DELIVERY
 from schleuse.mail.contracts import Done, Mail
 from schleuse.mail.spool import Disk, Envelope, GroupCommit, OsDisk
+from schleuse.switch.documents import Limit
 
 __all__ = ["AccountOf", "MailStore", "Settings", "open_mail_store", "rebuild_index"]
 
@@ -98,9 +99,12 @@ class MailStore:
                 routed += count
         return routed
 
-    def maildrop(self, account: str) -> Mailbox:
-        """Lock the mailbox for one POP3 session. Raises MaildropLockedError, UnavailableError."""
-        return Mailbox(self._parts.backing, account, self._parts.locks.take(account), self._now)
+    def maildrop(self, account: str, under: Under | None = None, limit: Limit | None = None) -> Mailbox:
+        """Lock the mailbox for one POP3 session. limit: of a LIMITED scope, see `Mailbox`.
+
+        Raises MaildropLockedError, StaleEpochError, UnavailableError.
+        """
+        return Mailbox(self._parts.backing, account, self._parts.locks.take(account), self._now, under, limit)
 
     def pending_reports(self, limit: int) -> Sequence[PendingReport]:
         """DSNs that are to be built (`mail.dsn.envelope`) and accepted. The same ones until `report_accepted`."""
