@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -38,9 +40,10 @@ from schleuse.eau.feed_login import Happened
 from schleuse.eau.feed_session import Door
 from schleuse.eau.sealing import person_without_kvnr
 from schleuse.eau.store import EauStore
+from schleuse.eau.switched import answering, delivering
 from schleuse.errors import UnavailableError
 from schleuse.identifiers import IK
-from schleuse.scopes import ScopeState
+from schleuse.scopes import Scope, ScopeState
 from schleuse.switch.documents import Limit
 from schleuse.vault import Named
 
@@ -186,6 +189,31 @@ def test_while_it_is_closed_the_answer_is_deferred(
     assert sqlite_store.answers.open(AN_INSURER, clock()) == []
     switch.set(scopes, ScopeState.OPEN)
     assert http.post(URL, json=ASK).json()["code"] == 4
+
+
+@pytest.mark.parametrize("scopes", ["eau_employer_answer/*", f"eau_intake/{AN_INSURER}/deliver"])
+def test_that_answers_are_closed_hears_also_who_has_no_token(app: FastAPI, switch: FakeSwitch, scopes: str) -> None:
+    """SW-07: as the probe of the closing asks; with the answers alone the feed stays open."""
+    nobody = Http(app)
+    assert nobody.get(URL).status_code == 401
+    switch.set(scopes, ScopeState.HOLD)
+    found = nobody.get(URL)
+    assert (found.status_code, found.json()["closed"]["state"]) == (503, "HOLD")
+    assert nobody.get(f"/v1/{AN_INSURER}/eau").status_code == (401 if "answer" in scopes else 503)
+
+
+def test_an_answer_is_a_unit_of_work_of_both_scopes(app: FastAPI, benefits: Signature, switch: FakeSwitch) -> None:
+    """SW-10: whoever closes one of them waits for it."""
+    entered: list[Scope] = []
+
+    @contextmanager
+    def unit(scope: Scope) -> Iterator[None]:
+        entered.append(scope)
+        yield
+
+    app.state.door = Door(switch, unit=unit)
+    assert SignedHttp(app, benefits).post(URL, json=ASK).json()["code"] == 4
+    assert entered == [answering(AN_INSURER), delivering(AN_INSURER)]
 
 
 def test_answers_that_are_limited_are_deferred(http: Http, switch: FakeSwitch) -> None:

@@ -16,7 +16,9 @@ from schleuse.eau.answers import Code
 from schleuse.eau.cursors import CursorBeyondEndError
 from schleuse.eau.document import Period
 from schleuse.eau.store import EauStore
-from schleuse.eau.switched import delivering
+from schleuse.eau.switched import AnswerTerms, answering, delivering
+from schleuse.identifiers import IK
+from schleuse.scopes import Scope
 from schleuse.switch.fence import StaleEpochError
 
 PERSON, ANOTHER, BY_NAME = b"1" * 16, b"2" * 16, b"3" * 16
@@ -42,7 +44,7 @@ def followed(
     store: EauStore, waits: Waits = nothing, now: datetime = LATER, permille: int | None = None
 ) -> list[Answer]:
     """All that ever followed, after another look."""
-    store.answers.follow(AN_INSURER, now, waits=waits, permille=permille)
+    store.answers.follow(AN_INSURER, now, waits=waits, terms=AnswerTerms(0, 0, permille))
     return [decode_answer(text) for _, text in store.answers.follow_ups(AN_INSURER, 0, 1000)]
 
 
@@ -103,7 +105,8 @@ def test_what_a_limit_keeps_back_follows_when_it_grows(store: EauStore) -> None:
     file(store, au(2))
     for person, id in ((PERSON, "kept"), (ANOTHER, "kept-2")):
         asked = replace(ASKED, id=id, person=person)
-        assert store.answers.answer(AN_INSURER, asked, NOON, waits=nothing, permille=0).code is Code.IN_REVIEW
+        kept_back = store.answers.answer(AN_INSURER, asked, NOON, waits=nothing, terms=AnswerTerms(0, 0, 0))
+        assert kept_back.code is Code.IN_REVIEW
     assert [one.request for one in followed(store, permille=0)] == ["told"]
     file(store, au(3, ANOTHER), storno(4, of=1))
     withdrawn = followed(store, permille=0)[-1]
@@ -167,18 +170,20 @@ def test_the_list_is_taken_over_with_a_cursor(store: EauStore) -> None:
     assert store.answers.ack(AN_INSURER, "benefits", 0) == (1, 1)
 
 
-def test_an_answer_of_an_older_epoch_is_recorded_nowhere(store: EauStore) -> None:
-    """SW-06."""
+@pytest.mark.parametrize("scope", [answering, delivering])
+def test_an_answer_of_an_older_epoch_is_recorded_nowhere(store: EauStore, scope: Callable[[IK], Scope]) -> None:
+    """SW-06: of deliveries, and of answers themselves."""
     store.answers.answer(AN_INSURER, ASKED, NOON, waits=something)
-    store.raise_fence({delivering(AN_INSURER): 5}, 5)
+    store.raise_fence({scope(AN_INSURER): 5}, 5)
+    stale, fresh = (AnswerTerms(*((at if one is scope else 0) for one in (answering, delivering))) for at in (4, 5))
     with pytest.raises(StaleEpochError):
-        store.answers.answer(AN_INSURER, replace(ASKED, id="ds-2"), NOON, waits=nothing, epoch=4)
+        store.answers.answer(AN_INSURER, replace(ASKED, id="ds-2"), NOON, waits=nothing, terms=stale)
     with pytest.raises(StaleEpochError):
-        store.answers.follow(AN_INSURER, LATER, waits=nothing, epoch=4)
+        store.answers.follow(AN_INSURER, LATER, waits=nothing, terms=stale)
     with pytest.raises(StaleEpochError):
-        store.answers.ack(AN_INSURER, "benefits", 0, epoch=4)
+        store.answers.ack(AN_INSURER, "benefits", 0, terms=stale)
     assert [one.id for one in store.answers.open(AN_INSURER, NOON)] == ["ds-1"]
-    assert store.answers.follow(AN_INSURER, LATER, waits=nothing, epoch=5) == 1
+    assert store.answers.follow(AN_INSURER, LATER, waits=nothing, terms=fresh) == 1
 
 
 class DiedError(Exception):

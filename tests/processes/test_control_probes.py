@@ -27,6 +27,7 @@ from schleuse.switch import fence
 IK = "109900011"
 PROCESS = atom(Service.EAU_INTAKE, IK, Direction.PROCESS)
 DELIVER = atom(Service.EAU_INTAKE, IK, Direction.DELIVER)
+ANSWERS = atom(Service.EAU_EMPLOYER_ANSWER, IK, Direction.DELIVER)
 KEYS = atom(Service.KEYS, IK, Direction.PROCESS)
 OUT = atom(Service.KIM_MAIL, NONE, Direction.DELIVER)
 VAULT = """# TYPE schleuse_vault_releases counter
@@ -83,7 +84,7 @@ def metrics(config: Config, text: str) -> Iterator[None]:
 
 
 def test_a_platform_that_does_not_answer_proves_nothing(probes: PlatformProbes) -> None:
-    wanted = [Check(DELIVER, what) for what in (What.SMTP, What.POP3, What.FEED)]
+    wanted = [Check(DELIVER, what) for what in (What.SMTP, What.POP3, What.FEED, What.ANSWERS)]
     seen = asyncio.run(probes.outside(wanted))
     assert {seen[one].answer for one in wanted} == {None}
     assert {seen[one].text for one in wanted} == {"Connection refused"}
@@ -103,7 +104,7 @@ def test_a_password_that_cannot_be_read_proves_nothing_and_is_told(tmp_path: Pat
 
 
 def test_counters_and_fences_of_a_platform_that_is_not_there_are_unknown(probes: PlatformProbes, home: Path) -> None:
-    wanted = [Check(PROCESS, What.RELEASES), Check(DELIVER, What.EFFECTS), Check(OUT, What.EFFECTS)]
+    wanted = [Check(PROCESS, What.RELEASES), *(Check(one, What.EFFECTS) for one in (DELIVER, ANSWERS, OUT))]
     assert set(asyncio.run(probes.counts(wanted)).values()) == {None}
     assert asyncio.run(probes.fences([PROCESS])) == {PROCESS: []}
     assert not (home / "eau.sqlite").exists()  # a look makes nothing

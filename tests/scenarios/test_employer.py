@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,10 +16,14 @@ import pytest
 from tests.scenarios.platform import Platform, platform, until
 from tests.scenarios.test_switch_eau import close, reopen, states
 
+from schleuse.eau.switched import answering
 from schleuse.holding.states import State
+from schleuse.identifiers import IK
 from schleuse.journal.entry import Kind, Purpose
 from schleuse.practice.documents import Generator
 from schleuse.practice.outbox import Prepared
+from schleuse.processes.control_probes import PlatformProbes
+from schleuse.shutdown.closure import Answer, Check, What
 
 
 @pytest.fixture
@@ -109,3 +115,29 @@ def test_while_answers_are_held_too_the_answer_is_deferred(one: Platform) -> Non
     with one.feed() as client:
         answer = client.post("answers", json={"request": "r", "absent_from": who.absent_from, "kvnr": who.kvnr})
         assert (answer.status_code, answer.json()["code"]) == (503, "eau.feed.closed")
+
+
+def test_that_answers_alone_are_closed_is_proven_from_outside(one: Platform) -> None:
+    """SW-06, SW-07: by HTTPS without a token, by counters and by the fence of each database; the feed goes on."""
+    ik = one.config.insurers[0].ik
+    asked = Check(answering(IK(ik)), What.ANSWERS)
+    probes = PlatformProbes(one.config)
+    try:
+        assert asyncio.run(probes.outside([asked]))[asked].answer is Answer.PASSED
+        close(one, f"eau_employer_answer/{ik}")
+        home = ["--home", str(one.home)]
+
+        def claims() -> list[dict[str, Any]]:
+            answer = one.command("closure", "prove", "--json", *home, check=False)
+            return [json.loads(line) for line in answer.stdout.splitlines()]
+
+        until(lambda: {claim["verdict"] for claim in claims()} == {"proven"}, "the proof", 60)
+        assert [claim["scope"] for claim in claims()] == [str(asked.scope)]
+        assert asyncio.run(probes.outside([asked]))[asked].answer is Answer.CLOSED
+        kept = [json.loads(file.read_text()) for file in (one.home / "switch" / "proofs").rglob("*.json")]
+        text = json.dumps(kept)
+        assert all(f'"{what}"' in text for what in ("workers", "fence", "answers", "effects"))
+    finally:
+        probes.close()
+    with one.feed() as client:
+        assert client.get("eau").status_code == 200

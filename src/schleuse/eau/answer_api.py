@@ -26,13 +26,12 @@ from schleuse.eau.answer_store import Request as Asked
 from schleuse.eau.answers import CODES, Certificate, Code, Follows
 from schleuse.eau.feed_errors import NoPersonError, responses
 from schleuse.eau.feed_paper import require_no_person
-from schleuse.eau.feed_session import Client, Insurer
+from schleuse.eau.feed_session import AnswerClient, Client, Insurer
 from schleuse.eau.feed_views import MAX_CURSOR, Ack, Acked
 from schleuse.eau.sealing import person_without_kvnr
-from schleuse.eau.switched import answered_share
+from schleuse.eau.switched import AnswerTerms
 from schleuse.errors import Error
 from schleuse.identifiers import IK, KVNR
-from schleuse.switch.standing import Standing
 from schleuse.vault import Named, Vault
 
 MAX_LIMIT = 1000
@@ -139,13 +138,12 @@ class Codes(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What the endpoints stand on. standing: of deliveries; raises FeedClosedError while answers are closed; asked
-    before and after."""
+    """What the endpoints stand on. terms: raises FeedClosedError while answers are closed; asked before and after."""
 
     store: AnswerStore
     vault: Vault
     waits: WaitsOf
-    standing: Callable[[IK], Standing]
+    terms: Callable[[IK], AnswerTerms]
     now: Now
 
 
@@ -154,33 +152,32 @@ def add_answers(app: FastAPI, answers: Answers) -> None:
     store = answers.store
 
     @app.post("/v1/{ik}/answers", responses=responses(400, 409, 429), operation_id="ask", tags=["answers"])
-    def ask(request: Request, ik: Insurer, client: Client, asked: AskView) -> AnswerView:
+    def ask(request: Request, ik: Insurer, client: AnswerClient, asked: AskView) -> AnswerView:
         """What an employer is told now. Nothing found is 4 only if nothing waits that could be it; else 7."""
         require_no_person(asked.request)
-        at = answers.standing(client.ik)
+        terms = answers.terms(client.ik)
         person, other = _pseudonyms(answers.vault, client.ik, asked)
         found = store.answer(
             client.ik,
             Asked(asked.request, person, other, asked.absent_from),
             answers.now(),
             waits=lambda day, upto: answers.waits(client.ik, day, upto),
-            epoch=at.epoch,
-            permille=answered_share(at),
+            terms=terms,
         )
         request.app.state.logins.tell_answer(client, len(found.certificates), asked.request, str(int(found.code)))
-        answers.standing(client.ik)  # closed meanwhile: it is not said
+        answers.terms(client.ik)  # closed meanwhile: it is not said
         return answer_view(found)
 
     @app.get("/v1/{ik}/answers", responses=responses(), operation_id="list_follow_ups", tags=["answers"])
     def list_follow_ups(
         request: Request,
         ik: Insurer,
-        client: Client,
+        client: AnswerClient,
         after: Annotated[int | None, Query(ge=0, le=MAX_CURSOR)] = None,
         limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100,
     ) -> FollowUps:
         """Answers that followed an earlier one; without `after`, those that this client has not acknowledged."""
-        answers.standing(client.ik)
+        answers.terms(client.ik)
         acked, last = store.position(client.ik, client.client)
         start = acked if after is None else after
         found = [(seq, decode_answer(text)) for seq, text in store.follow_ups(client.ik, start, limit)]
@@ -196,15 +193,15 @@ def add_answers(app: FastAPI, answers: Answers) -> None:
     @app.post(
         "/v1/{ik}/answers/ack", responses=responses(400, 409), operation_id="acknowledge_answers", tags=["answers"]
     )
-    def acknowledge_answers(ik: Insurer, client: Client, ack: Ack) -> Acked:
+    def acknowledge_answers(ik: Insurer, client: AnswerClient, ack: Ack) -> Acked:
         """Everything up to the cursor is taken over. A lower cursor than before changes nothing."""
-        acked, last = store.ack(client.ik, client.client, ack.cursor, answers.standing(client.ik).epoch)
+        acked, last = store.ack(client.ik, client.client, ack.cursor, answers.terms(client.ik))
         return Acked(acked=acked, last=last)
 
     @app.get("/v1/{ik}/answers/open", responses=responses(), operation_id="list_open", tags=["answers"])
-    def list_open(ik: Insurer, client: Client) -> OpenViews:
+    def list_open(ik: Insurer, client: AnswerClient) -> OpenViews:
         """Requests whose last answer was an interim one and that are still watched, 1000 at most."""
-        answers.standing(client.ik)
+        answers.terms(client.ik)
         return OpenViews(
             requests=[
                 OpenView(

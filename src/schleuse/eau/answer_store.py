@@ -31,7 +31,7 @@ from schleuse.eau.cursors import acked, take_over
 from schleuse.eau.document import DocumentId, Period
 from schleuse.eau.locking import lock_insurer
 from schleuse.eau.outcome import DocumentState
-from schleuse.eau.switched import require_delivering
+from schleuse.eau.switched import AnswerTerms, require_answering
 from schleuse.eau.tables import DOCUMENT, FOLLOW_UP, FOLLOW_UP_CURSOR, REQUEST
 from schleuse.errors import ConflictError
 from schleuse.identifiers import IK
@@ -113,17 +113,17 @@ class AnswerStore:
         now: datetime,
         *,
         waits: Waits,
-        epoch: int | None = None,
-        permille: int | None = None,
+        terms: AnswerTerms | None = None,
     ) -> Answer:
         """The answer, recorded. Asked again under its id: what was said last, nothing new. Raises RequestReusedError.
 
         waits: is asked before documents are read, because mail goes from there to here.
-        permille: of which share of the eAU is spoken, chosen by their delivery (RS-06); None: of all.
+        terms: what the switch lets be said; None where no switch rules. Of the eAU in its share is spoken, chosen by
+        their delivery (RS-06).
         """
-        found = waits(asked.absent_from, now)
+        found, permille = waits(asked.absent_from, now), _permille(terms)
         with transaction(self._engine) as connection:
-            require_delivering(connection, ik, epoch)
+            require_answering(connection, ik, terms)
             lock_insurer(connection, ik)
             row = connection.execute(_REQUEST, {"ik": ik.value, "id": asked.id}).one_or_none()
             known = _certificates(connection, ik, asked.person, asked.other)
@@ -146,20 +146,19 @@ class AnswerStore:
                     "deliveries": json.dumps([one.delivery for one in result.found]),
                     "until": until,
                     "due": int(permille is not None),  # looked at again if the share grew meanwhile
-                    "epoch": epoch,
+                    "epoch": _epoch(terms),
                 },
             )
         return Answer(asked.id, code, now, until, result.found)
 
-    def follow(
-        self, ik: IK, now: datetime, *, waits: Waits, epoch: int | None = None, permille: int | None = None
-    ) -> int:
+    def follow(self, ik: IK, now: datetime, *, waits: Waits, terms: AnswerTerms | None = None) -> int:
         """Say what the records say now and did not say before. Returns how many answers followed.
 
         Looked at are requests of persons whose certificates have changed (`note_changed`), and those that wait only for
         mail to be opened. A 4 that follows is an answer of now: what came after the question may be the eAU, too.
-        permille: see `answer`; when it is another than before, all requests that are open are looked at.
+        terms: see `answer`; when its share is another than before, all requests that are open are looked at.
         """
+        permille = _permille(terms)
         if self._shares.get(ik, _UNKNOWN) != permille:
             with transaction(self._engine) as connection:
                 lock_insurer(connection, ik)
@@ -174,7 +173,7 @@ class AnswerStore:
         rounds = {day: self._look_on(ik, day, now, permille) for day in days if not found[day]}
         for _, ids in rounds.values():
             blocked |= dict.fromkeys(ids, False)
-        followed = self._follow(ik, blocked, now, epoch, permille) if blocked else 0
+        followed = self._follow(ik, blocked, now, terms) if blocked else 0
         self._rounds[ik] = {day: at for day, (at, _) in rounds.items()}
         return followed
 
@@ -194,17 +193,17 @@ class AnswerStore:
             return (replace(at, asked_at=rows[-1].asked_at, id=rows[-1].id) if rows else at), says
         return _Round(now), says
 
-    def _follow(self, ik: IK, blocked: dict[str, bool], now: datetime, epoch: int | None, permille: int | None) -> int:
+    def _follow(self, ik: IK, blocked: dict[str, bool], now: datetime, terms: AnswerTerms | None) -> int:
         with transaction(self._engine) as connection:
-            require_delivering(connection, ik, epoch)
+            require_answering(connection, ik, terms)
             lock_insurer(connection, ik)
             first = seq = _last(connection, ik)
             for id, is_blocked in blocked.items():
                 row = connection.execute(_REQUEST, {"ik": ik.value, "id": id}).one()
-                said = _follow_up(connection, ik, row, waits=is_blocked, permille=permille)
+                said = _follow_up(connection, ik, row, waits=is_blocked, permille=_permille(terms))
                 if said is not None:
                     seq += 1
-                    _record(connection, ik, row, said, seq, now, epoch)
+                    _record(connection, ik, row, said, seq, now, _epoch(terms))
             connection.execute(_DONE, {"ik": ik.value, "ids": list(blocked)})
         return seq - first
 
@@ -224,10 +223,10 @@ class AnswerStore:
         with transaction(self._reader) as connection:
             return acked(connection, FOLLOW_UP_CURSOR, ik, client), _last(connection, ik)
 
-    def ack(self, ik: IK, client: str, cursor: int, epoch: int | None = None) -> tuple[int, int]:
+    def ack(self, ik: IK, client: str, cursor: int, terms: AnswerTerms | None = None) -> tuple[int, int]:
         """Everything up to the cursor is taken over; a lower one changes nothing. Raises CursorBeyondEndError."""
         with transaction(self._engine) as connection:
-            require_delivering(connection, ik, epoch)
+            require_answering(connection, ik, terms)
             lock_insurer(connection, ik)
             last = _last(connection, ik)
             return take_over(connection, FOLLOW_UP_CURSOR, ik, client, cursor, last), last
@@ -356,6 +355,14 @@ def _certificates(connection: Connection, ik: IK, person: bytes, other: bytes | 
         )
         for row in rows
     ]
+
+
+def _permille(terms: AnswerTerms | None) -> int | None:
+    return None if terms is None else terms.permille
+
+
+def _epoch(terms: AnswerTerms | None) -> int | None:
+    return None if terms is None else terms.answering
 
 
 def _share(permille: int | None) -> Callable[[int], bool]:

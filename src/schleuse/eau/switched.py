@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import sqlalchemy as sa
 
 from schleuse.identifiers import IK
@@ -60,6 +62,30 @@ def answering(ik: IK) -> Scope:
 def answers(switch: Switch, ik: IK) -> Standing:
     """The standing of answers to employers."""
     return switch.standing(Service.EAU_EMPLOYER_ANSWER, ik.value, Direction.DELIVER)
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerTerms:
+    """On what answers to employers stand: the epochs of `answering` and of `delivering`, under which they are said.
+
+    permille: of which share of the eAU they may speak; None: of all.
+    """
+
+    answering: int
+    delivering: int
+    permille: int | None = None
+
+
+def answer_terms(answered: Standing, delivered: Standing) -> AnswerTerms:
+    """From where both atoms stand, while answers may go out."""
+    return AnswerTerms(answered.epoch, delivered.epoch, answered_share(delivered))
+
+
+def require_answering(connection: sa.Connection, ik: IK, terms: AnswerTerms | None) -> None:
+    """As `require_delivering`, of what is said to employers: an older epoch of either atom is refused (SW-06)."""
+    if terms is not None:
+        fence.require(connection, answering(ik), terms.answering)
+        require_delivering(connection, ik, terms.delivering)
 
 
 def answers_begin(at: Standing) -> bool:

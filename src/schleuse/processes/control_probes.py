@@ -64,8 +64,9 @@ class PlatformProbes:
         work: list[Callable[[], Mapping[Check, Seen]]] = []
         for few in _pieces(by_what[What.SMTP], RECIPIENTS):
             work.append(lambda few=few: self._smtp(few))  # type: ignore[misc]
-        if by_what[What.FEED]:
-            work.append(lambda: self._feed(by_what[What.FEED]))
+        for what, path in _PATHS.items():
+            if by_what[what]:
+                work.append(lambda what=what, path=path: self._feed(by_what[what], path))  # type: ignore[misc]
         work += [lambda one=one: {one: self._pop3(one.scope)} for one in by_what[What.POP3]]  # type: ignore[misc]
         found: dict[Check, Seen] = {}
         for one in await asyncio.gather(*(self._in_thread(step) for step in work)):
@@ -144,14 +145,14 @@ class PlatformProbes:
                 with suppress(OSError):
                     session.close()
 
-    def _feed(self, checks: Sequence[Check]) -> Mapping[Check, Seen]:
+    def _feed(self, checks: Sequence[Check], path: str) -> Mapping[Check, Seen]:
         """Without a token: who is closed says so before it looks at who asks."""
         host, port = host_and_port(self._config.eau.feed)
         found: dict[Check, Seen] = {}
         connection = http.client.HTTPSConnection(host, port, timeout=PROBE_SECONDS, context=self._trust())
         try:
             for one in checks:
-                connection.request("GET", f"/v1/{one.scope.tenant}/eau?limit=1")
+                connection.request("GET", f"/v1/{one.scope.tenant}/{path}?limit=1")
                 answer = connection.getresponse()
                 found[one] = feed_seen(answer.status, answer.read(65_536))
         except (OSError, http.client.HTTPException) as cause:
@@ -188,8 +189,9 @@ class PlatformProbes:
     def _effects_of(self, scope: Scope) -> int | None:
         if scope.service == Service.KIM_MAIL and scope.direction == Direction.DELIVER:
             return self._number(self._config.kim_database, _OUT, {})
-        if scope.service == Service.EAU_INTAKE and scope.direction == Direction.DELIVER:
-            numbers = [self._number(self._config.eau_database, one, {"ik": scope.tenant}) for one in _PUBLISHED]
+        if scope.direction == Direction.DELIVER and scope.service in _OF_INSURERS:
+            queries = _OF_INSURERS[scope.service]
+            numbers = [self._number(self._config.eau_database, one, {"ik": scope.tenant}) for one in queries]
             known = [one for one in numbers if one is not None]
             return sum(known) if len(known) == len(numbers) else None
         return None
@@ -218,10 +220,19 @@ class PlatformProbes:
 
 _FENCES = sa.text("SELECT scope, epoch FROM switch_fence")
 _OUT = sa.text("SELECT count(*) FROM kim_delivery WHERE account IS NULL AND state IN ('DELIVERED', 'RETURNED')")
-_PUBLISHED = (
-    sa.text("SELECT max(seq) FROM eau_event WHERE ik = :ik"),
-    sa.text("SELECT count(*) FROM eau_letter WHERE ik = :ik AND sent_at IS NOT NULL"),
-)
+#: What goes out to insurers' systems and their practices, by service.
+_OF_INSURERS: Mapping[str, Sequence[sa.TextClause]] = {
+    Service.EAU_INTAKE: (
+        sa.text("SELECT max(seq) FROM eau_event WHERE ik = :ik"),
+        sa.text("SELECT count(*) FROM eau_letter WHERE ik = :ik AND sent_at IS NOT NULL"),
+    ),
+    Service.EAU_EMPLOYER_ANSWER: (
+        sa.text("SELECT count(*) FROM eau_request WHERE ik = :ik"),
+        sa.text("SELECT max(seq) FROM eau_follow_up WHERE ik = :ik"),
+    ),
+}
+#: What of the feed is asked for (`eau/feed.py`).
+_PATHS: Mapping[What, str] = {What.FEED: "eau", What.ANSWERS: "answers"}
 
 
 #: Which releases belong to an atom (`vault.gate`); those of keys are all of them.

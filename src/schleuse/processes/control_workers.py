@@ -26,6 +26,7 @@ def workers_of(config: Config) -> Workers:
         (Service.EAU_INTAKE, Direction.ACCEPT): [KIM],
         (Service.EAU_INTAKE, Direction.PROCESS): [*eau_workers(config), VAULT],
         (Service.EAU_INTAKE, Direction.DELIVER): [DESK, KIM, VAULT],
+        (Service.EAU_EMPLOYER_ANSWER, Direction.DELIVER): [DESK],
         (Service.KIM_MAIL, Direction.ACCEPT): [KIM],
         (Service.KIM_MAIL, Direction.DELIVER): [KIM],
         (Service.KIM_MAIL, Direction.READ): [KIM],

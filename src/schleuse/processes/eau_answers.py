@@ -11,13 +11,21 @@ from schleuse.clock import Now
 from schleuse.config import Config
 from schleuse.eau.answer_store import AnswerStore
 from schleuse.eau.outcome import Quarantine
-from schleuse.eau.switched import accepts, answered_share, answering, answers, answers_begin, delivery
+from schleuse.eau.switched import (
+    AnswerTerms,
+    accepts,
+    answer_terms,
+    answering,
+    answers,
+    answers_begin,
+    delivering,
+    delivery,
+)
 from schleuse.identifiers import IK
 from schleuse.kim.store import Leases
 from schleuse.processes.following import Running
 from schleuse.switch.copy import Switch
 from schleuse.switch.fence import StaleEpochError
-from schleuse.switch.standing import Standing
 
 log = structlog.get_logger()
 
@@ -58,20 +66,19 @@ class Answering:
         followed = 0
         for insurer in self.config.insurers:
             ik = IK(insurer.ik)
-            at = delivery(self.switch, ik)
-            if at.state.begins and answers_begin(answers(self.switch, ik)):
-                followed += self._follow(ik, at)
+            answered, delivered = answers(self.switch, ik), delivery(self.switch, ik)
+            if delivered.state.begins and answers_begin(answered):
+                followed += self._follow(ik, answer_terms(answered, delivered))
         return followed
 
-    def _follow(self, ik: IK, at: Standing) -> int:
+    def _follow(self, ik: IK, terms: AnswerTerms) -> int:
         try:
-            with self.running.unit(answering(ik)):
+            with self.running.unit(answering(ik)), self.running.unit(delivering(ik)):
                 return self.store.follow(
                     ik,
                     self.now(),
                     waits=lambda day, upto: self.waits(ik, day, upto),
-                    epoch=at.epoch,
-                    permille=answered_share(at),
+                    terms=terms,
                 )
         except StaleEpochError as error:  # closed meanwhile; the other insurers go on (T-24)
             log.warning("switch.stale-answer", ik=str(ik), reason=str(error))

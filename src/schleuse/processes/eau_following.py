@@ -15,7 +15,7 @@ from schleuse.clock import Now
 from schleuse.config import Config
 from schleuse.eau.hold_changes import hold_changes
 from schleuse.eau.store import EauStore
-from schleuse.eau.switched import delivering, processing
+from schleuse.eau.switched import answering, delivering, processing
 from schleuse.eau.worker import Overtaken
 from schleuse.errors import Error
 from schleuse.identifiers import IK
@@ -43,7 +43,7 @@ def floor_of(store: EauStore, leases: Leases) -> int:
 def atoms_of(config: Config) -> list[Scope]:
     """Every atom that the `eau` role enforces."""
     iks = [IK(insurer.ik) for insurer in config.insurers]
-    return [scope(ik) for ik in iks for scope in (processing, delivering)]
+    return [scope(ik) for ik in iks for scope in (processing, delivering, answering)]
 
 
 class EauFollower:

@@ -22,6 +22,7 @@ ENFORCED: tuple[tuple[Service, Direction], ...] = (
     (Service.EAU_INTAKE, Direction.ACCEPT),
     (Service.EAU_INTAKE, Direction.PROCESS),
     (Service.EAU_INTAKE, Direction.DELIVER),
+    (Service.EAU_EMPLOYER_ANSWER, Direction.DELIVER),
     (Service.KIM_MAIL, Direction.ACCEPT),
     (Service.KIM_MAIL, Direction.DELIVER),
     (Service.KIM_MAIL, Direction.READ),

@@ -41,6 +41,7 @@ class What(StrEnum):
     SMTP = "smtp"  #: RCPT TO the mailbox, from a practice's account
     POP3 = "pop3"  #: the mailbox's own login
     FEED = "feed"  #: the insurer's feed
+    ANSWERS = "answers"  #: the insurer's list of answers to employers
     EFFECTS = "effects"  #: the role's own count of what went out
     RELEASES = "releases"  #: the vault's count of what was opened
     EXTERNAL = "external"  #: the probe of a system that is not ours
@@ -52,6 +53,7 @@ METHOD: Mapping[What, Method] = {
     What.SMTP: Method.EXTERNAL_PROBE,
     What.POP3: Method.EXTERNAL_PROBE,
     What.FEED: Method.EXTERNAL_PROBE,
+    What.ANSWERS: Method.EXTERNAL_PROBE,
     What.EFFECTS: Method.COUNTER,
     What.RELEASES: Method.KEY_SERVICE_READBACK,
     What.EXTERNAL: Method.EXTERNAL_PROBE,
@@ -139,6 +141,7 @@ _CHECKS: Mapping[tuple[Service, Direction], tuple[What, ...]] = {
     (Service.EAU_INTAKE, Direction.ACCEPT): (What.FENCE, What.SMTP),
     (Service.EAU_INTAKE, Direction.PROCESS): (What.FENCE, What.RELEASES),
     (Service.EAU_INTAKE, Direction.DELIVER): (What.FENCE, What.FEED, What.POP3, What.EFFECTS, What.RELEASES),
+    (Service.EAU_EMPLOYER_ANSWER, Direction.DELIVER): (What.FENCE, What.ANSWERS, What.EFFECTS),
     (Service.KIM_MAIL, Direction.ACCEPT): (What.FENCE, What.SMTP),
     (Service.KIM_MAIL, Direction.DELIVER): (What.FENCE, What.EFFECTS),
     (Service.KIM_MAIL, Direction.READ): (What.FENCE, What.POP3),

@@ -44,7 +44,7 @@ WORKERS_SECONDS = 3.0
 WATCHED_SECONDS = 1.0
 _STEP_SECONDS = 0.05
 
-_OUTSIDE = frozenset({What.SMTP, What.POP3, What.FEED})
+_OUTSIDE = frozenset({What.SMTP, What.POP3, What.FEED, What.ANSWERS})
 _COUNTED = frozenset({What.EFFECTS, What.RELEASES})
 
 
