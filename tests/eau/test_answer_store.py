@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from tests.eau.samples import AN_INSURER, NOON, ONE_PRACTICE, Case, an_id, eau, file, storno
 
 from schleuse.eau import answer_store
-from schleuse.eau.answer_store import Answer, Request, RequestReusedError, Waits, decode_answer
+from schleuse.eau.answer import Answer, Request, decode_answer
+from schleuse.eau.answer_store import RequestReusedError, Waits
 from schleuse.eau.answers import Code
 from schleuse.eau.cursors import CursorBeyondEndError
 from schleuse.eau.document import Period

@@ -21,8 +21,9 @@ from fastapi import FastAPI, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, StrictStr
 
 from schleuse.clock import Now
-from schleuse.eau.answer_store import Answer, AnswerStore, decode_answer
-from schleuse.eau.answer_store import Request as Asked
+from schleuse.eau.answer import Answer, decode_answer
+from schleuse.eau.answer import Request as Asked
+from schleuse.eau.answer_store import AnswerStore
 from schleuse.eau.answers import CODES, Certificate, Code, Follows
 from schleuse.eau.feed_errors import NoPersonError, responses
 from schleuse.eau.feed_paper import require_no_person

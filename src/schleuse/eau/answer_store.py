@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from schleuse.database import reading, transaction
+from schleuse.eau.answer import Answer, Request, encode_answer
 from schleuse.eau.answers import (
     Answered,
     Certificate,
@@ -52,29 +53,6 @@ class RequestReusedError(ConflictError):
     """This id was used for another request; the insurer's system gives each request an id of its own."""
 
     code = "eau.answers.request-reused"
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Request:
-    """An employer's question. person, other: pseudonyms, by KVNR and of the Ersatzverfahren."""
-
-    id: str
-    person: bytes
-    other: bytes | None
-    absent_from: date
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What is said. request: its id. until: up to when another answer may follow. withdrawn: Dokumenten-IDs that an
-    answer before named, and that have been cancelled since."""
-
-    request: str
-    code: Code
-    answered_at: datetime
-    until: datetime
-    certificates: tuple[Certificate, ...] = ()
-    withdrawn: tuple[DocumentId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,46 +232,6 @@ class AnswerStore:
         )
         with transaction(self._reader) as connection:
             return {Code(code): number for code, number in connection.execute(query)}
-
-
-def encode_answer(answer: Answer) -> str:
-    """As a follow-up is kept: what was said does not change when documents do."""
-    return json.dumps(
-        {
-            "request": answer.request,
-            "code": int(answer.code),
-            "answered_at": answer.answered_at.isoformat(),
-            "until": answer.until.isoformat(),
-            "certificates": [
-                [one.delivery, one.document_id.value, one.accepted_at.isoformat(), one.period.au_type]
-                + [day and day.isoformat() for day in (one.period.starts_on, one.period.ends_on, one.period.issued_on)]
-                for one in answer.certificates
-            ],
-            "withdrawn": [one.value for one in answer.withdrawn],
-        }
-    )
-
-
-def decode_answer(text: str) -> Answer:
-    """What `encode_answer` made."""
-    table = json.loads(text)
-    return Answer(
-        table["request"],
-        Code(table["code"]),
-        datetime.fromisoformat(table["answered_at"]),
-        datetime.fromisoformat(table["until"]),
-        tuple(
-            Certificate(
-                delivery, DocumentId(id), datetime.fromisoformat(at), Period(kind, _day(start), _day(end), _day(issued))
-            )
-            for delivery, id, at, kind, start, end, issued in table["certificates"]
-        ),
-        tuple(DocumentId(one) for one in table["withdrawn"]),
-    )
-
-
-def _day(text: str | None) -> date | None:
-    return None if text is None else date.fromisoformat(text)
 
 
 _REQUEST = sa.select(REQUEST).where(REQUEST.c.ik == sa.bindparam("ik"), REQUEST.c.id == sa.bindparam("id"))
