@@ -371,6 +371,11 @@ class Config(_Section):
         return self.home / "switch"
 
     @property
+    def retention_frozen(self) -> Path:
+        """While this file is there nothing is deleted (SW-12); the control role makes it, and ends only its own."""
+        return self.home / "run" / "retention.frozen"
+
+    @property
     def journal_socket(self) -> Path:
         """Where roles append to the journal."""
         return self.home / "run" / "journal.sock"

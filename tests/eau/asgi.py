@@ -26,5 +26,8 @@ class Http:
     def get(self, url: str, **more: Any) -> httpx.Response:
         return self.request("GET", url, **more)
 
+    def delete(self, url: str, **more: Any) -> httpx.Response:
+        return self.request("DELETE", url, **more)
+
     def post(self, url: str, **more: Any) -> httpx.Response:
         return self.request("POST", url, **more)

@@ -235,6 +235,43 @@ def test_an_answer_names_no_eau_that_the_limit_of_deliveries_keeps_back(
     assert http.post(URL, json={**ASK, "request": "ds-2"}).json()["code"] == 2
 
 
+def test_a_request_is_cancelled_once_and_that_is_told(http: Http, mail: Mail, journal: Journal) -> None:
+    """§ 17.2: a record that was sent wrongly. Again is harmless; an id that nobody used is an error."""
+    mail.waits = True
+    http.post(URL, json=ASK)
+    for _ in range(2):
+        assert http.delete(f"{URL}/ds-1").status_code == 204
+        told = journal.events[-1]
+        assert (told.what, told.request, told.client) == (Happened.ANSWER_CANCELLED, "ds-1", "benefits")
+    assert http.get(f"{URL}/open").json()["requests"] == []
+    unknown = http.delete(f"{URL}/ds-2")
+    assert (unknown.status_code, unknown.json()["code"]) == (404, "eau.answers.unknown-request")
+    late = http.post(URL, json=ASK)
+    assert (late.status_code, late.json()["code"]) == (409, "eau.answers.request-cancelled")
+
+
+def test_while_it_is_closed_nothing_is_cancelled(http: Http, switch: FakeSwitch) -> None:
+    """SW-12."""
+    http.post(URL, json=ASK)
+    switch.set("eau_employer_answer/*", ScopeState.HOLD)
+    assert http.delete(f"{URL}/ds-1").json()["code"] == "eau.feed.closed"
+    switch.set("eau_employer_answer/*", ScopeState.OPEN)
+    assert [one["request"] for one in http.get(f"{URL}/open").json()["requests"]] == ["ds-1"]
+
+
+def test_a_list_whose_newest_answer_was_cancelled_leads_to_its_end(
+    http: Http, mail: Mail, sqlite_store: EauStore, clock: Now
+) -> None:
+    """Else a client would ask for it for ever."""
+    mail.waits = True
+    http.post(URL, json=ASK)
+    sqlite_store.answers.follow(AN_INSURER, clock(), waits=lambda _day, _upto: False)
+    http.delete(f"{URL}/ds-1")
+    page = http.get(URL).json()
+    assert (page["answers"], page["next"], page["last"]) == ([], 1, 1)
+    assert http.post(f"{URL}/ack", json={"cursor": page["next"]}).json() == {"acked": 1, "last": 1}
+
+
 def test_what_cannot_be_told_to_the_journal_is_not_said(http: Http, journal: Journal) -> None:
     """RP-01."""
     http.get(f"{URL}/codes")
@@ -256,7 +293,7 @@ def test_the_codes_are_a_table(http: Http) -> None:
 
 @pytest.mark.parametrize(
     ("path", "method"),
-    [("", "POST"), ("", "GET"), ("/ack", "POST"), ("/open", "GET"), ("/codes", "GET")],
+    [("", "POST"), ("", "GET"), ("/ack", "POST"), ("/open", "GET"), ("/codes", "GET"), ("/{request_id}", "DELETE")],
 )
 def test_every_answer_is_one_that_the_description_promises(
     app: FastAPI, benefits: Signature, path: str, method: str

@@ -14,8 +14,9 @@ from tests.scenarios import switching
 from tests.scenarios.platform import build_home
 
 from schleuse.config import read_config
+from schleuse.eau.answer import Request
 from schleuse.eau.store import EauStore, open_store
-from schleuse.eau.switched import delivering
+from schleuse.eau.switched import answering, delivering
 from schleuse.holding.states import State
 from schleuse.identifiers import IK
 from schleuse.kim.store import MailStore, Outcome, Take, open_mail_store
@@ -135,3 +136,19 @@ def test_a_document_that_waited_for_its_publication_says_how_long(room: Room) ->
     room.desk.publish()
     (event,) = room.store.feed.events(room.iks[0], 0, 10)
     assert event.held_for.total_seconds() > 0
+
+
+def test_requests_that_are_over_end_unless_retention_is_frozen_or_their_answers_are_closed(room: Room) -> None:
+    """SW-12, T-24."""
+    for ik in room.iks:
+        room.store.answers.answer(ik, Request("ds-1", b"1" * 16, None, NOON.date()), NOON, waits=lambda *_: False)
+    frozen = room.desk.config.retention_frozen
+    frozen.parent.mkdir(exist_ok=True)
+    frozen.write_text("legal hold\n")
+    assert room.desk.answering.end() == 0
+    frozen.unlink()
+    switching.close(room.home, f"eau_employer_answer/{room.iks[0]}", ScopeState.HOLD)
+    assert room.desk.answering.end() == 1
+    switching.open(room.home, f"eau_employer_answer/{room.iks[0]}")
+    room.store.raise_fence({answering(room.iks[0]): 99}, 99)  # closed again, and our copy of the switch is late
+    assert room.desk.answering.end() == 0

@@ -57,6 +57,15 @@ def test_a_list_is_an_entry_with_its_length_and_an_empty_one_is_none(site: Site)
     assert (log, entry.kind, entry.count, entry.result) == ("109900011", Kind.SEARCH, 17, Result.GRANTED)
 
 
+def test_a_cancelled_request_of_an_employer_is_an_act_of_administration(site: Site) -> None:
+    """Again is again: somebody did it."""
+    for _ in range(2):
+        site.feed.told(replace(event(Happened.ANSWER_CANCELLED), request="ds-1"))
+    assert [(log, entry.kind, entry.purpose) for log, entry in site.entries()] == [
+        ("109900011", Kind.ADMINISTRATION, Purpose.EAU_EMPLOYER)
+    ] * 2
+
+
 def test_refusals_stand_in_the_log_of_the_insurer_whose_feed_was_asked_for(site: Site) -> None:
     site.feed.told(event(Happened.DENIED, OTHER))
     site.feed.told(event(Happened.LOGIN_FAILED, None, client=""))

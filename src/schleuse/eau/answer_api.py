@@ -3,6 +3,7 @@
     POST /v1/{ik}/answers               {"request": …, "absent_from": …, "kvnr": …}: the answer of now, recorded
     GET  /v1/{ik}/answers?after=&limit= answers that followed by themselves; without `after` those not acknowledged
     POST /v1/{ik}/answers/ack           {"cursor": n}: everything up to n is taken over
+    DELETE /v1/{ik}/answers/{id}        the employer has cancelled this request (Storno, § 17.2); again is harmless
     GET  /v1/{ik}/answers/open          requests whose last answer was an interim one, and until when they are watched
     GET  /v1/{ik}/answers/codes         the code table, and which of them Schleuse gives
 
@@ -12,12 +13,12 @@ the switch closes this, everything is 503 and nothing is said: the answer is def
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Annotated, Literal
 
-from fastapi import FastAPI, Query, Request
+from fastapi import FastAPI, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field, StrictStr
 
 from schleuse.clock import Now
@@ -36,6 +37,7 @@ from schleuse.identifiers import IK, KVNR
 from schleuse.vault import Named, Vault
 
 MAX_LIMIT = 1000
+REQUEST_ID = r"^[A-Za-z0-9._:-]{1,64}$"
 #: Whether anything of the insurer waits that could hold a certificate for an absence from this day, sent by then.
 WaitsOf = Callable[[IK, date, datetime], bool]
 
@@ -58,7 +60,7 @@ class AskView(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    request: StrictStr = Field(pattern=r"^[A-Za-z0-9._:-]{1,64}$")
+    request: StrictStr = Field(pattern=REQUEST_ID)
     absent_from: date
     kvnr: StrictStr | None = Field(default=None, pattern="^[A-Z][0-9]{9}$")
     person: PersonView | None = None
@@ -186,10 +188,27 @@ def add_answers(app: FastAPI, answers: Answers) -> None:
             request.app.state.logins.tell_answer(client, sum(len(one.certificates) for _, one in found))
         return FollowUps(
             answers=[FollowUpView(seq=seq, answer=answer_view(one)) for seq, one in found],
-            next=found[-1][0] if found else start,
+            next=_end_of(found, start, last if len(found) < limit else 0),
             acked=acked,
             last=last,
         )
+
+    @app.delete(
+        "/v1/{ik}/answers/{request_id}",
+        status_code=204,
+        responses=responses(404),
+        operation_id="cancel",
+        tags=["answers"],
+    )
+    def cancel(
+        request: Request,
+        ik: Insurer,
+        client: AnswerClient,
+        request_id: Annotated[str, Path(pattern=REQUEST_ID, description="As it was asked")],
+    ) -> None:
+        """Nothing follows this request any more, and what did is no longer listed. Its id stays used."""
+        store.ends.cancel(client.ik, request_id, answers.now(), answers.terms(client.ik))
+        request.app.state.logins.tell_cancelled(client, request_id)
 
     @app.post(
         "/v1/{ik}/answers/ack", responses=responses(400, 409), operation_id="acknowledge_answers", tags=["answers"]
@@ -220,6 +239,11 @@ def add_answers(app: FastAPI, answers: Answers) -> None:
     def list_codes(ik: Insurer, client: Client) -> Codes:
         """All codes of the procedure (eau.md § 17.4)."""
         return Codes(codes=[_code_view(code) for code in CODES])
+
+
+def _end_of(found: Sequence[tuple[int, Answer]], start: int, last: int) -> int:
+    """Where a list ends; last: of all where this is all of it, because the newest may have been cancelled."""
+    return max(found[-1][0] if found else start, last)
 
 
 def answer_view(answer: Answer) -> AnswerView:

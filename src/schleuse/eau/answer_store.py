@@ -17,6 +17,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from schleuse.database import reading, transaction
 from schleuse.eau.answer import Answer, Request, encode_answer
+from schleuse.eau.answer_ends import AnswerEnds
 from schleuse.eau.answers import (
     Answered,
     Certificate,
@@ -55,6 +56,12 @@ class RequestReusedError(ConflictError):
     code = "eau.answers.request-reused"
 
 
+class RequestCancelledError(ConflictError):
+    """The request with this id was cancelled by its employer; a new one has an id of its own."""
+
+    code = "eau.answers.request-cancelled"
+
+
 @dataclass(frozen=True, slots=True)
 class OpenRequest:
     """A request whose last answer was an interim one."""
@@ -81,6 +88,7 @@ class AnswerStore:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._reader = reading(engine)
+        self.ends = AnswerEnds(engine)
         self._shares: dict[IK, int | None] = {}
         self._rounds: dict[IK, dict[date, _Round]] = {}
 
@@ -93,7 +101,9 @@ class AnswerStore:
         waits: Waits,
         terms: AnswerTerms | None = None,
     ) -> Answer:
-        """The answer, recorded. Asked again under its id: what was said last, nothing new. Raises RequestReusedError.
+        """The answer, recorded. Asked again under its id: what was said last, nothing new.
+
+        Raises RequestReusedError, RequestCancelledError.
 
         waits: is asked before documents are read, because mail goes from there to here.
         terms: what the switch lets be said; None where no switch rules. Of the eAU in its share is spoken, chosen by
@@ -190,7 +200,7 @@ class AnswerStore:
         with transaction(self._reader) as connection:
             query = (
                 sa.select(FOLLOW_UP.c.seq, FOLLOW_UP.c.answer)
-                .where(FOLLOW_UP.c.ik == ik.value, FOLLOW_UP.c.seq > after)
+                .where(FOLLOW_UP.c.ik == ik.value, FOLLOW_UP.c.seq > after, FOLLOW_UP.c.answer != "")
                 .order_by(FOLLOW_UP.c.seq)
                 .limit(limit)
             )
@@ -314,6 +324,8 @@ def _follow_up(connection: Connection, ik: IK, row: Any, *, waits: bool, permill
 
 
 def _said(row: Any, asked: Request, known: Sequence[Certificate]) -> Answer:
+    if row.cancelled_at is not None:
+        raise RequestCancelledError("this request was cancelled; a new request has an id of its own")
     if (row.person, row.other, row.absent_from) != (asked.person, asked.other, asked.absent_from):
         raise RequestReusedError("this id was used for another request; every request has an id of its own")
     named = set(json.loads(row.deliveries))

@@ -36,6 +36,7 @@ class Happened(StrEnum):
     DENIED = "denied"  #: a known system asked for the feed of an insurer that is not its own
     LISTING = "listing"  #: events are given out
     PAPER = "paper"  #: a certificate that came on paper is told
+    ANSWER_CANCELLED = "answer-cancelled"  #: an employer's request was cancelled
     ANSWER = "answer"  #: an employer's request was looked up, or follow-ups are given out
 
 
@@ -146,6 +147,11 @@ class Logins:
         """Raises UnavailableError: then nothing must be said. code: number of the answer."""
         who = (session.ik, session.client, session.ik, session.token_id, session.peer)
         self._told(FeedEvent(Happened.ANSWER, *who, code=code, count=count, request=request))
+
+    def tell_cancelled(self, session: Session, request: str) -> None:
+        """Raises UnavailableError: then it is not said to be cancelled."""
+        who = (session.ik, session.client, session.ik, session.token_id, session.peer)
+        self._told(FeedEvent(Happened.ANSWER_CANCELLED, *who, request=request))
 
     def _tell(self, what: Happened, asked: Asked, claims: Claims | None = None, code: str = "") -> None:
         ik = self._served.get(asked.ik)

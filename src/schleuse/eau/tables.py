@@ -215,7 +215,7 @@ CURSOR = sa.Table(
 #: Requests of employers, as the insurer's system passed them on (eau.md § 17). id: the insurer's own, such as the
 #: Datensatz_ID. person, other: pseudonyms of the vault, by KVNR and of the Ersatzverfahren. code: answered last;
 #: deliveries: of the certificates in that answer, JSON. until: up to when it is watched (`answers.CODES`).
-#: due: 1 when certificates of the person have changed since somebody looked.
+#: due: 1 when certificates of the person have changed since somebody looked. Once cancelled it names no person (b"").
 REQUEST = sa.Table(
     "eau_request",
     METADATA,
@@ -231,14 +231,17 @@ REQUEST = sa.Table(
     sa.Column("until", Instant, nullable=False),
     sa.Column("due", sa.SmallInteger, nullable=False),
     sa.Column("epoch", sa.BigInteger),
+    sa.Column("cancelled_at", Instant),
 )
 sa.Index("eau_request_code", REQUEST.c.ik, REQUEST.c.code, REQUEST.c.absent_from, REQUEST.c.asked_at)
+sa.Index("eau_request_until", REQUEST.c.ik, REQUEST.c.until)
 sa.Index("eau_request_person", REQUEST.c.person, REQUEST.c.ik)
 sa.Index("eau_request_other", REQUEST.c.other, REQUEST.c.ik)
 _IS_DUE = sa.text("due = 1")
 sa.Index("eau_request_due", REQUEST.c.ik, REQUEST.c.id, sqlite_where=_IS_DUE, postgresql_where=_IS_DUE)
 
-#: Answers that follow an earlier one by themselves, in order. answer: JSON as the insurer's system gets it.
+#: Answers that follow an earlier one by themselves, in order. answer: JSON as the insurer's system gets it; "" where
+#: only the number is left (`answer_ends`).
 FOLLOW_UP = sa.Table(
     "eau_follow_up",
     METADATA,
@@ -249,6 +252,8 @@ FOLLOW_UP = sa.Table(
     sa.Column("made_at", Instant, nullable=False),
     sa.Column("epoch", sa.BigInteger),
 )
+
+sa.Index("eau_follow_up_request", FOLLOW_UP.c.ik, FOLLOW_UP.c.request)
 
 #: How far each client has taken over the follow-ups.
 FOLLOW_UP_CURSOR = sa.Table(

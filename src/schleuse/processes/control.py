@@ -90,7 +90,7 @@ async def run(config: Config) -> None:
         watch = Watch(
             switch,
             enforced_atoms(config),
-            Places(config.switch_folder, config.home / "run" / "retention.frozen"),
+            Places(config.switch_folder, config.retention_frozen),
             evidence_sources(config),
             automat_of(config, policies_of(config)),
             tell,

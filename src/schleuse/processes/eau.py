@@ -78,6 +78,8 @@ log = structlog.get_logger()
 IDLE_SECONDS = 0.1
 #: Employers wait for days; each look asks both stores about every insurer.
 ANSWERS_SECONDS = 1.0
+#: Days are what counts.
+ANSWERS_END_SECONDS = 3600.0
 #: Below the 2 s in which a command reaches every worker (incident.md § 5.2).
 TROUBLE_SECONDS = 1.0
 #: The trail of all workers together; the desk sends it.
@@ -252,6 +254,7 @@ async def _desk(config: Config, of_workers: Trail) -> None:
                 group.create_task(_repeat("publish", desk.publish)),
                 group.create_task(_repeat("confirm", desk.tell_confirmed)),
                 group.create_task(_repeat("answers", desk.answering.follow, ANSWERS_SECONDS)),
+                group.create_task(_repeat("answers-end", desk.answering.end, ANSWERS_END_SECONDS)),
                 group.create_task(outbox.run(asyncio.Event())),
                 group.create_task(_parent(watch)),
                 group.create_task(trail.run()),

@@ -1,7 +1,8 @@
-"""What the desk does about employers' requests: what waits in the mail store, and the answers that follow (HD-09)."""
+"""What the desk does about employers' requests: what waits in the mail store, what follows, what is over (HD-09)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 
@@ -62,24 +63,30 @@ class Answering:
         return self.leases.unopened.waits(account, since, upto, self.now(), HARMLESS) is not None
 
     def follow(self) -> int:
-        """Say what the records say by now, for insurers to which answers may go out. Returns how many followed."""
-        followed = 0
+        """Say what the records say by now. Returns how many answers followed."""
+        return self._each(
+            lambda ik, terms: self.store.follow(
+                ik, self.now(), waits=lambda day, upto: self.waits(ik, day, upto), terms=terms
+            )
+        )
+
+    def end(self) -> int:
+        """Forget the requests that are over, unless retention is frozen (SW-12). Returns how many."""
+        if self.config.retention_frozen.exists():
+            return 0
+        return self._each(lambda ik, terms: self.store.ends.forget(ik, self.now(), terms))
+
+    def _each(self, step: Callable[[IK, AnswerTerms], int]) -> int:
+        """For each insurer to which answers may go out. Returns the sum."""
+        done = 0
         for insurer in self.config.insurers:
             ik = IK(insurer.ik)
             answered, delivered = answers(self.switch, ik), delivery(self.switch, ik)
-            if delivered.state.begins and answers_begin(answered):
-                followed += self._follow(ik, answer_terms(answered, delivered))
-        return followed
-
-    def _follow(self, ik: IK, terms: AnswerTerms) -> int:
-        try:
-            with self.running.unit(answering(ik)), self.running.unit(delivering(ik)):
-                return self.store.follow(
-                    ik,
-                    self.now(),
-                    waits=lambda day, upto: self.waits(ik, day, upto),
-                    terms=terms,
-                )
-        except StaleEpochError as error:  # closed meanwhile; the other insurers go on (T-24)
-            log.warning("switch.stale-answer", ik=str(ik), reason=str(error))
-            return 0
+            if not delivered.state.begins or not answers_begin(answered):
+                continue
+            try:
+                with self.running.unit(answering(ik)), self.running.unit(delivering(ik)):
+                    done += step(ik, answer_terms(answered, delivered))
+            except StaleEpochError as error:  # closed meanwhile; the other insurers go on (T-24)
+                log.warning("switch.stale-answer", ik=str(ik), reason=str(error))
+        return done

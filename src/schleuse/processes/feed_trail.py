@@ -38,6 +38,8 @@ class FeedTrail:
                 self._tell(event, Kind.ADMINISTRATION, Result.GRANTED, None, Purpose.CLEARING)
             case Happened.ANSWER:  # also one that found nothing: somebody's absence was asked for
                 self._tell(event, Kind.SEARCH, Result.GRANTED, event.count, Purpose.EAU_EMPLOYER)
+            case Happened.ANSWER_CANCELLED:
+                self._tell(event, Kind.ADMINISTRATION, Result.GRANTED, None, Purpose.EAU_EMPLOYER)
             case Happened.LOGIN_FAILED | Happened.DENIED:
                 # A token that shows nobody is counted by where it came from.
                 self.refusals.refused(f"{event.ik} {event.home or ''} {event.client or event.peer}", event)
@@ -76,5 +78,7 @@ class FeedTrail:
                 detail[name] = value
         if event.paper:
             detail |= {"act": "paper.told", "paper": event.paper}
+        if event.what is Happened.ANSWER_CANCELLED:
+            detail["act"] = "answer.cancelled"
         who = f"insurer's system {event.client}" if event.client else ""
         self._trail.tell(Act(tenant, kind, result, purpose, who, detail, count))

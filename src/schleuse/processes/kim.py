@@ -227,7 +227,7 @@ def store_settings(config: Config) -> Settings:
         host=config.hostname,
         retention=timedelta(days=config.kim.retention_days),
         reserve_bytes=config.kim.min_free_octets,
-        frozen=config.home / "run" / "retention.frozen",
+        frozen=config.retention_frozen,
     )
 
 
