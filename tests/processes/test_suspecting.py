@@ -40,6 +40,7 @@ from schleuse.processes.kim import store_settings
 from schleuse.processes.operators import rights_of
 from schleuse.processes.suspecting import (
     PURPOSE,
+    InsurerLeftError,
     NotKeptAsideError,
     OrderNotApprovedError,
     Suspecting,
@@ -334,6 +335,43 @@ def test_what_was_opened_before_is_listed_by_insurer(room: Room) -> None:
     room.suspecting().hand_in(room.signed())
     found = room.suspecting().opened("q1")
     assert {ik: len(mails) for ik, mails in found.items()} == {room.config.insurers[0].ik: 2}
+
+
+def without_its_insurer(room: Room) -> Config:
+    """The operator has taken the first insurer out of the configuration; its mail is still here."""
+    return room.config.model_copy(update={"insurers": room.config.insurers[1:]})
+
+
+def test_mail_of_an_insurer_that_has_left_is_listed_by_its_mailbox(room: Room) -> None:
+    """It was a KeyError, and nobody saw anybody's."""
+    assert room.take() == 3
+    room.suspecting().hand_in(room.signed())
+    account = room.account
+    room.config = without_its_insurer(room)
+    assert {name: len(mails) for name, mails in room.suspecting().opened("q1").items()} == {account: 2}
+
+
+def test_mail_of_an_insurer_that_has_left_is_not_returned_and_waits_for_its_operator(room: Room) -> None:
+    """Nobody knows where its scope stands, so nothing is told, returned or lost; back in the configuration it goes."""
+    room.suspecting().hand_in(room.signed())
+    others = [one for one in room.config.operators if one.name != "betrieb-3"]
+    third = next(one for one in room.config.operators if one.name == "betrieb-3")
+    releaser = third.model_copy(update={"roles": (*third.roles, Role.RELEASER.value)})
+    room.config = room.config.model_copy(update={"operators": (*others, releaser)})
+    order = approved(room, Fate.RETURNED, *(one.id for one in room.suspecting().quarantined("q1")))
+    room.approve(order, "betrieb-2", Role.SERVICE_OWNER)
+    room.approve(order, "betrieb-3", Role.RELEASER)
+    whole, account = room.config, room.account
+    room.config = without_its_insurer(room)
+    room.told.clear()
+    with pytest.raises(InsurerLeftError, match=f"{account}.*schleuse.toml") as refused:
+        room.suspecting().carry_out(order)
+    assert "carry-out" in str(refused.value)
+    assert [one["granted"] for one in room.told] == []
+    room.config = whole
+    assert room.states() == {State.QUARANTINED: 2, State.HELD: 1}
+    assert room.suspecting().carry_out(order) == 2
+    assert room.states() == {State.RETURNED: 2, State.HELD: 1}
 
 
 def test_a_suspicion_is_read_as_it_was_written_and_says_what_it_needs() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import secrets
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -88,6 +89,13 @@ def opened(id: str, *, home: Home = None, json_output: AsJson = False) -> None:
     """Mail that matches and was opened before it was suspected: for each insurer, which judges it."""
     with _suspecting(home) as suspecting:
         found = suspecting.opened(id)
+    for gone in sorted(name for name in found if "@" in name):
+        hint = (
+            f"die Kasse von {gone} steht nicht mehr in schleuse.toml; sie erfährt es auf anderem Weg"
+            if german()
+            else f"the insurer of {gone} is not in schleuse.toml any more; tell it by other means"
+        )
+        print(f"schleuse: {hint}", file=sys.stderr)
     for ik, mails in sorted(found.items()):
         for one in mails:
             if json_output:

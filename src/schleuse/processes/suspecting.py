@@ -11,7 +11,7 @@ Each step is written, then told to the journal, then done, and may be repeated a
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -99,6 +99,13 @@ class NotKeptAsideError(ConflictError):
     code = "suspicion.not-kept-aside"
 
 
+class InsurerLeftError(ConflictError):
+    """The insurer of quarantined mail is not in the configuration, so its switch cannot be asked; its operator puts it
+    back."""
+
+    code = "suspicion.insurer-left"
+
+
 class Suspecting:
     """See the module. step: named steps, for crash tests."""
 
@@ -184,11 +191,14 @@ class Suspecting:
         return self._leases.suspicions.quarantined(id)
 
     def opened(self, id: str) -> dict[str, list[Waiting]]:
-        """By IK: mail that matches and was opened before; the insurer judges it by its own means."""
-        iks = {one.address.lower(): one.ik for one in self._config.insurers}
+        """By IK: mail that matches and was opened before; the insurer judges it by its own means.
+
+        By the address of its mailbox where the insurer has left the configuration.
+        """
+        iks = self._iks
         found: dict[str, list[Waiting]] = {}
         for one in self._leases.suspicions.opened(id):
-            found.setdefault(iks[one.account], []).append(one)
+            found.setdefault(iks.get(one.account, one.account), []).append(one)
         return found
 
     # --- orders ---
@@ -251,7 +261,7 @@ class Suspecting:
     def carry_out(self, order: Order) -> int:
         """Give back or return what is kept aside. Returns how many mails; again after a crash: those that are left.
 
-        Raises OrderNotApprovedError, StaleEpochError.
+        Raises OrderNotApprovedError, InsurerLeftError, StaleEpochError.
         """
         suspicion = self.read(order.suspicion).suspicion
         at, given = self._now(), self._approvals(order)
@@ -263,6 +273,8 @@ class Suspecting:
             )
         kept = {one.id: one.account for one in self.quarantined(order.suspicion)}
         those = sorted(set(order.deliveries) & kept.keys() if order.deliveries else kept)
+        if order.fate is Fate.RETURNED:
+            self._require_insurers(kept[id] for id in those)
         self._tell_those(order, suspicion, those)
         self._step("told")
         moved = self._carry_out(order, those, kept)
@@ -298,8 +310,20 @@ class Suspecting:
             suspicions.end(order.suspicion, now)
         return suspicions.give_back(order.suspicion, those, now)
 
+    def _require_insurers(self, accounts: Iterable[str]) -> None:
+        left = sorted({*accounts} - self._iks.keys())
+        if left:
+            raise InsurerLeftError(
+                f"the insurer of {', '.join(left)} is not in schleuse.toml; nothing was returned: put it back there and"
+                " `hold suspect carry-out` again, or order HELD, which needs no switch"
+            )
+
+    @property
+    def _iks(self) -> dict[str, str]:
+        return {one.address.lower(): one.ik for one in self._config.insurers}
+
     def _under(self, account: str) -> Under:
-        ik = next(IK(one.ik) for one in self._config.insurers if one.address.lower() == account)
+        ik = IK(self._iks[account])
         return Under(delivering(ik), delivery(self._switch, ik).epoch)
 
     def _done(self, id: str) -> Iterator[Order]:
