@@ -54,7 +54,8 @@ def test_a_store_that_is_too_small_is_an_error_that_monitoring_sees(shell: Shell
     words = ("hold", "capacity", "--home", str(home), "--store-gib", "1", "--per-day", "10000", "--kib", "50")
     ended = shell(*words, "--repeats", "0")
     assert ended.code == TOO_SMALL
-    assert "voll: 2,1 Tage" in ended.out.replace(".", ",")
+    assert "voll: 2,1 Tage" in ended.out
+    assert "420.000 Mails, 20,0 GiB" in shell(*words).out
     assert "zu klein" in ended.out
     assert shell(*words, "--repeats", "0", "--days", "2").code == 0
 
@@ -67,7 +68,12 @@ def test_people_read_it_in_both_languages(
     assert "Speicher reicht" in out
     assert "noch keine verarbeitet" in out
     monkeypatch.setenv("SCHLEUSE_LANG", "en")
-    assert "the store lasts" in shell("hold", "capacity", "--home", str(home)).out
+    out = shell(
+        "hold", "capacity", "--home", str(home), "--per-day", "10000", "--kib", "50", "--drain-hours", "1.5"
+    ).out
+    assert "the store lasts" in out
+    assert "420,000 Mails, 20.0 GiB" in out
+    assert "drained in 1.5 h" in out
 
 
 def test_without_any_mail_nothing_is_guessed(shell: Shell, home: Path, place: Place) -> None:

@@ -16,6 +16,7 @@ from cyclopts import App, Parameter
 from rich.console import Console
 from rich.table import Table
 
+from schleuse.cli.numbers import number
 from schleuse.cli.switch_view import print_missing
 from schleuse.cli.up import german
 from schleuse.clock import utc_now
@@ -191,7 +192,7 @@ def _table(one: DrillResult) -> dict[str, Any]:
 
 
 def _seconds(value: timedelta | None) -> str:
-    return "–" if value is None else f"{value.total_seconds():.2f} s"
+    return "–" if value is None else f"{number(value.total_seconds(), 2)} s"
 
 
 def _key(config: Config, operator: str) -> Path:

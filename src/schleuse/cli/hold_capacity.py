@@ -14,6 +14,7 @@ from cyclopts.validators import Number
 from rich.console import Console
 from rich.table import Table
 
+from schleuse.cli.numbers import number, short
 from schleuse.cli.up import german
 from schleuse.clock import utc_now
 from schleuse.config import default_home, read_config
@@ -154,21 +155,19 @@ def _print(answer: _Answer) -> None:
     rows = [
         (
             "Mails am vollsten Tag" if de else "mails on the busiest day",
-            f"{arrival.per_second * 86_400:,.0f}{day}, {arrival.per_second:.2f}/s",
+            f"{number(arrival.per_second * 86_400)}{day}, {number(arrival.per_second, 2)}/s",
         ),
-        ("Speicher je Mail" if de else "store for each mail", f"{arrival.octets / 1024:.1f} KiB"),
+        ("Speicher je Mail" if de else "store for each mail", f"{number(arrival.octets / 1024, 1)} KiB"),
         (
             "geplant" if de else "planned",
-            f"{_days(plan.hold, de)}, × {1 + arrival.repeats:g} "
+            f"{_days(plan.hold, de)}, × {short(1 + arrival.repeats)} "
             + ("für Wiederholungen: " if de else "for repeated sendings: ")
-            + f"{plan.backlog(arrival):,.0f} Mails, {plan.octets(arrival) / GIB:,.1f} GiB",
+            + f"{number(plan.backlog(arrival))} Mails, {number(plan.octets(arrival) / GIB, 1)} GiB",
         ),
         ("Speicher reicht" if de else "the store lasts", _ladder(answer, de)),
         (
-            f"Abbau in {plan.drain / timedelta(hours=1):g} h"
-            if de
-            else f"drained in {plan.drain / timedelta(hours=1):g} h",
-            ("braucht" if de else "needs") + f" {plan.capacity(arrival):.2f} eAU/s; {_fastest(answer, de)}",
+            ("Abbau in" if de else "drained in") + f" {short(plan.drain / timedelta(hours=1))} h",
+            ("braucht" if de else "needs") + f" {number(plan.capacity(arrival), 2)} eAU/s; {_fastest(answer, de)}",
         ),
     ]
     for row in rows:
@@ -189,16 +188,16 @@ def _fastest(answer: _Answer, de: bool) -> str:
     if not answer.seen.fastest:
         return "noch keine verarbeitet" if de else "none was processed yet"
     drained = answer.plan.drained_in(answer.arrival, answer.seen.fastest)
-    speed = f"{'schnellste Minute' if de else 'fastest minute'} {answer.seen.fastest:.2f}/s"
+    speed = f"{'schnellste Minute' if de else 'fastest minute'} {number(answer.seen.fastest, 2)}/s"
     if drained is None:
         return speed
-    return f"{speed}: {drained / timedelta(hours=1):.1f} h"
+    return f"{speed}: {number(drained / timedelta(hours=1), 1)} h"
 
 
 def _days(time: timedelta | None, de: bool) -> str:
     if time is None:
         return "∞"
-    return f"{time / timedelta(days=1):,.1f} {'Tage' if de else 'days'}"
+    return f"{number(time / timedelta(days=1), 1)} {'Tage' if de else 'days'}"
 
 
 def _verdict(answer: _Answer, de: bool) -> str:
