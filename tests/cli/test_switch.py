@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 from tests.cli.conftest import Shell
 from tests.scenarios import switching
 
@@ -336,3 +337,12 @@ def test_what_is_more_closed_already_stays_and_the_command_is_recorded_as_refuse
     assert told(home)[-1]["detail"]["refused"] == ["eau_intake"]
     assert state(home, Service.EAU_INTAKE, IK, Direction.PROCESS) is ScopeState.CLOSED
     assert "Epoche 1: betrieb-1" in shell("switch", "show", "eau_intake", "--home", str(home)).out
+
+
+def test_a_start_reads_the_operators_keys_once(home: Path) -> None:
+    """One that is gone is told once, and not by the switch, its policies and its mandates each."""
+    config = read_config(home)
+    config.operators[0].public_key.unlink()
+    with capture_logs() as logs:
+        open_switch(config, "kim")
+    assert [one["operator"] for one in logs if one["event"] == "switch.operator-key"] == ["betrieb-1"]

@@ -10,21 +10,28 @@ from tests.cli.conftest import Shell
 from tests.cli.test_switch import IK, told
 
 from schleuse.config import read_config
+from schleuse.processes.operators import rights_of
 from schleuse.processes.policies import policies_of
+from schleuse.shutdown.policy import PolicyBook
 
 ADD = ("--trigger", "egress.volume", "--cost", "eine Stunde Verzug", "--operator", "betrieb-1")
+
+
+def book_of(home: Path) -> PolicyBook:
+    config = read_config(home)
+    return policies_of(config, rights_of(config))
 
 
 def test_a_policy_is_in_force_when_two_have_signed(shell: Shell, home: Path) -> None:
     where = ("--home", str(home))
     first = shell("switch", "policy", "add", "abfluss", "eau", *ADD, *where)
     assert "fehlt: two persons" in first.out
-    assert policies_of(read_config(home)).valid("abfluss", datetime.now(UTC)) is None
+    assert book_of(home).valid("abfluss", datetime.now(UTC)) is None
     assert "fehlt" in shell("switch", "policy", "list", *where).out
     second = shell("switch", "policy", "sign", "abfluss@1", "--operator", "betrieb-2", *where)
     assert (second.code, second.out) == (0, "abfluss@1\n")
     assert "in Kraft" in shell("switch", "policy", "list", *where).out
-    found = policies_of(read_config(home)).valid("abfluss", datetime.now(UTC))
+    found = book_of(home).valid("abfluss", datetime.now(UTC))
     assert found is not None
     assert found.insurers == (IK,)
     assert {one["detail"]["act"] for one in told(home)} == {"switch.policy"}

@@ -149,13 +149,13 @@ def test_an_eau_of_the_ersatzverfahren_is_found_by_name(http: Http, sqlite_store
     assert http.post(URL, json={**ASK, "person": person}).json()["code"] == 2
     assert http.post(URL, json={"request": "x", "absent_from": "2026-02-02"}).status_code == 400
     named = http.post(URL, json={**ASK, "request": KVNR})
-    assert (named.status_code, named.json()["code"]) == (400, "eau.paper-names-a-person")
+    assert (named.status_code, named.json()["code"]) == (400, "eau.reference-names-a-person")
 
 
 def test_no_kvnr_hides_in_an_id(http: Http) -> None:
     """An id is kept and logged in the plain. A UUID or a hash that happens to hold the shape is no KVNR."""
     for id in ("fall-A123456780-1", "fallA1234567801", "a123456780", "x.a123456780"):
-        assert http.post(URL, json={**ASK, "request": id}).json()["code"] == "eau.paper-names-a-person", id
+        assert http.post(URL, json={**ASK, "request": id}).json()["code"] == "eau.reference-names-a-person", id
     for id in ("fall-A123456781-1", "0f0e0d0c-0b0a-4908-8706-05a123456780", f"{'0' * 22}A123456780"):
         assert http.post(URL, json={**ASK, "request": id}).json()["code"] == 4, id
 

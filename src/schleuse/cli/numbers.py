@@ -12,6 +12,11 @@ def number(value: float, digits: int = 0) -> str:
     return _in_our_language(f"{value:,.{digits}f}")
 
 
+def signed(value: float, digits: int) -> str:
+    """With + or -."""
+    return _in_our_language(f"{value:+,.{digits}f}")
+
+
 def short(value: float) -> str:
     """With as many digits as it needs, at most six."""
     return _in_our_language(f"{value:g}")

@@ -21,6 +21,7 @@ from schleuse.config import Config, default_home, read_config
 from schleuse.errors import Error
 from schleuse.journal.entry import Kind, Result
 from schleuse.journal.opening import Json
+from schleuse.processes.operators import rights_of
 from schleuse.processes.policies import policies_of
 from schleuse.processes.switch_orders import tell, tenants_of
 from schleuse.scopes import ScopeState, parse_scopes
@@ -80,7 +81,7 @@ def add(
         For how long it is agreed.
     """
     config = read_config(home or default_home())
-    book = policies_of(config)
+    book = _book(config)
     now = utc_now()
     wanted = tuple(scope for one in scopes for scope in parse_scopes(one))
     policy = Policy(
@@ -103,7 +104,7 @@ def add(
 def sign_policy(reference: str, *, operator: Name, operator_key: KeyFile = None, home: Home = None) -> None:
     """Agree to NAME@VERSION as security officer or lead; `policy show` says what it closes."""
     config = read_config(home or default_home())
-    book = policies_of(config)
+    book = _book(config)
     _agree(config, book, book.read(reference), operator, operator_key)
 
 
@@ -121,14 +122,14 @@ def cosign(reference: str, *, insurer: str, client: str, client_key: Path, home:
         Private key of the feed client (Ed25519, PEM).
     """
     config = read_config(home or default_home())
-    book = policies_of(config)
+    book = _book(config)
     _keep(config, book, book.read(reference).signed(client, f"{INSURER}{insurer}", read_token_key(client_key)))
 
 
 @app.command(name="list")
 def list_policies(*, home: Home = None, json_output: AsJson = False) -> None:
     """Show all policies, and which of them are in force."""
-    book = policies_of(read_config(home or default_home()))
+    book = _book(read_config(home or default_home()))
     found, bad = book.all()
     if json_output:
         for one in found:
@@ -142,8 +143,12 @@ def list_policies(*, home: Home = None, json_output: AsJson = False) -> None:
 @app.command
 def show(reference: str, *, home: Home = None) -> None:
     """Show all that NAME@VERSION says, and who has signed it."""
-    book = policies_of(read_config(home or default_home()))
+    book = _book(read_config(home or default_home()))
     print(json.dumps(_json(book, book.read(reference)), indent=2, ensure_ascii=True))
+
+
+def _book(config: Config) -> PolicyBook:
+    return policies_of(config, rights_of(config))
 
 
 def _agree(config: Config, book: PolicyBook, policy: SignedPolicy, operator: str, key_file: Path | None) -> None:

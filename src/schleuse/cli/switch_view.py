@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from schleuse.cli.numbers import signed
 from schleuse.cli.up import german, said
 from schleuse.journal.opening import Json
 from schleuse.processes.switch_checks import Finding
@@ -304,4 +305,4 @@ def _limit(permille: int | None, per_hour: int | None) -> str:
 
 
 def _ms(span: timedelta) -> str:
-    return f"{span.total_seconds():+.2f} s"
+    return f"{signed(span.total_seconds(), 2)} s"

@@ -27,9 +27,9 @@ from schleuse.eau.answer import Request as Asked
 from schleuse.eau.answer_store import AnswerStore
 from schleuse.eau.answers import CODES, Certificate, Code, Follows
 from schleuse.eau.feed_errors import NoPersonError, responses
-from schleuse.eau.feed_paper import require_no_person
 from schleuse.eau.feed_session import AnswerClient, Client, Insurer
 from schleuse.eau.feed_views import MAX_CURSOR, Ack, Acked
+from schleuse.eau.references import require_no_person
 from schleuse.eau.sealing import person_without_kvnr
 from schleuse.eau.switched import AnswerTerms
 from schleuse.errors import Error

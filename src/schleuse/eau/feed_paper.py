@@ -11,7 +11,6 @@ people; nothing is ever dropped for it.
 
 from __future__ import annotations
 
-import re
 from datetime import date
 from typing import Annotated, Literal
 
@@ -25,26 +24,12 @@ from schleuse.eau.feed_login import Logins
 from schleuse.eau.feed_session import Client, Door, Insurer
 from schleuse.eau.feed_store import FeedStore
 from schleuse.eau.feed_views import MAX_CURSOR, PaperPage, PaperView, paper_view
-from schleuse.errors import MalformedError
-from schleuse.identifiers import KVNR
+from schleuse.eau.references import require_no_person
 from schleuse.vault import Named, Vault
 
 MAX_LIMIT = 500
 #: Eight are on the form, and the eAU has no more.
 MAX_DIAGNOSES = 12
-
-
-_WHOLE = re.compile(r"[A-Z][0-9]{9}")
-#: Anywhere, also where two overlap.
-_KVNR = re.compile(r"(?=([A-Z][0-9]{9}))")
-#: A UUID or a hash: one of 600 UUIDs and of 30 hashes (SHA-256) holds the shape by chance.
-_RANDOM = re.compile(r"(?<![0-9A-F])(?:[0-9A-F]{8}(?:-[0-9A-F]{4}){3}-[0-9A-F]{12}|[0-9A-F]{32,})(?![0-9A-F])")
-
-
-class NamesAPersonError(MalformedError):
-    """The reference has the shape of a KVNR in it; the insurer's system takes one without."""
-
-    code = "eau.paper-names-a-person"
 
 
 def _real_day(text: str) -> str:
@@ -107,12 +92,3 @@ def add_paper(app: FastAPI, store: FeedStore, vault: Vault, logins: Logins, door
         found = store.paper.papers(client.ik, after, limit)
         logins.tell_listing(client, len(found))
         return PaperPage(papers=[paper_view(one) for one in found], next=found[-1].number if found else after)
-
-
-def require_no_person(reference: str) -> None:
-    """Nothing in it is a KVNR, alone or beside other signs, in capitals or not. Raises NamesAPersonError."""
-    text = reference.upper()
-    if _WHOLE.fullmatch(text) or any(KVNR(found).has_check_digit for found in _KVNR.findall(_RANDOM.sub(" ", text))):
-        raise NamesAPersonError(
-            "there is something of the shape of a KVNR in it; take one that says nothing of a person"
-        )

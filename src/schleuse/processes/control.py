@@ -78,10 +78,10 @@ async def run(config: Config) -> None:
         stack.callback(probes.close)
         closings = closings_of(config, switch, probes, "control")
         tell = teller(trail)
-        external = external_of(config, switch, tell)
+        external, rights = external_of(config, switch, tell), rights_of(config)
         freshness = Freshness(closings, config.control.drill_days)
         drills = Scheduler(
-            desk(closings, switch_log(config), rights_of(config), utc_now, external.not_running),
+            desk(closings, switch_log(config, rights), rights, utc_now, external.not_running),
             windows_of(closings, config.control.drill_window),
             freshness,
             tell,
@@ -92,7 +92,7 @@ async def run(config: Config) -> None:
             enforced_atoms(config),
             Places(config.switch_folder, config.retention_frozen),
             evidence_sources(config),
-            automat_of(config, policies_of(config)),
+            automat_of(config, policies_of(config, rights)),
             tell,
             utc_now,
         )

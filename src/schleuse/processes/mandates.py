@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from schleuse.config import Config
-from schleuse.processes.operators import rights_of
 from schleuse.processes.policies import policies_of
 from schleuse.restart.approvals import PLAN, pair
 from schleuse.restart.book import Book
@@ -15,9 +14,9 @@ from schleuse.shutdown.mandates import RESTART, Mandates
 from schleuse.switch.documents import OPENERS, Rights
 
 
-def mandates_of(config: Config) -> Mandates:
+def mandates_of(config: Config, rights: Rights) -> Mandates:
     """Read when a closing by rule is taken, and not before."""
-    return Mandates(policies_of(config), _restarts(Book(config.switch_folder / "restart"), rights_of(config)))
+    return Mandates(policies_of(config, rights), _restarts(Book(config.switch_folder / "restart"), rights))
 
 
 def _restarts(book: Book, rights: Rights) -> Callable[[str], PlanMandate | None]:

@@ -6,16 +6,16 @@ import structlog
 
 from schleuse.config import Config
 from schleuse.errors import Error
-from schleuse.processes.operators import rights_of
 from schleuse.shutdown.policy import InsurerKeys, PolicyBook
+from schleuse.switch.documents import Rights
 from schleuse.vault.tokens import read_public_key
 
 log = structlog.get_logger()
 
 
-def policies_of(config: Config) -> PolicyBook:
+def policies_of(config: Config, rights: Rights) -> PolicyBook:
     """Operators of the configuration agree, feed clients of the insurers cosign."""
-    return PolicyBook(config.control.policies, rights_of(config), insurer_keys(config))
+    return PolicyBook(config.control.policies, rights, insurer_keys(config))
 
 
 def insurer_keys(config: Config) -> InsurerKeys:

@@ -13,6 +13,7 @@ from schleuse.config import Config
 from schleuse.database import DatabaseMissingError, asking
 from schleuse.errors import Error
 from schleuse.processes.mandates import mandates_of
+from schleuse.processes.operators import rights_of
 from schleuse.processes.switching import switch_log
 from schleuse.switch import fence
 from schleuse.switch.copy import unproven
@@ -52,9 +53,9 @@ def _head(url: str) -> int | str:
 
 def findings(config: Config) -> Iterator[Finding]:
     """Everything that is not as it should be. Raises SwitchLogError when the log cannot be read at all."""
-    log = switch_log(config)
+    rights = rights_of(config)
+    log, mandates = switch_log(config, rights), mandates_of(config, rights)
     entries = log.read_all()
-    mandates = mandates_of(config)
     for one in entries:
         yield from _of_entry(one)
         why = unproven(one, entries[: one.epoch - 1], mandates)

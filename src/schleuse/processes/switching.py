@@ -14,6 +14,7 @@ from schleuse.processes.operators import rights_of
 from schleuse.scopes import NONE, Direction, Scope, Service, atom
 from schleuse.shutdown.news import NewsBook
 from schleuse.switch.copy import LocalSwitch
+from schleuse.switch.documents import Rights
 from schleuse.switch.effects import EffectBook
 from schleuse.switch.log import SwitchLog
 
@@ -37,15 +38,16 @@ def news_book(config: Config) -> NewsBook:
     return NewsBook(config.switch_folder / "news", rights_of(config), every)
 
 
-def switch_log(config: Config) -> SwitchLog:
-    """The log of accepted commands of this home."""
-    return SwitchLog(config.switch_folder / "log", rights_of(config))
+def switch_log(config: Config, rights: Rights | None = None) -> SwitchLog:
+    """The log of accepted commands of this home. rights: of whoever has read the operators' keys already."""
+    return SwitchLog(config.switch_folder / "log", rights_of(config) if rights is None else rights)
 
 
 def open_switch(config: Config, worker: str, *, floor: int = 0) -> LocalSwitch:
     """The copy of one process. worker: its name, the same after a restart. floor: of its database (`fence.head`)."""
-    mandates = mandates_of(config)
-    return LocalSwitch(switch_log(config), copy_of(config, worker), utc_now, floor=floor, mandates=mandates)
+    rights = rights_of(config)
+    log, mandates = switch_log(config, rights), mandates_of(config, rights)
+    return LocalSwitch(log, copy_of(config, worker), utc_now, floor=floor, mandates=mandates)
 
 
 def copy_of(config: Config, worker: str) -> Path:

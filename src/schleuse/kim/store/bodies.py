@@ -37,6 +37,13 @@ class Contents(Protocol):
         """The mails at (position, length), each compared with its seal. Raises UnavailableError."""
         ...
 
+    def has_records_from(self, at: int) -> bool:
+        """Whether a mail is here that has no deliveries yet, also one that is not durable yet. at: `read_cursor`.
+
+        Raises UnavailableError.
+        """
+        ...
+
 
 class Bodies(Contents, Protocol):
     """Keeps accepted mails, and hands them to the router once."""
@@ -126,6 +133,9 @@ class SegmentBodies:
     def advance(self, connection: Connection, arrived: Sequence[Arrived]) -> None:
         write_cursor(connection, arrived[-1].position + arrived[-1].length)
 
+    def has_records_from(self, at: int) -> bool:
+        return self.reader.has_records_from(at)
+
     def erase(self, places: Sequence[tuple[int, int]]) -> None:
         self.reader.erase(places)
 
@@ -159,6 +169,13 @@ class RowBodies:
             connection.rollback()
         missing = DamagedRecordError("the row of a mail is missing")
         return [found.get(position, missing) for position in positions]
+
+    def has_records_from(self, at: int) -> bool:
+        """Wherever: a mail gets its position together with its deliveries."""
+        with self._driver() as connection, connection.cursor() as cursor:
+            found = cursor.execute("SELECT 1 FROM kim_body WHERE position IS NULL LIMIT 1").fetchone()
+            connection.rollback()
+        return found is not None
 
     @contextmanager
     def _driver(self) -> Iterator[psycopg.Connection]:

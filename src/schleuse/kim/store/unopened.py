@@ -16,8 +16,7 @@ from sqlalchemy.engine import Connection
 from schleuse.clock import from_us, to_us
 from schleuse.kim.deferred import OTHERS
 from schleuse.kim.store.backing import Backing
-from schleuse.kim.store.bodies import SegmentBodies, read_cursor
-from schleuse.mail.spool import SegmentReader
+from schleuse.kim.store.bodies import read_cursor
 
 #: A practice's machine tries again for three working days (incident.md § 2.2), with Sundays and holidays a week.
 TRIES_AGAIN_FOR = timedelta(days=7)
@@ -88,24 +87,15 @@ class Unopened:
                     return Waits.DEFERRED
                 values["upto"] = to_us(max(upto, over))
             cursor = read_cursor(connection) or 0
-            # With SQLite the records are no part of this snapshot, so they are looked at before it goes on.
-            if self._is_arriving(connection, cursor):
-                return Waits.ARRIVING
+        # Records are no part of a snapshot of SQLite, so they are looked at between two.
+        if self._backing.contents.has_records_from(cursor):
+            return Waits.ARRIVING
         with self._backing.reading() as connection:
             if _any(connection, _OPEN, values) or _any(connection, _TAKEN, values):
                 return Waits.UNOPENED
             if _any(connection, _QUARANTINED, values):
                 return Waits.QUARANTINED
             return Waits.FETCHED if _any(connection, _FETCHED, values) else None
-
-    def _is_arriving(self, connection: Connection, cursor: int) -> bool:
-        if self._backing.is_shared:
-            found = connection.execute(sa.text("SELECT 1 FROM kim_body WHERE position IS NULL LIMIT 1"))
-            return found.first() is not None
-        contents = self._backing.contents
-        reader = contents.reader if isinstance(contents, SegmentBodies) else contents
-        assert isinstance(reader, SegmentReader)  # noqa: S101 -- the embedded store has no other
-        return reader.has_records_from(cursor)
 
 
 def _any(connection: Connection, query: sa.TextClause, values: dict[str, object]) -> bool:
