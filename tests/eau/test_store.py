@@ -382,6 +382,24 @@ def test_a_store_of_the_first_release_gets_the_new_tables_and_keeps_what_it_hold
     again.close()
 
 
+def test_letters_that_left_before_the_upgrade_count_for_a_rate_after_it(database: str) -> None:
+    store = open_store(database)
+    file(store, faulty(1), faulty(2))
+    store.letters.sent(1, NOON)
+    with store._engine.begin() as connection:
+        for index in ("eau_letter_out", "eau_request_until", "eau_follow_up_request"):
+            connection.execute(sa.text(f"DROP INDEX {index}"))
+        for table, name in (("eau_letter", "out_at"), ("eau_request", "cancelled_at")):
+            connection.execute(sa.text(f"ALTER TABLE {table} DROP COLUMN {name}"))
+        connection.execute(sa.text("UPDATE schleuse_eau_migrations_version SET version_num = '0007'"))
+    store.close()
+    again = open_store(database)
+    (letter,) = again.letters.due(NOON, 10)
+    assert not again.letters.let_out(letter, NOON + timedelta(minutes=59), per_hour=1)
+    assert again.letters.let_out(letter, NOON + timedelta(minutes=60), per_hour=1)
+    again.close()
+
+
 def test_people_can_ask_which_stornos_wait_too_long(store: EauStore) -> None:
     file(store, storno(1, of=50), storno(2, of=51))
     (overdue,) = store.overdue_stornos(NOON + timedelta(seconds=2))

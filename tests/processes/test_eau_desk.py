@@ -13,6 +13,7 @@ from tests.kim.mails import LEASE, a_mail, put
 from tests.scenarios import switching
 from tests.scenarios.platform import build_home
 
+from schleuse.clock import utc_now
 from schleuse.config import read_config
 from schleuse.eau.answer import Request
 from schleuse.eau.store import EauStore, open_store
@@ -136,6 +137,21 @@ def test_a_document_that_waited_for_its_publication_says_how_long(room: Room) ->
     room.desk.publish()
     (event,) = room.store.feed.events(room.iks[0], 0, 10)
     assert event.held_for.total_seconds() > 0
+
+
+def test_a_look_at_requests_that_says_nothing_is_no_effect(room: Room) -> None:
+    """SwitchEffect.last_effect_at is evidence; each second somebody looks."""
+    ik = room.iks[0]
+    both = [answering(ik), delivering(ik)]
+    room.store.answers.answer(ik, Request("ds-1", b"1" * 16, None, utc_now().date()), utc_now(), waits=lambda *_: True)
+    switching.close(room.home, f"eau_intake/{ik}/accept", ScopeState.DEFER)  # nobody knows what is still at its senders
+    # The first look since the start goes through all of them, whatever share was looked at before.
+    assert replace(room.desk, running=Running(utc_now)).answering.follow() == 0
+    assert room.desk.answering.follow() == 0
+    assert room.running.last(both) is None
+    switching.open(room.home, f"eau_intake/{ik}/accept")
+    assert room.desk.answering.follow() == 1
+    assert [room.running.last([one]) for one in both] == [NOON, NOON]
 
 
 def test_requests_that_are_over_end_unless_retention_is_frozen_or_their_answers_are_closed(room: Room) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -139,12 +140,21 @@ class AnswerStore:
             )
         return Answer(asked.id, code, now, until, result.found)
 
-    def follow(self, ik: IK, now: datetime, *, waits: Waits, terms: AnswerTerms | None = None) -> int:
+    def follow(
+        self,
+        ik: IK,
+        now: datetime,
+        *,
+        waits: Waits,
+        terms: AnswerTerms | None = None,
+        unit: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> int:
         """Say what the records say now and did not say before. Returns how many answers followed.
 
         Looked at are requests of persons whose certificates have changed (`note_changed`), and those that wait only for
         mail to be opened. A 4 that follows is an answer of now: what came after the question may be the eAU, too.
         terms: see `answer`; when its share is another than before, all requests that are open are looked at.
+        unit: entered while something is recorded; a look at what is there has no effect.
         """
         permille = _permille(terms)
         if self._shares.get(ik, _UNKNOWN) != permille:
@@ -161,7 +171,10 @@ class AnswerStore:
         rounds = {day: self._look_on(ik, day, now, permille) for day in days if not found[day]}
         for _, ids in rounds.values():
             blocked |= dict.fromkeys(ids, False)
-        followed = self._follow(ik, blocked, now, terms) if blocked else 0
+        followed = 0
+        if blocked:
+            with unit():
+                followed = self._follow(ik, blocked, now, terms)
         self._rounds[ik] = {day: at for day, (at, _) in rounds.items()}
         return followed
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 
@@ -66,7 +67,11 @@ class Answering:
         """Say what the records say by now. Returns how many answers followed."""
         return self._each(
             lambda ik, terms: self.store.follow(
-                ik, self.now(), waits=lambda day, upto: self.waits(ik, day, upto), terms=terms
+                ik,
+                self.now(),
+                waits=lambda day, upto: self.waits(ik, day, upto),
+                terms=terms,
+                unit=lambda: self._unit(ik),
             )
         )
 
@@ -85,8 +90,12 @@ class Answering:
             if not delivered.state.begins or not answers_begin(answered):
                 continue
             try:
-                with self.running.unit(answering(ik)), self.running.unit(delivering(ik)):
-                    done += step(ik, answer_terms(answered, delivered))
+                done += step(ik, answer_terms(answered, delivered))
             except StaleEpochError as error:  # closed meanwhile; the other insurers go on (T-24)
                 log.warning("switch.stale-answer", ik=str(ik), reason=str(error))
         return done
+
+    @contextmanager
+    def _unit(self, ik: IK) -> Iterator[None]:
+        with self.running.unit(answering(ik)), self.running.unit(delivering(ik)):
+            yield
