@@ -82,7 +82,6 @@ def run_session(config: Config, who: str, credential: str, scope: Scope, command
         book.end(replace(session, ended_at=utc_now(), why=f"not started ({cause.strerror})"))
         raise UnavailableError(f"{command[0]} cannot be started ({cause.strerror})") from cause
     session = replace(session, leader=leader_of(process.pid))
-    book.write(session)
     return _watch(config, switch, book, session, process)
 
 
@@ -108,6 +107,7 @@ def _watch(
     config: Config, switch: LocalSwitch, book: SessionBook, session: Session, process: subprocess.Popen[bytes]
 ) -> int:
     with _signals_end(session):
+        book.write(session)  # only now: whoever reads it may tell us to end
         while process.poll() is None:
             why = _closed(config, switch, session)
             if why:
