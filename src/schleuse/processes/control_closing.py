@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 
 import structlog
@@ -21,15 +22,15 @@ from schleuse.errors import Error
 from schleuse.scopes import Scope
 from schleuse.shutdown.closure import ClosureProof, Need, Verdict, effective_at, first_quiet, needs, proof_name
 from schleuse.shutdown.drill_run import Progress
-from schleuse.shutdown.external import ExternalSystem, needs_of
+from schleuse.shutdown.external import ExternalSystem, SystemStandings, needs_of
 from schleuse.shutdown.news import Due, NewsBook
 from schleuse.shutdown.order import PROOF
 from schleuse.shutdown.probes import Sources, prove, prove_and_keep
 from schleuse.shutdown.proofs import Claim, claims, keep, unproven
 from schleuse.switch.copy import LocalSwitch, standing_of
 from schleuse.switch.effects import EffectBook, SwitchEffect
-from schleuse.switch.log import Accepted, rules_of
-from schleuse.switch.standing import Standing, standings
+from schleuse.switch.log import Accepted
+from schleuse.switch.standing import Standing
 
 log = structlog.get_logger()
 
@@ -68,7 +69,7 @@ class AllEffects:
         return known[1]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Closings:
     """atoms: what can be proven on this home (`closure.provable`). folder: `<home>/switch`.
 
@@ -81,6 +82,10 @@ class Closings:
     sources: Sources
     now: Now
     systems: Sequence[ExternalSystem] = ()
+
+    @cached_property
+    def _theirs(self) -> SystemStandings:
+        return SystemStandings(self.switch.entries)
 
     @property
     def proofs(self) -> Path:
@@ -145,10 +150,8 @@ class Closings:
 
     def _of_systems(self, scopes: Sequence[Scope]) -> dict[Scope, Standing]:
         """Scopes of systems may be wider than an atom, so the switch's own folds do not have them."""
-        if not scopes:
-            return {}
-        found = standings(rules_of(self.switch.entries()), scopes)
-        return {scope: at.at(self.now()) for scope, at in found.items()}
+        now = self.now()
+        return {scope: self._theirs.at(scope, now) for scope in scopes}
 
     def _systems(self, scopes: Sequence[Scope]) -> list[ExternalSystem]:
         return [one for one in self.systems if any(scope.covers(one.scope) for scope in scopes)]
