@@ -188,3 +188,15 @@ def test_a_drill_that_fails_says_that_the_switch_is_not_usable(tmp_path: Path, o
         result = asyncio.run(site.scheduler.carry_out(made))
     assert result.outcome is outcome
     assert "drill.switch-not-usable" in [one["event"] for one in logs]
+
+
+def test_a_proof_of_what_was_closed_long_ago_is_seen(tmp_path: Path) -> None:
+    """SW-15: only what can still change is looked at again, and what is still closed can."""
+    site = Site(tmp_path)
+    close(site.home.log, "eau_intake/109900011")
+    for number in range(20):
+        close(site.home.log, "eau_intake/109900022", f"d{number}")
+    assert len(site.freshness.stale(NOW)) == 2
+    site.home.follow(21)
+    site.home.attempt()
+    assert site.freshness.stale(NOW) == []
