@@ -142,24 +142,22 @@ class SystemStandings:
     """Where scopes of systems stand. They may be wider than an atom, so the switch's own folds do not have them; and
     they are asked for many times a second, so they are folded once an epoch.
 
-    entries: the accepted commands; the same object as long as there is none more.
+    entries: the accepted commands; the same object as long as there is none more. Thread-safe.
     """
 
     def __init__(self, entries: Callable[[], Sequence[Accepted]]) -> None:
         self._entries = entries
-        self._seen: Sequence[Accepted] | None = None
-        self._rules = ByTenant()
-        self._known: dict[Scope, Standing] = {}
+        # In one piece: of two threads that meet in it, none may leave one's rules beside the other's epochs.
+        self._view: tuple[Sequence[Accepted], ByTenant, dict[Scope, Standing]] | None = None
 
     def at(self, scope: Scope, now: datetime) -> Standing:
         """Where it stands at this moment."""
-        entries = self._entries()
-        if entries is not self._seen:
-            self._rules, self._known = ByTenant().with_more(rules_of(entries)), {}
-            self._seen = entries
-        known = self._known
+        entries, view = self._entries(), self._view
+        if view is None or view[0] is not entries:
+            view = self._view = (entries, ByTenant().with_more(rules_of(entries)), {})
+        _, rules, known = view
         if scope not in known:
-            known[scope] = standing(self._rules.of(scope.tenant), scope)
+            known[scope] = standing(rules.of(scope.tenant), scope)
         return known[scope].at(now)
 
     def opened_by_two(self, at: Standing) -> bool:
