@@ -245,19 +245,24 @@ class Operator(_Section):
 Window = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9]$")]
 
 
+#: With its arguments.
+Program = Annotated[tuple[str, ...], Field(min_length=1)]
+
+
 class External(_Section):
     """A system that is not ours and is switched with its scope (SW-08): commands without a shell, or HTTP hooks.
 
     scope: SERVICE/TENANT/DIRECTION/PATH. stop, start, probe: a program with its arguments, or the URL of a hook that
     gets a POST. probe: exit code 0 or status 2xx means that it runs, 1 or 503 that it is stopped, all else that
-    nobody knows. drill_window: when it may be stopped in a drill, UTC; without, in control.drill_window.
+    nobody knows; before a closing it has a second. drill_window: when it may be stopped in a drill, UTC; without, in
+    control.drill_window.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
     scope: str
-    stop: tuple[str, ...] | str
-    start: tuple[str, ...] | str
-    probe: tuple[str, ...] | str
+    stop: Program | str
+    start: Program | str
+    probe: Program | str
     timeout_seconds: float = Field(10.0, gt=0, le=300)
     drill_window: Window | None = None
 
@@ -279,7 +284,7 @@ class Receiver(_Section):
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-    send_to: Annotated[tuple[str, ...], Field(min_length=1)] | Hook
+    send_to: Program | Hook
     events: tuple[EventKind, ...] = ()
     ca: File | None = None
     timeout_seconds: float = Field(10.0, gt=0, le=60)

@@ -12,7 +12,7 @@ from tests.eau.samples import AN_INSURER, NOON, ONE_PRACTICE, Case, an_id, eau, 
 
 from schleuse.eau import answer_store
 from schleuse.eau.answer import Answer, Request, decode_answer
-from schleuse.eau.answer_store import RequestReusedError, Waits
+from schleuse.eau.answer_store import RequestReusedError, Waits, which_wait
 from schleuse.eau.answers import Code
 from schleuse.eau.cursors import CursorBeyondEndError
 from schleuse.eau.document import Period
@@ -231,3 +231,22 @@ def _die_at(store: EauStore, step: int) -> bool:
     finally:
         sa.event.remove(store._engine, "before_cursor_execute", count)
     return False
+
+
+@pytest.mark.parametrize("earliest_clear", range(32))
+def test_of_many_days_in_review_few_are_asked_for(earliest_clear: int) -> None:
+    """A hold of a month has thirty, at each of 80 insurers, once a second (HD-09).
+
+    What could hold a certificate for a day could for every earlier one.
+    """
+    days = [date(2026, 3, 1) + timedelta(days=number) for number in range(31)]
+    asked: list[date] = []
+
+    def waits(day: date) -> bool:
+        asked.append(day)
+        return day < date(2026, 3, 1) + timedelta(days=earliest_clear)
+
+    found = which_wait(days, waits)
+    assert found == {day: number < earliest_clear for number, day in enumerate(days)}
+    assert len(asked) <= {31: 1, 0: 2}.get(earliest_clear, 7)
+    assert which_wait([], waits) == {}

@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
-from tests.shutdown.operators import NOW, Clock, close, new_log, open_again
+from tests.shutdown.operators import NOW, RIGHTS, Clock, close, new_log, open_again
+from tests.shutdown.test_external import SYSTEM, Machine
 
 from schleuse.errors import UnavailableError
 from schleuse.processes.control_closing import RECHECK, AllEffects, Closings, Prover
 from schleuse.scopes import Scope, parse_scopes
 from schleuse.shutdown.closure import Answer, Check, Seen, Verdict
+from schleuse.shutdown.external import ExternalSystem
+from schleuse.shutdown.external_keeper import ExternalKeeper
 from schleuse.shutdown.probes import Sources
 from schleuse.switch.copy import LocalSwitch
 from schleuse.switch.effects import EffectBook, SwitchEffect
@@ -38,7 +41,7 @@ class Site:
         self.seconds = 0.0
         self.restart()
 
-    def restart(self) -> None:
+    def restart(self, *systems: ExternalSystem) -> None:
         switch = LocalSwitch(self.log, self.folder / "copies" / "control.json", self.clock)
         sources = Sources(
             self,
@@ -49,7 +52,7 @@ class Site:
             self._sleep,
             lambda: self.seconds,
         )
-        self.closings = Closings(switch, ATOMS, self.folder, sources, self.clock)
+        self.closings = Closings(switch, ATOMS, self.folder, sources, self.clock, systems)
         self.prover = Prover(self.closings, self._tell, lambda scope: scope in self.exempt, self.clock)
 
     def follow(self, epoch: int, after: float = 1) -> None:
@@ -215,3 +218,106 @@ def test_what_a_person_answers_for_is_no_alarm(site: Site) -> None:
         site.attempt()
     assert "closure.not-proven" not in [one["event"] for one in logs]
     assert site.verdicts() == {Verdict.INCONCLUSIVE}
+
+
+def keeper(site: Site, machine: Machine) -> ExternalKeeper:
+    switch = site.closings.switch
+    return ExternalKeeper([SYSTEM], switch.entries, site.folder, RIGHTS, lambda _: None, site.clock, "here", machine)
+
+
+def test_a_closing_of_others_systems_alone_is_told_and_is_an_alarm_until_it_is_proven(site: Site) -> None:
+    """SW-07, SW-08, SW-17: nothing of ours is in its scope, and still it is commanded and not proven."""
+    machine = Machine()
+    machine.stuck = True
+    site.restart(SYSTEM)
+    close(site.log, "payments_support")
+    asyncio.run(keeper(site, machine).step())
+    site.attempt()
+    assert [(one["epoch"], one["proven"], one["not_proven"]) for one in site.told] == [(1, 0, 1)]
+    site.clock.forward(61)
+    site.restart(SYSTEM)
+    with capture_logs() as logs:
+        site.attempt()
+    [alarm] = [one for one in logs if one["event"] == "closure.not-proven"]
+    assert (alarm["scopes"], alarm["first"]) == (1, "payments_support [payments]")
+    machine.stuck = False
+    asyncio.run(keeper(site, machine).step())
+    assert site.attempt()
+    assert site.verdicts() == {Verdict.PROVEN}
+    assert [(one["proven"], one["not_proven"]) for one in site.told] == [(0, 1), (0, 1), (1, 0)]
+    assert len({str(one["raw_hash"]) for one in site.told}) == 2  # of what was seen, which a restart does not change
+
+
+def test_a_system_of_another_s_is_waited_for_beside_ours_and_told_when_it_is_proven_later(site: Site) -> None:
+    machine = Machine()
+    site.restart(SYSTEM)
+    close(site.log, "eau_intake")
+    site.follow(1)
+    close(site.log, "payments_support", "d")
+    site.follow(2)
+    site.attempt()
+    asyncio.run(keeper(site, machine).step())
+    site.attempt()
+    site.attempt()
+    assert [(one["epoch"], one["proven"], one["inconclusive"]) for one in site.told] == [
+        (1, 2, 0),
+        (2, 0, 1),
+        (2, 1, 0),
+    ]
+
+
+def test_a_system_that_never_had_a_keeper_is_an_alarm(site: Site) -> None:
+    """SW-17: such as while the keeper's disk is full, or with no keeper at all."""
+    site.restart(SYSTEM)
+    close(site.log, "payments_support")
+    site.clock.forward(61)
+    with capture_logs() as logs:
+        site.attempt()
+    assert "closure.not-proven" in [one["event"] for one in logs]
+    assert site.verdicts() == {Verdict.INCONCLUSIVE}
+
+
+def test_the_prover_looks_while_only_a_system_of_another_s_is_unproven(site: Site) -> None:
+    """The loop itself: what it waits for is not only ours."""
+    site.restart(SYSTEM)
+    close(site.log, "payments_support")
+    site.clock.forward(61)
+
+    async def run() -> None:
+        task = asyncio.create_task(site.prover.run())
+        async with asyncio.timeout(60):
+            while not site.told:
+                await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.wait({task})
+
+    asyncio.run(run())
+    assert [(one["epoch"], one["inconclusive"]) for one in site.told] == [(1, 1)]
+
+
+def test_a_system_of_another_s_that_runs_again_is_not_done_with(site: Site) -> None:
+    """RS-07: and what cannot be stopped again is told as not proven."""
+    machine = Machine()
+    site.restart(SYSTEM)
+    close(site.log, "payments_support")
+    its = keeper(site, machine)
+    asyncio.run(its.step())
+    site.attempt()
+    machine.running = machine.stuck = True
+    site.clock.forward(301)
+    asyncio.run(its.step())
+    assert asyncio.run(site.prover.recheck()) == ["payments_support [payments]"]
+    site.attempt()
+    assert [(one["proven"], one["not_proven"]) for one in site.told] == [(1, 0), (0, 1)]
+
+
+def test_what_is_proven_is_rechecked_though_something_else_is_not(site: Site) -> None:
+    site.restart(SYSTEM)
+    close(site.log, "eau_intake")
+    site.follow(1)
+    close(site.log, "payments_support", "d")
+    site.follow(2)
+    site.attempt()
+    site.answer = Answer.PASSED
+    site.clock.forward(301)
+    assert asyncio.run(site.prover.recheck())[:2] == [str(one) for one in ATOMS]

@@ -18,7 +18,7 @@ from schleuse.journal.opening import Json
 from schleuse.processes.control_drills import Freshness, Scheduler, desk, windows_of
 from schleuse.scopes import Scope, ScopeState, parse_scopes
 from schleuse.shutdown.drill import DrillPlan, Outcome, plan_drill
-from schleuse.shutdown.external import ExternalKeeper
+from schleuse.shutdown.external_keeper import ExternalKeeper
 
 NOON, NIGHT = "11:00-13:00", "02:00-04:00"
 
@@ -113,7 +113,9 @@ def test_a_drill_of_a_system_of_somebody_else_stops_proves_and_starts_it(tmp_pat
     system = replace(SYSTEM, drill_window=NOON)
     closings = replace(site.home.closings, systems=[system])
     home = site.home
-    keeper = ExternalKeeper([system], home.log.read_all, home.folder, lambda _: None, home.clock, "here", machine)
+    keeper = ExternalKeeper(
+        [system], home.log.read_all, home.folder, RIGHTS, lambda _: None, home.clock, "here", machine
+    )
     freshness = Freshness(closings, 31)
     text = "payments_support [payments]"
     assert text in freshness.stale(NOW)
@@ -186,3 +188,15 @@ def test_a_drill_that_fails_says_that_the_switch_is_not_usable(tmp_path: Path, o
         result = asyncio.run(site.scheduler.carry_out(made))
     assert result.outcome is outcome
     assert "drill.switch-not-usable" in [one["event"] for one in logs]
+
+
+def test_a_proof_of_what_was_closed_long_ago_is_seen(tmp_path: Path) -> None:
+    """SW-15: only what can still change is looked at again, and what is still closed can."""
+    site = Site(tmp_path)
+    close(site.home.log, "eau_intake/109900011")
+    for number in range(20):
+        close(site.home.log, "eau_intake/109900022", f"d{number}")
+    assert len(site.freshness.stale(NOW)) == 2
+    site.home.follow(21)
+    site.home.attempt()
+    assert site.freshness.stale(NOW) == []

@@ -184,6 +184,9 @@ def test_a_system_that_is_not_ours_follows_the_switch_and_survives_the_death_of_
             until(lambda: one.ready("control"), "control again")
             assert not runs()
             switching.open(one.home, "payments_support")
+            if "external.unsure" in one.log("control"):  # so busy a machine that the probe took more than a second
+                for name in ("betrieb-1", "betrieb-2"):
+                    one.command("switch", "start", "payments", "--operator", name, "--yes", "--home", str(one.home))
             until(runs, f"the service to come back\n{one.log('control')}", 60)
             assert closures(one) == []
     finally:

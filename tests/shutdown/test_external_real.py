@@ -15,12 +15,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from tests.shutdown.operators import Clock, close, new_log, open_again
+from tests.shutdown.operators import RIGHTS, Clock, close, new_log, open_again
 from tests.shutdown.test_external import needed_of
 
 from schleuse.scopes import Scope
 from schleuse.shutdown.closure import Verdict
-from schleuse.shutdown.external import ExternalKeeper, ExternalSystem
+from schleuse.shutdown.external import ExternalSystem
+from schleuse.shutdown.external_keeper import ExternalKeeper
 from schleuse.shutdown.hooks import Action
 from schleuse.shutdown.proofs import claims
 from schleuse.switch.log import SwitchLog
@@ -38,7 +39,9 @@ class Site:
         self.folder = folder / "switch"
         self.log: SwitchLog = new_log(self.folder / "log")
         self.clock = Clock()
-        self.keeper = ExternalKeeper([self.system], self.log.read_all, self.folder, lambda _: None, self.clock, "here")
+        self.keeper = ExternalKeeper(
+            [self.system], self.log.read_all, self.folder, RIGHTS, lambda _: None, self.clock, "here"
+        )
 
     def close(self) -> Verdict:
         close(self.log, "payments_support")

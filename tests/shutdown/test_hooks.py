@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import uvloop
 
-from schleuse.shutdown.hooks import Outcome, post, run_program
+from schleuse.shutdown.hooks import Outcome, digest, post, run_program
 
 LONG = timedelta(seconds=60)
+
+
+def alive(pid: int) -> bool:
+    """Whether it runs; who has ended and was not waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_until(done: Callable[[], bool], seconds: float = 30) -> None:
+    """Poll; a generous limit for a busy machine."""
+    until = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 def test_a_program_that_ends_before_it_reads_is_no_failure_of_ours() -> None:
@@ -59,3 +79,49 @@ def test_only_zero_says_that_a_program_worked(code: int, done: bool) -> None:
 )
 def test_only_2xx_says_that_a_hook_worked(status: int, done: bool) -> None:
     assert Outcome(status, "", "", http=True).done is done
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_a_program_that_is_too_late_is_ended_with_all_that_it_forked(
+    tmp_path: Path, run: Callable[[Coroutine[None, None, Outcome]], Outcome]
+) -> None:
+    """A probe that hangs is asked again every few seconds for days: what it leaves behind must not add up (SW-08)."""
+    pids = tmp_path / "pids"
+    hangs = f"sleep 300 & echo $! > {pids}.new; mv {pids}.new {pids}; sleep 300"
+
+    async def cut() -> Outcome:
+        late = timedelta(seconds=0.3)
+        while True:  # on a busy machine it may be too late before it has forked
+            outcome = await run_program(("sh", "-c", hangs), late)
+            if pids.exists():
+                return outcome
+            late *= 2
+
+    assert run(cut()).code is None
+    wait_until(lambda: not alive(int(pids.read_text())))
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+@pytest.mark.parametrize("leaves_nothing", [False, True])
+def test_what_a_program_leaves_behind_is_not_waited_for_and_lives_on_if_it_may(
+    tmp_path: Path, run: Callable[[Coroutine[None, None, Outcome]], Outcome], leaves_nothing: bool
+) -> None:
+    """SW-08: it has our pipe open, and a start's child is the service itself; a probe's is nobody's."""
+    pids = tmp_path / "pids"
+    forks = f"sleep 300 & echo $! > {pids}; echo said; exit 1"
+    began = time.monotonic()
+    outcome = run(run_program(("sh", "-c", forks), timedelta(seconds=120), leaves_nothing=leaves_nothing))
+    assert (outcome.code, outcome.digest) == (1, digest(b"said\n"))
+    assert time.monotonic() - began < 120  # it did not wait until its time was over
+    left = int(pids.read_text())
+    if leaves_nothing:
+        wait_until(lambda: not alive(left))
+    else:
+        assert alive(left)
+        os.kill(left, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("argv", [(), ("sh", "a\x00b"), ("sh\x00",), ("\ud800",)])
+def test_what_is_no_program_is_an_outcome_and_no_fault(argv: tuple[str, ...]) -> None:
+    """SW-01: it would end the role, and with it the closing of everything else."""
+    assert asyncio.run(run_program(argv, LONG)).code is None

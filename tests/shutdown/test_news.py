@@ -105,3 +105,35 @@ def test_a_time_that_is_past_too_far_or_none_is_refused(text: str) -> None:
 def test_nobody_promises_silence_for_longer_than_a_week() -> None:
     with pytest.raises(BadNewsError, match="within 7 days"):
         replace(NEWS, next_by=NOW + LONGEST + timedelta(seconds=1))
+
+
+def test_a_file_that_could_not_be_read_once_counts_as_soon_as_it_can(book: NewsBook, tmp_path: Path) -> None:
+    """CM-03: as on a disk that was away for a moment. Nobody has to add another one first."""
+    book.keep(given())
+    away = (tmp_path / "n1.json").rename(tmp_path / "away")
+    (tmp_path / "n1.json").symlink_to(tmp_path / "mount")
+    assert book.promised([EAU], NOW) == NOW + 4 * HOUR
+    away.rename(tmp_path / "mount")
+    assert book.promised([EAU], NOW) == NOW + 2 * HOUR
+
+
+def test_what_is_in_a_file_now_counts(book: NewsBook, tmp_path: Path) -> None:
+    """A damaged file that was put back, one that was damaged after it was read, and one that is gone."""
+    book.keep(given())
+    whole = (tmp_path / "n1.json").read_bytes()
+    (tmp_path / "n1.json").write_bytes(whole[:-20])
+    assert book.promised([EAU], NOW) == NOW + 4 * HOUR
+    (tmp_path / "n1.json").write_bytes(whole)
+    assert book.promised([EAU], NOW) == NOW + 2 * HOUR
+    (tmp_path / "n1.json").write_bytes(whole[:-20])
+    assert book.promised([EAU], NOW) == NOW + 4 * HOUR
+    (tmp_path / "n1.json").unlink()
+    assert book.known() == []
+
+
+def test_what_did_not_change_is_not_checked_again(book: NewsBook, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look at the switch asks; a signature costs a tenth of a millisecond, and a year has many promises."""
+    book.keep(given())
+    assert len(book.known()) == 1
+    monkeypatch.setattr(Path, "read_bytes", lambda _: pytest.fail("read again"))
+    assert len(book.known()) == 1

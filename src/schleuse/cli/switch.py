@@ -74,6 +74,7 @@ from schleuse.vault.tokens import read_public_key, read_token_key
 
 app = App(name="switch", help="Off in seconds, by one person; what opens is `restart`.")
 app.command("schleuse.cli.switch_policy:app", name="policy")
+app.command("schleuse.cli.switch_start:start", name="start")
 
 #: Name of the copy of the switch that commands share.
 COPY = "command"

@@ -166,6 +166,22 @@ def print_rows(rows: Sequence[Row], epoch: int, days: int, now: datetime) -> Non
         print(said(f"Epoche {number}: {text}", f"epoch {number}: {text}").rstrip())
     print(said(f"Letzte Epoche: {epoch}", f"last epoch: {epoch}"))
     print_missing([one.text for one in rows if one.missing], days)
+    for row in rows:
+        if row.unsure:
+            print(_unsure(row))
+
+
+def _unsure(row: Row) -> str:
+    """Nobody knows whether it ran: people say so, and nothing opens by itself (SW-01)."""
+    waits = row.at.state.begins
+    return said(
+        f"{row.system}: unsicher, ob es vor der Abschaltung lief; "
+        + ("es steht, bis zwei Personen es starten: " if waits else "öffnen startet es nicht, erst zwei Personen: ")
+        + f"switch start {row.system}",
+        f"{row.system}: unsure whether it ran before it was closed; "
+        + ("it stays stopped until two persons start it: " if waits else "opening starts nothing, two persons do: ")
+        + f"switch start {row.system}",
+    )
 
 
 def print_missing(stale: Sequence[str], days: int) -> None:
@@ -251,6 +267,7 @@ def row_json(row: Row, now: datetime) -> dict[str, object]:
         "next_information_by": None if row.news_by is None else time_text(row.news_by),
         "next_information_overdue": row.news_by is not None and row.news_by < now,
         "switch_counts_as_present": not row.missing,
+        "unsure": row.unsure,
     }
 
 

@@ -7,6 +7,7 @@ found again under its id; what follows is a row of a list that the insurer's sys
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -40,7 +41,8 @@ from schleuse.errors import ConflictError
 from schleuse.identifiers import IK
 from schleuse.kim.store.delivery import share_of
 
-#: Whether anything waits that could hold a certificate for an absence from this day, and was sent by then.
+#: Whether anything waits that could hold a certificate for an absence from this day, and was sent by then. What could
+#: hold one for a day could for every earlier one, so whoever knows of the latest day mostly knows of all.
 Waits = Callable[[date, datetime], bool]
 #: Requests that one look takes at most.
 AT_ONCE = 500
@@ -166,7 +168,7 @@ class AnswerStore:
             values = {"ik": ik.value, "now": now, "limit": AT_ONCE}
             rows = connection.execute(_DUE, values).all()
             days = {*connection.execute(_DAYS_IN_REVIEW, values).scalars(), *(row.absent_from for row in rows)}
-        found = {day: waits(day, now) for day in days}
+        found = which_wait(days, lambda day: waits(day, now))
         blocked = {row.id: found[row.absent_from] for row in rows}
         rounds = {day: self._look_on(ik, day, now, permille) for day in days if not found[day]}
         for _, ids in rounds.values():
@@ -324,6 +326,20 @@ def _permille(terms: AnswerTerms | None) -> int | None:
 
 def _epoch(terms: AnswerTerms | None) -> int | None:
     return None if terms is None else terms.answering
+
+
+def which_wait(days: Collection[date], waits: Callable[[date], bool]) -> dict[date, bool]:
+    """Of each day, asked once where all are alike and else as often as halving takes: a hold of weeks has many days in
+    review, and each look asks the mail store (HD-09). What is asked first blocks at once, which is the rule in a hold.
+    """
+    ordered = sorted(days, reverse=True)
+    if not ordered or waits(ordered[0]):
+        first = 0
+    elif not waits(ordered[-1]):
+        first = len(ordered)
+    else:
+        first = bisect_left(ordered, True, lo=1, hi=len(ordered) - 1, key=waits)
+    return {day: place >= first for place, day in enumerate(ordered)}
 
 
 def _share(permille: int | None) -> Callable[[int], bool]:

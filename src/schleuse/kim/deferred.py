@@ -7,11 +7,12 @@ that a flood of invented senders costs neither memory nor disk: what is beyond i
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from schleuse.clock import to_us
+from schleuse.kim.deferral_notes import Notes
 
 #: Sender of a DSN.
 NULL_SENDER = "<>"
@@ -54,12 +55,16 @@ def recipient_key(address: str, account_of: AccountOf) -> str:
 
 
 class Gathered:
-    """Thread-safe."""
+    """Thread-safe. notes: what waits survives the death of the process there; of repeated attempts not the number."""
 
-    def __init__(self, account_of: AccountOf) -> None:
+    def __init__(self, account_of: AccountOf, notes: Notes | None = None) -> None:
         self._account_of = account_of
         self._lock = threading.Lock()
         self._waiting: dict[tuple[str, str, int], Attempts] = {}
+        self._notes = notes
+        self._noted = 0
+        for fields in notes.read() if notes is not None else ():
+            self._recall(fields)
 
     def note(self, sender: str, recipient: str, envid: str | None, at: datetime) -> None:
         """One attempt. sender, recipient: addresses."""
@@ -69,6 +74,8 @@ class Gathered:
             if key not in self._waiting and len(self._waiting) >= MAX_WAITING:
                 key, envid = (OTHERS, OTHERS, key[2]), None
             before = self._waiting.get(key)
+            if before is None or before.came_back_us is not None:
+                self._note(*key, at_us, envid)
             self._waiting[key] = (
                 Attempts(*key, 1, at_us, at_us, envid)
                 if before is None
@@ -82,15 +89,42 @@ class Gathered:
         at_us = to_us(at)
         pairs = {(sender_key(sender), recipient_key(one, self._account_of)) for one in recipients}
         with self._lock:
-            for key, one in self._waiting.items():
-                if key[:2] in pairs and one.last_us <= at_us:
-                    self._waiting[key] = replace(one, came_back_us=at_us)
+            for pair in self._comes_back(pairs, at_us):
+                self._note(*pair, at_us)
 
     def take(self) -> list[Attempts]:
         """All that wait; they wait no more."""
         with self._lock:
             taken, self._waiting = [*self._waiting.values()], {}
+            self._noted = self._notes.begin() if self._notes is not None else 0
         return taken
+
+    def written(self) -> None:
+        """The database has all that was taken, also what had been put back before."""
+        if self._notes is not None:
+            with self._lock:
+                self._notes.done(self._noted)
+
+    def _comes_back(self, pairs: Collection[tuple[str, str]], at_us: int) -> set[tuple[str, str]]:
+        """Returns those of the pairs that wait."""
+        back = {key: one for key, one in self._waiting.items() if key[:2] in pairs and one.last_us <= at_us}
+        self._waiting |= {key: replace(one, came_back_us=at_us) for key, one in back.items()}
+        return {key[:2] for key in back}
+
+    def _note(self, *fields: str | int | None) -> None:
+        if self._notes is not None:
+            self._notes.write(*fields)
+
+    def _recall(self, fields: Sequence[object]) -> None:
+        """What an earlier process had noted; what is no such line is left out."""
+        match fields:
+            case [str() as sender, str() as recipient, int() as at_us]:
+                self._comes_back({(sender, recipient)}, at_us)
+            case [str() as sender, str() as recipient, int() as hour, int() as at_us, str() | None as envid]:
+                key = (sender, recipient, hour)
+                before = self._waiting.get(key)
+                first = at_us if before is None else before.first_us
+                self._waiting[key] = Attempts(*key, 1 if before is None else before.count, first, at_us, envid)
 
     def put_back(self, attempts: Iterable[Attempts]) -> None:
         """They could not be written down; what came meanwhile is added."""

@@ -46,7 +46,7 @@ from schleuse.scopes import Scope
 from schleuse.shutdown.automat import Agreed, Automat, Policies
 from schleuse.shutdown.closure import provable
 from schleuse.shutdown.exceptions import SignedExemption, exempt, exemptions
-from schleuse.shutdown.external import ExternalKeeper
+from schleuse.shutdown.external_keeper import ExternalKeeper
 from schleuse.shutdown.news import NewsBook
 from schleuse.shutdown.probes import Sources
 from schleuse.switch.copy import LocalSwitch
@@ -55,7 +55,6 @@ from schleuse.vault.tokens import read_public_key, read_token_key
 
 log = structlog.get_logger()
 
-EXTERNAL_SECONDS = 0.1
 #: A session without its own watcher is looked for so often; t_state of § 5.2 is 2 s.
 SESSION_SECONDS = 0.5
 REMINDER_SECONDS = 60.0
@@ -140,7 +139,7 @@ async def run(config: Config) -> None:
                     prover.run(),
                     informer.run(),
                     Logins(logins_of(config), probes.log_in, utc_now).run(),
-                    _external(external),
+                    external.run(),
                     drills.run(),
                     back.run(),
                     go_on_releasing(config, tell),
@@ -191,6 +190,7 @@ def external_of(
         systems_of(config),
         switch.entries,
         config.switch_folder,
+        rights_of(config),
         lambda facts: tell(facts, True),
         utc_now,
         f"{config.hostname} control",
@@ -244,12 +244,6 @@ def is_exempt(scope: Scope, known: Sequence[SignedExemption], now: datetime) -> 
 def readiness(switch: LocalSwitch) -> bool | str:
     """True, or why this role cannot be believed. A role that keeps to the safe state must be looked at."""
     return switch.safe or True
-
-
-async def _external(keeper: ExternalKeeper) -> None:
-    while True:
-        await keeper.step()
-        await asyncio.sleep(EXTERNAL_SECONDS)
 
 
 async def _reminders(config: Config, closings: Closings, news: NewsBook) -> None:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 
 import structlog
@@ -21,15 +22,15 @@ from schleuse.errors import Error
 from schleuse.scopes import Scope
 from schleuse.shutdown.closure import ClosureProof, Need, Verdict, effective_at, first_quiet, needs, proof_name
 from schleuse.shutdown.drill_run import Progress
-from schleuse.shutdown.external import ExternalSystem, needs_of
+from schleuse.shutdown.external import ExternalSystem, SystemStandings, needs_of
 from schleuse.shutdown.news import Due, NewsBook
 from schleuse.shutdown.order import PROOF
 from schleuse.shutdown.probes import Sources, prove, prove_and_keep
-from schleuse.shutdown.proofs import Claim, claims, keep, unproven
+from schleuse.shutdown.proofs import Claim, claims, keep, proofs, unproven
 from schleuse.switch.copy import LocalSwitch, standing_of
 from schleuse.switch.effects import EffectBook, SwitchEffect
-from schleuse.switch.log import Accepted, rules_of
-from schleuse.switch.standing import Standing, standings
+from schleuse.switch.log import Accepted
+from schleuse.switch.standing import Standing
 
 log = structlog.get_logger()
 
@@ -68,7 +69,7 @@ class AllEffects:
         return known[1]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Closings:
     """atoms: what can be proven on this home (`closure.provable`). folder: `<home>/switch`.
 
@@ -81,6 +82,10 @@ class Closings:
     sources: Sources
     now: Now
     systems: Sequence[ExternalSystem] = ()
+
+    @cached_property
+    def _theirs(self) -> SystemStandings:
+        return SystemStandings(self.switch.entries)
 
     @property
     def proofs(self) -> Path:
@@ -145,10 +150,8 @@ class Closings:
 
     def _of_systems(self, scopes: Sequence[Scope]) -> dict[Scope, Standing]:
         """Scopes of systems may be wider than an atom, so the switch's own folds do not have them."""
-        if not scopes:
-            return {}
-        found = standings(rules_of(self.switch.entries()), scopes)
-        return {scope: at.at(self.now()) for scope, at in found.items()}
+        now = self.now()
+        return {scope: self._theirs.at(scope, now) for scope in scopes}
 
     def _systems(self, scopes: Sequence[Scope]) -> list[ExternalSystem]:
         return [one for one in self.systems if any(scope.covers(one.scope) for scope in scopes)]
@@ -199,6 +202,7 @@ class Prover:
             if epoch != tried:
                 pause, tried = FIRST_PAUSE, epoch
             progressed = await self.attempt()
+            await self.recheck()  # what is proven does not go unseen because something else never is
             pause = FIRST_PAUSE if progressed else min(pause * 2, LONGEST_PAUSE)
             await self._pause(pause, epoch)
 
@@ -222,10 +226,10 @@ class Prover:
 
         Returns the scopes that are not closed any more; they are proven anew.
         """
-        needed = self._closings.needed()
-        if not needed or self._now() - self._rechecked < RECHECK:
+        if not self._done or self._now() - self._rechecked < RECHECK:
             return []
         self._rechecked = self._now()
+        needed = [one for one in self._closings.needed() if (one.text, one.epoch) in self._done]
         made = await prove(needed, self._closings.sources)
         broken = [one for one in made if one.verdict is Verdict.NOT_PROVEN]
         for epoch in {one.epoch for one in broken}:
@@ -233,11 +237,16 @@ class Prover:
         scopes = sorted({one.scope for one in broken})
         if scopes:
             log.error("closure.broken", scopes=len(scopes), first=scopes[0], what=broken[0].what)
+        # Systems that are not ours have their own keeper, who looks and says so.
+        theirs = await asyncio.to_thread(self._closings.claims, self._now())
+        scopes += [one.need.text for one in theirs if one.need.external and one.verdict is not Verdict.PROVEN]
         self._done = {one for one in self._done if one[0] not in scopes}
         return scopes
 
     def _waiting(self) -> list[Need]:
-        return [one for one in self._closings.needed() if (one.text, one.epoch) not in self._done]
+        """Ours, and systems that are not ours: their keeper proves them, here it is told or is an alarm (SW-17)."""
+        wanted = [*self._closings.needed(), *self._closings.stopped()]
+        return [one for one in wanted if (one.text, one.epoch) not in self._done]
 
     async def _pause(self, seconds: float, epoch: int) -> None:
         """Cut short by a new epoch, whose proof must not wait for that of an old one."""
@@ -246,13 +255,15 @@ class Prover:
             await asyncio.sleep(LOOK_SECONDS)
 
     def _report(self, made: Sequence[ClosureProof], found: Sequence[Claim]) -> None:
-        for epoch in sorted({one.epoch for one in made}):
+        theirs = {one.need.text: one.need.epoch for one in found if one.need.external}
+        for epoch in sorted({one.epoch for one in made} | set(theirs.values())):
             mine = Counter(one.verdict for one in found if one.need.epoch == epoch)
             numbers: dict[str, str | int] = {verdict.value: mine[verdict] for verdict in Verdict}
             if self._told.get(epoch) == numbers:
                 continue
             log.info("closure.attempt", epoch=epoch, **numbers)
-            digest = digest_of([one for one in made if one.epoch == epoch])
+            kept = [one for one in proofs(self._closings.proofs, epoch) if theirs.get(one.scope) == epoch]
+            digest = digest_of([*(one for one in made if one.epoch == epoch), *kept])
             try:
                 self._tell({"act": "switch.proof", "epoch": epoch, **numbers, "raw_hash": digest})
                 self._told[epoch] = numbers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -24,6 +25,9 @@ from schleuse.switch.log import SwitchLog
 log = structlog.get_logger()
 
 SCHEDULE_SECONDS = 5.0
+#: A proof that was under way when its scope was opened is written so many epochs later at most. Of older ones only
+#: those are looked at that are still closed: a scrape must not count the proofs of ten years.
+LATE_EPOCHS = 10
 #: How often a stale switch is told again.
 ALARM_EVERY = timedelta(days=1)
 
@@ -78,12 +82,15 @@ class Freshness:
     def __init__(self, closings: Closings, days: int) -> None:
         self._closings = closings
         self._days = days
-        self._seen: tuple[int, int] = (-1, -1)
+        self._seen: tuple[int, Sequence[int]] = (-1, ())
         self._last: dict[str, datetime | None] = {}
 
     def last(self) -> Mapping[str, datetime | None]:
         """By `Need.text`; None: never."""
-        key = (self._closings.switch.epoch, _files(self._closings.proofs))
+        head = self._closings.switch.epoch
+        open_needs = [*self._closings.needed(), *self._closings.stopped()]
+        growing = sorted({*(one.epoch for one in open_needs), *range(max(head - LATE_EPOCHS, 0), head + 1)})
+        key = (head, [_files(self._closings.proofs, one) for one in growing])
         if key != self._seen:
             self._last = last_proven(self._closings.proofs, self._closings.texts())
             self._seen = key
@@ -94,8 +101,11 @@ class Freshness:
         return overdue(self.last(), self._days, now)
 
 
-def _files(folder: Path) -> int:
-    return sum(1 for _ in folder.glob("[0-9]*/[0-9]*.json"))
+def _files(folder: Path, epoch: int) -> int:
+    try:
+        return len(os.listdir(folder / f"{epoch:010d}"))
+    except OSError:
+        return 0
 
 
 class Scheduler:

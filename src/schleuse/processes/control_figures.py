@@ -14,7 +14,8 @@ from schleuse.processes.control_drills import Freshness
 from schleuse.shutdown.closure import Verdict
 from schleuse.shutdown.drill import DrillResult
 from schleuse.shutdown.exceptions import SignedExemption
-from schleuse.shutdown.external import ExternalKeeper, Runs
+from schleuse.shutdown.external import Runs
+from schleuse.shutdown.external_keeper import ExternalKeeper
 from schleuse.shutdown.news import NewsBook
 
 
@@ -116,6 +117,11 @@ class ControlFigures(Collector):
             for one in Runs:
                 states.add_metric([name, one.value], float(one is state))
         yield states
+        yield GaugeMetricFamily(
+            "schleuse_control_external_unsure",
+            "External systems that an opening does not start, because nobody knows whether they ran before a closing",
+            len(self._external.unsure()),
+        )
 
     def _overdue(self) -> Iterator[GaugeMetricFamily]:
         now = self._now()

@@ -22,7 +22,7 @@ from schleuse.processes.operators import rights_of
 from schleuse.processes.switching import open_switch, switch_log
 from schleuse.processes.trail import OUTSIDE, open_trail
 from schleuse.shutdown.drill_run import Desk
-from schleuse.shutdown.external import ExternalKeeper
+from schleuse.shutdown.external_keeper import ExternalKeeper
 
 #: Name of the copy of the switch that commands share.
 COPY = "command"

@@ -113,7 +113,7 @@ async def run(config: Config) -> None:
         routes = outbound_routes(config)
         switch = open_switch(config, KIM, floor=store.leases.holds.head())
         door = Door(accounts, switch, room.level)
-        desk = DeferralDesk(store.deferrals, accounts.account_of, utc_now)
+        desk = DeferralDesk(store.deferrals, accounts.account_of, utc_now, config.home / "run" / "deferred")
         registry.register(desk)
         running = Running(utc_now)
         intake = GuardedIntake(store, door, unit=running.unit, deferred=desk.deferred, kept=desk.accepted)

@@ -1,7 +1,8 @@
 """The mail role counts deferred attempts by sender, mailbox and hour (incident.md § 6.5).
 
-They are gathered in memory and written once a second, so that a closed door costs no transaction for each knock. A
-crash may lose the counts of its last second; whether somebody came back is recorded with the delivery itself.
+They are gathered in memory and written once a second, so that a closed door costs no transaction for each knock. That
+somebody knocked survives the death of the role (`kim/deferral_notes.py`), how often in its last second may not; whether
+somebody came back is recorded with the delivery itself.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 
 import structlog
 from prometheus_client.core import GaugeMetricFamily
@@ -17,6 +19,7 @@ from prometheus_client.registry import Collector
 
 from schleuse.clock import Now
 from schleuse.errors import Error
+from schleuse.kim.deferral_notes import Notes
 from schleuse.kim.deferred import AccountOf, Gathered
 from schleuse.kim.store.deferrals import Deferrals
 from schleuse.mail.contracts import Mail
@@ -30,11 +33,11 @@ KEEP = timedelta(days=365)
 
 
 class DeferralDesk(Collector):
-    """What SMTP tells, on its way to the table."""
+    """What SMTP tells, on its way to the table. notes: a folder of this role."""
 
-    def __init__(self, deferrals: Deferrals, account_of: AccountOf, now: Now) -> None:
+    def __init__(self, deferrals: Deferrals, account_of: AccountOf, now: Now, notes: Path) -> None:
         self._deferrals = deferrals
-        self._gathered = Gathered(account_of)
+        self._gathered = Gathered(account_of, Notes(notes))
         self._now = now
 
     def postponed(self, what: Postponed) -> None:
@@ -58,6 +61,7 @@ class DeferralDesk(Collector):
         except Error:
             self._gathered.put_back(taken)
             raise
+        self._gathered.written()
 
     async def keep_writing(self) -> None:
         """For ever; once more at the end."""

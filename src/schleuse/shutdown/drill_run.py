@@ -74,7 +74,10 @@ async def run_drill(plan: DrillPlan, desk: Desk) -> DrillResult:
             check_plan(plan, desk.rights, desk.now())
             _refuse_unless_open(plan, desk)
             if down := await desk.down(plan.scopes):
-                raise DrillRefusedError(f"{', '.join(down)} does not run; a drill could not give it back as it was")
+                raise DrillRefusedError(
+                    f"{', '.join(down)} does not run, or its probe takes longer than 1 s to say so; "
+                    "a drill could not give it back as it was"
+                )
             closed = desk.log.append(plan.closing, desk.now())
         progress = await _proven(plan, closed, desk)
         result = await _open_again(plan, closed, progress, desk)

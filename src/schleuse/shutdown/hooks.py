@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
+import signal
 import ssl
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from urllib.parse import urlsplit
 
 #: Of an output this much is read and hashed; the rest is thrown away.
 MAX_OUTPUT = 65_536
+#: For the kernel to end what was killed. What hangs in the kernel, such as on a dead file server, is left to it.
+KILL_SECONDS = 2.0
 
 #: A program with its arguments, or the URL of a hook that gets a POST.
 Action = tuple[str, ...] | str
@@ -34,54 +38,102 @@ class Outcome:
         return self.code is not None and 200 <= self.code < 300 if self.http else self.code == 0
 
 
-async def run_program(argv: tuple[str, ...], timeout: timedelta, data: bytes = b"") -> Outcome:
-    """Run a program with `data` on its standard input. Raises nothing."""
+async def run_program(
+    argv: tuple[str, ...], timeout: timedelta, data: bytes = b"", *, leaves_nothing: bool = False
+) -> Outcome:
+    """Run a program with `data` on its standard input. Raises nothing.
+
+    One that is too late, or that is cut when its caller is, is killed with all that it forked into its own session: a
+    probe that hangs is tried again for days and must not leave processes each time. leaves_nothing: so is what it
+    leaves behind when it ends in time; else that is its own affair, such as a service that it was to start.
+    """
+    output = _Output()
     try:
-        process = await asyncio.create_subprocess_exec(
-            *argv,
-            stdin=asyncio.subprocess.PIPE if data else asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,
-        )
+        process = await _begun(argv, data, output)
     except OSError as cause:
         return nothing(cause.strerror or type(cause).__name__)
+    except (ValueError, TypeError) as cause:  # no words at all, or a zero octet in one
+        return nothing(f"no program: {type(cause).__name__}")
     try:
-        output = await asyncio.wait_for(_output(process, data), timeout.total_seconds())
+        with output:
+            async with asyncio.timeout(timeout.total_seconds()):  # wait_for may swallow that we are cut (Python 3.11)
+                await process.wait()
     except TimeoutError:
         return nothing(_late(timeout))
     finally:
-        if process.returncode is None:  # too late, or we are going down ourselves: it is called again
+        late = process.returncode is None  # or we are going down ourselves, or are cut: it is called again
+        if late or leaves_nothing:
+            with suppress(ProcessLookupError, PermissionError):  # it leads its session, unless it is somebody else's
+                os.killpg(process.pid, signal.SIGKILL)
+        if late:
             with suppress(ProcessLookupError):
                 process.kill()
-            await process.wait()
-        # asyncio has no public way to let go of a pipe that a grandchild may keep open for ever.
-        process._transport.close()  # type: ignore[attr-defined]
-        await asyncio.sleep(0)  # the pipes close in the next round of the loop
-    return Outcome(process.returncode, digest(output), f"exit code {process.returncode}")
+            with suppress(TimeoutError):
+                async with asyncio.timeout(KILL_SECONDS):
+                    await process.wait()
+    return Outcome(process.returncode, digest(bytes(output.kept)), f"exit code {process.returncode}")
 
 
-async def _output(process: asyncio.subprocess.Process, data: bytes) -> bytes:
-    """What it writes until it ends. A child that it leaves behind may keep the pipe open; that is not waited for."""
-    kept = bytearray()
-    reading = asyncio.create_task(_drain(process.stdout, kept))
-    try:
-        if process.stdin is not None:
-            # It need not read what it is given; RuntimeError is uvloop's word for a pipe that has closed.
-            with suppress(ConnectionError, RuntimeError):
-                process.stdin.write(data)
-                await process.stdin.drain()
-                process.stdin.close()
-        await process.wait()
-        await asyncio.wait({reading}, timeout=0.2)
-        return bytes(kept)
-    finally:
-        reading.cancel()
+class _Output:
+    """What a program writes until it ends. A child that it leaves behind may keep the pipe open for ever; that is not
+    waited for, so the pipe is our own: asyncio's own would be.
+    """
+
+    def __init__(self) -> None:
+        self.kept = bytearray()
+        self._read = -1
+
+    def pipe(self) -> int:
+        """The end to write to. Raises OSError."""
+        self._read, write = os.pipe()
+        os.set_blocking(self._read, False)
+        return write
+
+    def __enter__(self) -> None:
+        asyncio.get_running_loop().add_reader(self._read, self._take)
+
+    def __exit__(self, *_: object) -> None:
+        asyncio.get_running_loop().remove_reader(self._read)
+        while self._take() and len(self.kept) < MAX_OUTPUT:
+            pass
+        self.close()
+
+    def close(self) -> None:
+        """Nobody reads any more."""
+        if self._read >= 0:
+            os.close(self._read)
+            self._read = -1
+
+    def _take(self) -> bool:
+        """Read what is there; returns whether something was."""
+        try:
+            piece = os.read(self._read, MAX_OUTPUT)
+        except BlockingIOError:
+            return False
+        if not piece:  # everybody has closed it
+            asyncio.get_running_loop().remove_reader(self._read)
+        self.kept += piece[: MAX_OUTPUT - len(self.kept)]
+        return bool(piece)
 
 
-async def _drain(stream: asyncio.StreamReader | None, kept: bytearray) -> None:
-    while stream is not None and (piece := await stream.read(MAX_OUTPUT)):
-        kept += piece[: MAX_OUTPUT - len(kept)]
+async def _begun(argv: tuple[str, ...], data: bytes, output: _Output) -> asyncio.subprocess.Process:
+    """Raises OSError, ValueError, TypeError."""
+    with ExitStack() as ours:
+        stdin = asyncio.subprocess.DEVNULL
+        if data:  # a file in memory: it need not read what it is given, and a full pipe would keep it waiting
+            stdin = os.memfd_create("stdin")
+            ours.callback(os.close, stdin)
+            os.write(stdin, data)
+            os.lseek(stdin, 0, os.SEEK_SET)
+        stdout = output.pipe()
+        ours.callback(os.close, stdout)
+        begun = ours.enter_context(ExitStack())
+        begun.callback(output.close)
+        process = await asyncio.create_subprocess_exec(
+            *argv, stdin=stdin, stdout=stdout, stderr=asyncio.subprocess.STDOUT, start_new_session=True
+        )
+        begun.pop_all()
+        return process
 
 
 async def post(

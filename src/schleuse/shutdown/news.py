@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -146,14 +147,13 @@ def check_news(signed: SignedNews, rights: Rights) -> None:
 
 
 class NewsBook:
-    """folder: `<home>/switch/news`. Read again when something was added."""
+    """folder: `<home>/switch/news`. A file is read again when it changed, or could not be read."""
 
     def __init__(self, folder: Path, rights: Rights, every: timedelta) -> None:
         self._folder = folder
         self._rights = rights
         self._every = every
-        self._seen: frozenset[str] = frozenset()
-        self._known: list[SignedNews] = []
+        self._read: dict[str, tuple[_Mark, SignedNews | None]] = {}  # by name of the file
 
     def keep(self, signed: SignedNews) -> None:
         """Raises NotAuthorisedError, NewsNotKeptError."""
@@ -172,11 +172,14 @@ class NewsBook:
 
     def known(self) -> Sequence[SignedNews]:
         """All that count; what is damaged or not signed well promises nothing."""
-        names = frozenset(path.name for path in self._folder.glob("*.json"))
-        if names != self._seen:
-            self._known = [one for name in sorted(names) if (one := self._read(self._folder / name)) is not None]
-            self._seen = names
-        return self._known
+        found: dict[str, tuple[_Mark, SignedNews | None]] = {}
+        for path in sorted(self._folder.glob("*.json")):
+            with suppress(OSError):  # nobody can read it now: the next look tries again
+                mark = _mark(path)
+                before = self._read.get(path.name)
+                found[path.name] = before if before and before[0] == mark else (mark, self._news_in(path))
+        self._read = found
+        return [one for _, one in found.values() if one is not None]
 
     def promised(self, scopes: Sequence[Scope], since: datetime) -> datetime:
         """See `promised`."""
@@ -186,13 +189,24 @@ class NewsBook:
         """See `due`."""
         return due(needed, self.known(), self._every)
 
-    def _read(self, path: Path) -> SignedNews | None:
+    def _news_in(self, path: Path) -> SignedNews | None:
+        """Raises OSError."""
+        data = path.read_bytes()
         try:
-            found = _parsed(path.read_bytes())
+            found = _parsed(data)
             check_news(found, self._rights)
-        except (OSError, Error):
+        except Error:
             return None
         return found
+
+
+#: Differs when a file was written or replaced.
+_Mark = tuple[int, int, int]
+
+
+def _mark(path: Path) -> _Mark:
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _message(news: News, role: Role) -> bytes:
