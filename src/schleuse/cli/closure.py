@@ -14,7 +14,8 @@ from cyclopts import App
 from rich.console import Console
 from rich.table import Table
 
-from schleuse.cli.drill import AsJson, Home, KeyFile, Name
+from schleuse.cli.drill import AsJson, Home
+from schleuse.cli.operator_key import KeyFile, Operator, key_of
 from schleuse.cli.up import german
 from schleuse.clock import utc_now
 from schleuse.config import Config, default_home, read_config
@@ -33,7 +34,6 @@ from schleuse.shutdown.exceptions import (
 )
 from schleuse.shutdown.proofs import Claim
 from schleuse.switch.documents import Role, time_text
-from schleuse.vault.tokens import read_token_key
 
 app = App(name="closure", help="What is closed, and the proof of it.")
 
@@ -75,7 +75,7 @@ def add_exception(
     *,
     why: str,
     measure: str,
-    operator: Name,
+    operator: Operator,
     operator_key: KeyFile = None,
     days: float = 1,
     home: Home = None,
@@ -107,7 +107,7 @@ def add_exception(
 
 
 @app.command(name="end-exception")
-def end_exception(id: str, *, operator: Name, operator_key: KeyFile = None, home: Home = None) -> None:
+def end_exception(id: str, *, operator: Operator, operator_key: KeyFile = None, home: Home = None) -> None:
     """Sign that an exception holds no longer."""
     config = read_config(home or default_home())
     known, _ = exemptions(config.switch_folder / "exceptions", rights_of(config))
@@ -181,7 +181,7 @@ def _claim(one: Claim, known: list[SignedExemption]) -> dict[str, object]:
 
 def _keep(config: Config, exemption: Exemption, operator: str, key_file: Path | None) -> None:
     """Signed in whichever role of the operator may close."""
-    key = read_token_key(key_file or config.home / "operators" / f"{operator}.key")
+    key = key_of(config, operator, key_file)
     roles = next((one.roles for one in config.operators if one.name == operator), ())
     role = next((one for one in (Role.SWITCH_OFFICER, Role.LEAD, Role.ANALYST) if one.value in roles), Role.ANALYST)
     folder = config.switch_folder / "exceptions"

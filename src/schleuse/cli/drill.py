@@ -17,10 +17,11 @@ from rich.console import Console
 from rich.table import Table
 
 from schleuse.cli.numbers import number
+from schleuse.cli.operator_key import KeyFile, Operator, key_of
 from schleuse.cli.switch_view import print_missing
 from schleuse.cli.up import german
 from schleuse.clock import utc_now
-from schleuse.config import Config, default_home, read_config
+from schleuse.config import default_home, read_config
 from schleuse.processes.control_drills import Freshness, drill_book, tell_result, windows_of
 from schleuse.processes.control_offline import offline
 from schleuse.scopes import ScopeState, parse_scopes
@@ -29,17 +30,11 @@ from schleuse.shutdown.drill_book import DrillBook
 from schleuse.shutdown.drill_run import run_drill
 from schleuse.switch.documents import Role, SignedCommand, sign
 from schleuse.switch.standing import Standing
-from schleuse.vault.tokens import read_token_key
 
 app = App(name="drill", help="Closings that are rehearsed for real.")
 
 Home = Annotated[Path | None, Parameter(help="Folder of configuration and data [default: the user's data folder]")]
 AsJson = Annotated[bool, Parameter(name="--json", negative="", help="For machines")]
-Name = Annotated[str, Parameter(name="--operator", help="Name of the operator, as configured")]
-KeyFile = Annotated[
-    Path | None,
-    Parameter(name="--operator-key", help="The operator's private key [default: operators/NAME.key of the home]"),
-]
 Yes = Annotated[bool, Parameter(name="--yes", negative=(), help="Do it; without, only the plan is shown")]
 
 #: Exit code of a drill that failed: the switch is not usable.
@@ -50,7 +45,7 @@ NOT_USABLE = 70
 def plan(
     scopes: str,
     *,
-    operator: Name,
+    operator: Operator,
     operator_key: KeyFile = None,
     state: Literal["HOLD", "DEFER", "CLOSED"] = "HOLD",
     days: int = 31,
@@ -68,7 +63,7 @@ def plan(
         For how long the signatures are good.
     """
     config = read_config(home or default_home())
-    key = read_token_key(operator_key or _key(config, operator))
+    key = key_of(config, operator, operator_key)
     id = f"{utc_now():%Y%m%d}-{secrets.token_hex(3)}"
     wanted = parse_scopes(scopes)
     with offline(config) as tools:
@@ -88,7 +83,9 @@ def plan(
 
 
 @app.command(name="sign")
-def sign_plan(id: str, *, operator: Name, operator_key: KeyFile = None, yes: Yes = False, home: Home = None) -> None:
+def sign_plan(
+    id: str, *, operator: Operator, operator_key: KeyFile = None, yes: Yes = False, home: Home = None
+) -> None:
     """Sign the opening of a drill as releaser: another person than the one who planned it (SW-01)."""
     config = read_config(home or default_home())
     book = drill_book(config.switch_folder)
@@ -97,7 +94,7 @@ def sign_plan(id: str, *, operator: Name, operator_key: KeyFile = None, yes: Yes
     if not yes:
         print("--yes unterschreibt" if german() else "--yes signs it")
         return
-    key = read_token_key(operator_key or _key(config, operator))
+    key = key_of(config, operator, operator_key)
     signature = sign(opening, operator, Role.RELEASER, key)
     before = book.read_plan(id)
     signed = replace(before.opening, signatures=(*before.opening.signatures, signature))
@@ -193,7 +190,3 @@ def _table(one: DrillResult) -> dict[str, Any]:
 
 def _seconds(value: timedelta | None) -> str:
     return "–" if value is None else f"{number(value.total_seconds(), 2)} s"
-
-
-def _key(config: Config, operator: str) -> Path:
-    return config.home / "operators" / f"{operator}.key"

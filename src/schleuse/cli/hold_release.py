@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
+from schleuse.cli.operator_key import KeyFile, Operator, key_of
 from schleuse.cli.up import german
 from schleuse.clock import utc_now
 from schleuse.config import Config, default_home, read_config
@@ -29,7 +30,6 @@ from schleuse.processes.releasing import LOOK_SECONDS, PURPOSE, Releases, StillH
 from schleuse.processes.trail import OUTSIDE, open_trail, teller
 from schleuse.switch.approval import approve as sign_approval
 from schleuse.switch.documents import Role
-from schleuse.vault.tokens import read_token_key
 
 app = App(name="release", help="Let a backlog go: plan, two approvals, growing batches, a stop.")
 
@@ -84,8 +84,8 @@ def plan(
 def approve(
     id: str,
     *,
-    operator: Annotated[str, Parameter(help="Name of the operator, as configured")],
-    operator_key: Annotated[Path, Parameter(help="The operator's private key (Ed25519, PEM)")],
+    operator: Operator,
+    operator_key: KeyFile = None,
     role: Annotated[Role, Parameter(help="switch-officer, or service-owner or tenant-delegate")],
     yes: Yes = False,
     home: Home = None,
@@ -98,7 +98,7 @@ def approve(
         if not yes:
             print("--yes gibt frei" if german() else "--yes approves")
             return
-        key = read_token_key(operator_key)
+        key = key_of(config, operator, operator_key)
         releases.approve(made, sign_approval(PURPOSE, made.hash, operator, role, key, utc_now()))
         word = ("freigegeben" if german() else "approved") if releases.is_approved(made) else "1/2"
         print(f"{id}: {word}")

@@ -14,6 +14,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from schleuse.cli.operator_key import KeyFile, Operator, key_of
 from schleuse.cli.up import german
 from schleuse.clock import utc_now
 from schleuse.config import default_home, read_config
@@ -24,15 +25,12 @@ from schleuse.processes.suspecting import PURPOSE, Suspecting, open_suspecting
 from schleuse.processes.trail import OUTSIDE, open_trail, teller
 from schleuse.switch.approval import approve as sign_approval
 from schleuse.switch.documents import Role, parse_time
-from schleuse.vault.tokens import read_token_key
 
 app = App(name="suspect", help="Keep suspected mail aside: a signed document; back by two persons.")
 
 Home = Annotated[Path | None, Parameter(help="Folder of configuration and data [default: the user's data folder]")]
 AsJson = Annotated[bool, Parameter(name="--json", negative="", help="One JSON object a line")]
 Yes = Annotated[bool, Parameter(negative=(), help="Do it; without, only what it would do is shown")]
-Operator = Annotated[str, Parameter(help="Name of the operator, as configured")]
-KeyFile = Annotated[Path, Parameter(name="--operator-key", help="The operator's private key (Ed25519, PEM)")]
 Moment = Annotated[str | None, Parameter(help="Such as 2026-12-01T08:00:00Z")]
 Many = Annotated[tuple[str, ...], Parameter(negative=(), help="May be repeated")]
 
@@ -42,7 +40,7 @@ def add(
     *,
     text: Annotated[str, Parameter(help="Why, in one sentence without personal data")],
     operator: Operator,
-    operator_key: KeyFile,
+    operator_key: KeyFile = None,
     role: Annotated[Role, Parameter(help="forensic-lead, custodian or security-officer")],
     since: Moment = None,
     until: Moment = None,
@@ -65,8 +63,9 @@ def add(
         sender,
         insurer,
     )
+    key = key_of(read_config(home or default_home()), operator, operator_key)
     with _suspecting(home) as suspecting:
-        kept = suspecting.hand_in(sign_suspicion(one, operator, role, read_token_key(operator_key)))
+        kept = suspecting.hand_in(sign_suspicion(one, operator, role, key))
     print(f"{one.id}: {kept} {'Mails in Quarantäne' if german() else 'mails quarantined'}")
 
 
@@ -135,7 +134,7 @@ def approve(
     order: str,
     *,
     operator: Operator,
-    operator_key: KeyFile,
+    operator_key: KeyFile = None,
     role: Annotated[Role, Parameter(help="HELD: switch-officer, service-owner; RETURNED: service-owner, releaser")],
     yes: Yes = False,
     home: Home = None,
@@ -147,7 +146,7 @@ def approve(
         if not yes:
             print("--yes gibt frei" if german() else "--yes approves")
             return
-        key = read_token_key(operator_key)
+        key = key_of(read_config(home or default_home()), operator, operator_key)
         suspecting.approve(made, sign_approval(PURPOSE, made.hash, operator, role, key, utc_now()))
         word = ("freigegeben" if german() else "approved") if suspecting.is_approved(made) else "1/2"
     print(f"{order}: {word}")

@@ -22,6 +22,7 @@ from schleuse.errors import ConflictError, Error
 from schleuse.journal.entry import Kind, Result
 from schleuse.journal.opening import Json
 from schleuse.kim.pki import write_private
+from schleuse.processes.operators import key_file
 from schleuse.processes.switch_orders import tell
 from schleuse.processes.trail import PLATFORM
 from schleuse.shutdown.paper import fingerprint
@@ -90,7 +91,7 @@ def list_operators(*, home: Home = None, json_output: AsJson = False) -> None:
         "Schlüssel hier" if de else "key here", "gesperrt ab" if de else "disabled at", box=None, pad_edge=False,
     )  # fmt: skip
     for one in config.operators:
-        here = (config.home / "operators" / f"{one.name}.key").exists()
+        here = key_file(config, one.name).exists()
         ended = time_text(one.disabled_at) if one.disabled_at else ""
         table.add_row(one.name, one.person or one.name, ", ".join(one.roles), _fingerprint(one), _yes(here), ended)
     Console().print(table)

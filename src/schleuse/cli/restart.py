@@ -17,6 +17,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from schleuse.cli.operator_key import KeyFile, Operator, key_of
 from schleuse.cli.restart_view import name_of, print_plan, print_status, status_json
 from schleuse.cli.up import said
 from schleuse.clock import utc_now
@@ -36,17 +37,12 @@ from schleuse.restart.plan import GateKind, RestartPlan, StageName, next_version
 from schleuse.scopes import ANY, NONE, Service, parse_scopes
 from schleuse.switch.documents import CLOSERS, OPENERS, Role, parse_time
 from schleuse.switch.log import rules_of
-from schleuse.vault.tokens import read_token_key
 
 app = App(name="restart", help="Back stage by stage: plans, gates, two persons.")
 
 Home = Annotated[Path | None, Parameter(help="Folder of configuration and data [default: the user's data folder]")]
 AsJson = Annotated[bool, Parameter(name="--json", negative="", help="One JSON object")]
 Yes = Annotated[bool, Parameter(negative=(), help="Do it; without, only what it would do is shown")]
-Operator = Annotated[str, Parameter(help="Name of the operator, as configured")]
-KeyFile = Annotated[
-    Path | None, Parameter(help="The operator's private key, Ed25519 in PEM [default: operators/NAME.key of the home]")
-]
 AsRole = Annotated[Role | None, Parameter(name="--role", help="In which role [default: the one that fits]")]
 Until = Annotated[str, Parameter(help="Such as 2026-12-01T08:00:00Z")]
 
@@ -409,7 +405,7 @@ def _plan_of(restarts: Restarts, name: str) -> RestartPlan:
 
 
 def _signer(config: Config, operator: str, key: Path | None) -> Signer:
-    return Signer(operator, read_token_key(key or config.home / "operators" / f"{operator}.key"))
+    return Signer(operator, key_of(config, operator, key))
 
 
 def _role(config: Config, operator: str, roles: Collection[Role]) -> Role:

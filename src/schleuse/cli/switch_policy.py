@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from schleuse.cli.operator_key import KeyFile, Operator, key_of
 from schleuse.cli.switch_view import printable
 from schleuse.cli.up import german
 from schleuse.clock import utc_now
@@ -42,11 +43,6 @@ app = App(name="policy", help="Closings that were agreed beforehand.")
 
 Home = Annotated[Path | None, Parameter(help="Folder of configuration and data [default: the user's data folder]")]
 AsJson = Annotated[bool, Parameter(name="--json", negative="", help="One JSON object a line")]
-Name = Annotated[str, Parameter(name="--operator", help="Name of the operator, as configured")]
-KeyFile = Annotated[
-    Path | None,
-    Parameter(name="--operator-key", help="The operator's private key [default: operators/NAME.key of the home]"),
-]
 
 
 @app.command
@@ -55,7 +51,7 @@ def add(
     *scopes: str,
     trigger: str,
     cost: str,
-    operator: Name,
+    operator: Operator,
     operator_key: KeyFile = None,
     state: Literal["HOLD", "DEFER", "CLOSED", "DRAIN"] = "HOLD",
     text: str = "",
@@ -101,7 +97,7 @@ def add(
 
 
 @app.command(name="sign")
-def sign_policy(reference: str, *, operator: Name, operator_key: KeyFile = None, home: Home = None) -> None:
+def sign_policy(reference: str, *, operator: Operator, operator_key: KeyFile = None, home: Home = None) -> None:
     """Agree to NAME@VERSION as security officer or lead; `policy show` says what it closes."""
     config = read_config(home or default_home())
     book = _book(config)
@@ -157,7 +153,7 @@ def _agree(config: Config, book: PolicyBook, policy: SignedPolicy, operator: str
     mine = [role for role in AGREE if role.value in roles]
     if not mine:
         raise PolicyNotSignedError(f"{operator} has neither of the roles {' and '.join(AGREE)}")
-    key = read_token_key(key_file or config.home / "operators" / f"{operator}.key")
+    key = key_of(config, operator, key_file)
     for role in mine:
         policy = policy.signed(operator, role.value, key)
     _keep(config, book, policy)

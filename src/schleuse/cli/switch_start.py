@@ -7,6 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from schleuse.cli.operator_key import KeyFile, Operator
 from schleuse.cli.up import said
 from schleuse.clock import utc_now
 from schleuse.config import default_home, read_config
@@ -20,10 +21,8 @@ COPY = "command"
 def start(
     name: str,
     *,
-    operator: Annotated[str, Parameter(help="Name of the operator, as configured")],
-    operator_key: Annotated[
-        Path | None, Parameter(help="The operator's private key [default: operators/NAME.key of the home]")
-    ] = None,
+    operator: Operator,
+    operator_key: KeyFile = None,
     yes: Annotated[bool, Parameter(name="--yes", negative=(), help="Sign; without, only the order is shown")] = False,
     home: Annotated[
         Path | None, Parameter(help="Folder of configuration and data [default: the user's data folder]")

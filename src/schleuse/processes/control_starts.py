@@ -11,7 +11,7 @@ from schleuse.errors import ConflictError, MalformedError
 from schleuse.journal.entry import Kind, Result
 from schleuse.journal.opening import Json
 from schleuse.processes.control_workers import systems_of
-from schleuse.processes.operators import rights_of
+from schleuse.processes.operators import key_file, rights_of
 from schleuse.processes.switch_orders import tell, tenants_of
 from schleuse.shutdown.external import RecordBook, SystemStandings
 from schleuse.shutdown.external_start import PURPOSE, StartBook, StartOrder, order_of
@@ -58,7 +58,7 @@ def sign_start(config: Config, order: StartOrder, operator: str, key: Path | Non
     if not roles:
         wanted = " or ".join(f"{one} and {other}" for one, other in order.pairs)
         raise NotAuthorisedError(f"{operator!r} has none of the roles {wanted}")
-    secret = read_token_key(key or config.home / "operators" / f"{operator}.key")
+    secret = read_token_key(key or key_file(config, operator))
     book = StartBook(config.switch_folder, rights_of(config))
     for role in roles:
         book.keep(approve(PURPOSE, order.hash, operator, role, secret, now))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import structlog
 
 from schleuse.config import Config
@@ -10,6 +12,11 @@ from schleuse.switch.documents import Person, Rights, Role
 from schleuse.vault.tokens import read_public_key
 
 log = structlog.get_logger()
+
+
+def key_file(config: Config, operator: str) -> Path:
+    """Where an operator's private key lies, if it lies on this host at all."""
+    return config.home / "operators" / f"{operator}.key"
 
 
 def rights_of(config: Config) -> Rights:

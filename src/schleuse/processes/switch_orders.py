@@ -22,6 +22,7 @@ from schleuse.journal.client import JournalClient
 from schleuse.journal.entry import Kind, Purpose, Result
 from schleuse.journal.opening import Json
 from schleuse.processes.control_workers import systems_of, workers_of
+from schleuse.processes.operators import key_file
 from schleuse.processes.switching import effect_book, enforced_atoms, news_book, switch_log
 from schleuse.processes.trail import OUTSIDE, PLATFORM, Act, open_trail
 from schleuse.scopes import ANY, Scope
@@ -84,7 +85,7 @@ def speaker_of(config: Config, operator: str, key: Path | None) -> Signer:
     role = next((one for one in SPEAKERS if one.value in roles), None)
     if role is None:
         raise NotAuthorisedError(f"{operator!r} has no role that speaks: {', '.join(sorted(SPEAKERS))}")
-    return Signer(operator, role, key or config.home / "operators" / f"{operator}.key")
+    return Signer(operator, role, key or key_file(config, operator))
 
 
 def promise(config: Config, scopes: Sequence[Scope], text: str, signer: Signer, now: datetime) -> News:
