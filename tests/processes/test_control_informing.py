@@ -18,6 +18,10 @@ import pytest
 from structlog.testing import capture_logs
 from tests.mail.smtp_server import make_certificate
 from tests.processes.test_control_closing import Site as Home
+from tests.processes.test_restart_control import CANARY, climbed
+from tests.processes.test_restart_control import plan as restart_plan
+from tests.restart.restarting_site import ANNA
+from tests.restart.restarting_site import Site as Back
 from tests.shutdown.operators import NOW, RIGHTS, close
 
 from schleuse.config import Receiver
@@ -25,10 +29,12 @@ from schleuse.journal.opening import Json
 from schleuse.processes.control_drills import drill_book
 from schleuse.processes.control_informing import Informer, InformingFigures, Records, inform_key
 from schleuse.restart.book import BookDamagedError
-from schleuse.restart.progress import Aborted, Progress
+from schleuse.restart.plan import next_version
+from schleuse.restart.progress import Aborted
 from schleuse.shutdown.hooks import Outcome
 from schleuse.shutdown.informing import Event, Outbox, What
 from schleuse.shutdown.news import NewsBook
+from schleuse.switch.documents import Role
 
 
 class Site:
@@ -194,12 +200,10 @@ class BrokenRestarts:
     def names(self) -> list[str]:
         return ["bad", "good"]
 
-    def read(self, plan: str) -> Progress:
+    def aborts(self, plan: str) -> list[Aborted]:
         if plan == "bad":
             raise BookDamagedError("event 3 is damaged")
-        if plan == "good":
-            return Progress(aborted=Aborted(NOW, "automat", "", 3))
-        raise AssertionError(plan)
+        return [Aborted(NOW, "automat", "", 3)]
 
 
 def test_one_broken_record_hides_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,6 +217,26 @@ def test_one_broken_record_hides_nothing_else(tmp_path: Path, monkeypatch: pytes
         site.informer.collect(True)
     assert {one.event.id for one in site.outbox.waiting()} == {"closed-1", "not-proven-1", "aborted-good-3"}
     assert [one["source"] for one in logs if one["event"] == "inform.source-broken"] == ["drills", "restart bad"]
+
+
+def test_an_abort_that_a_newer_plan_has_replaced_is_told_whenever_somebody_looks(tmp_path: Path) -> None:
+    """RS-06: what is told follows every record of an abort, not where the restart stands now; once, over a restart."""
+    back = Back(tmp_path / "back")
+    back.close("eau")
+    site = Site(tmp_path, writes(tmp_path))
+    site.informer._records = replace(site.informer._records, restarts=back.restarts)
+    made, epochs = restart_plan(), []
+    for _ in range(2):
+        climbed(back, CANARY, made)
+        epochs.append(back.restarts.abort("r1", ANNA, Role.LEAD, "looks wrong"))
+        made = next_version(made, back.now)
+    back.restarts.make(made, "anna")  # nobody has looked yet
+    assert back.at().aborted is None
+    for _ in range(2):
+        site.informer.collect(True)
+        site.restart()
+        site.informer._records = replace(site.informer._records, restarts=back.restarts)
+    assert [one.event.id for one in site.outbox.waiting()] == [f"aborted-r1-{epoch}" for epoch in epochs]
 
 
 def test_what_has_no_readable_time_is_told_as_of_the_look_and_once(tmp_path: Path) -> None:

@@ -73,6 +73,26 @@ def test_it_is_held_again_as_soon_as_the_store_answers(site: Site) -> None:
     assert site.at().backlog_returned
 
 
+@pytest.mark.parametrize("how", ["a closing by anybody", "an abort that died before its record"])
+def test_a_new_version_does_not_hide_an_abort_that_nobody_has_recorded_yet(site: Site, how: str) -> None:
+    """RS-06, RS-08: whoever makes it before the control role has looked records the abort first, and begins in S0."""
+    climbed(site, CANARY)
+    before = site.at().plan
+    assert before is not None
+    if how == "a closing by anybody":
+        site.close("eau")
+    else:
+        site.deaths.left = 1  # the closing is in the log; the record of it is not
+        with suppress(DeathError):
+            site.restarts.abort("r1", ANNA, Role.LEAD, "looks wrong")
+        site.start()
+    site.restarts.make(next_version(before, site.now), "anna")
+    assert [one.epoch for one in site.restarts.aborts("r1")] == [len(site.log.read_all())]
+    assert (site.at().place, site.at().backlog_returned) == (-1, False)
+    site.settle()
+    assert site.at().backlog_returned
+
+
 def test_a_rule_aborts_also_while_another_restart_cannot_be_read(site: Site) -> None:
     """T-14: a damaged book of one plan keeps no other from being closed."""
     climbed(site, CANARY)

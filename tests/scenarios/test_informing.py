@@ -9,7 +9,14 @@ from pathlib import Path
 from tests.scenarios import switching
 from tests.scenarios.platform import Platform, platform, until
 
-from schleuse.scopes import ScopeState
+from schleuse.clock import utc_now
+from schleuse.processes.restart_home import restarts_of
+from schleuse.processes.restarting import Signer
+from schleuse.restart.ladder import default_plan
+from schleuse.restart.plan import next_version
+from schleuse.scopes import ScopeState, Service
+from schleuse.switch.documents import Role
+from schleuse.vault.tokens import read_token_key
 
 
 def heard(one: Platform) -> list[str]:
@@ -20,7 +27,10 @@ def heard(one: Platform) -> list[str]:
 def test_control_that_is_killed_before_and_while_it_tells_tells_it_all_the_same(
     base_home: Path, tmp_path: Path
 ) -> None:
-    """kill -9 between record and sending, and between sending and the record of it; control is all that runs."""
+    """kill -9 between record and sending, and between sending and the record of it; control is all that runs.
+
+    RS-06: while it is dead, a restart is aborted and planned anew; the abort is told all the same.
+    """
     home = tmp_path / "home"
     receiver, block = home / "receiver", home / "block"
     with platform(base_home, home) as one:
@@ -43,10 +53,24 @@ def test_control_that_is_killed_before_and_while_it_tells_tells_it_all_the_same(
         until(lambda: len(heard(one)) == 1, f"the receiver\n{one.log('control')}")
         one.kill("control")
 
+        aborted = abort_and_plan_anew(one)
         block.unlink()
         one.start("control")
-        told = home / "switch" / "informing" / "told" / waits.name
-        until(told.exists, f"the end\n{one.log('control')}")
-        assert set(heard(one)) == {f"{one.config.hostname}/closed-{epoch}"}
-        assert len(heard(one)) == 2
+        ids = {f"closed-{epoch}", f"closed-{aborted}", f"aborted-r1-{aborted}"}
+        told = [home / "switch" / "informing" / "told" / f"{id}.json" for id in ids]
+        until(lambda: all(path.exists() for path in told), f"the end\n{one.log('control')}")
+        assert set(heard(one)) == {f"{one.config.hostname}/{id}" for id in ids}
+        assert heard(one).count(f"{one.config.hostname}/closed-{epoch}") == 2
         assert not waits.exists()
+
+
+def abort_and_plan_anew(one: Platform) -> int:
+    """Returns the epoch of the abort."""
+    restarts = restarts_of(one.config, lambda _facts, _granted: None)
+    insurers = [insurer.ik for insurer in one.config.insurers]
+    made = default_plan("r1", [Service.EAU_INTAKE], insurers, insurers[0], utc_now(), fast=True)
+    restarts.make(made, "betrieb-1")
+    signer = Signer("betrieb-1", read_token_key(one.home / "operators" / "betrieb-1.key"))
+    epoch = restarts.abort("r1", signer, Role.LEAD, "looks wrong")
+    restarts.make(next_version(made, utc_now()), "betrieb-1")
+    return epoch

@@ -87,9 +87,9 @@ class Records:
             yield f"restart {name}", partial(self._aborts, name)
 
     def _aborts(self, plan: str) -> Iterator[Event]:
-        at = self.restarts.read(plan) if self.restarts else None
-        if at is not None and at.aborted is not None:
-            yield of_abort(Abort(plan, at.aborted.at, at.aborted.epoch))
+        """All on record, not where the restart stands now: a new plan may come before anybody looks (RS-06)."""
+        for one in self.restarts.aborts(plan) if self.restarts else ():
+            yield of_abort(Abort(plan, one.at, one.epoch))
 
 
 class Informer:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
@@ -21,7 +20,7 @@ from schleuse.clock import Now
 from schleuse.errors import Error
 from schleuse.processes.restarting import Restarts
 from schleuse.restart.book import OvertakenError
-from schleuse.restart.entering import closes_part_of
+from schleuse.restart.entering import closed_since
 from schleuse.restart.gates import MEASURED, VALIDITY, Evidence, Result
 from schleuse.restart.plan import GateKind, RestartPlan, closes_on_abort, mandate_of
 from schleuse.restart.progress import Progress
@@ -29,7 +28,6 @@ from schleuse.said import as_it_is
 from schleuse.scopes import ScopeState
 from schleuse.shutdown.automat import Agreed, Automat, Order
 from schleuse.switch.log import Accepted, rules_of
-from schleuse.switch.standing import standing
 
 log = structlog.get_logger()
 
@@ -149,10 +147,10 @@ class RestartController:
         return True
 
     def _is_in_s0(self, name: str, at: Progress) -> bool:
-        closed = closed_since(at, self._epochs(), self._now())
+        closed = closed_since(at, rules_of(self._epochs()), self._now())
         if closed is None:
             return False
-        self._restarts.aborted(name, closed.actor, f"closed by {closed.id}", closed.epoch)
+        self._restarts.closed(name, closed)
         log.error("restart.aborted", plan=name, epoch=closed.epoch, by=closed.actor)
         return True
 
@@ -188,34 +186,6 @@ class RestartController:
                 self._restarts.found(name, found)
                 return True
         return False
-
-
-@dataclass(frozen=True, slots=True)
-class Closing:
-    """A closing of what a plan has opened."""
-
-    id: str
-    actor: str
-    epoch: int
-
-
-def closed_since(at: Progress, epochs: Sequence[Accepted], now: datetime) -> Closing | None:
-    """The closing that took this restart back to S0: nothing that it opened is open any more.
-
-    Where only a part was closed, the rest stays as it is and the restart goes no further (P-02, `stop_condition`); a
-    drill gives back what it took (G-OFF). An abort of this plan always counts, also when it had opened nothing yet.
-    """
-    if at.plan is None:
-        return None
-    rules = rules_of(epochs)
-    last = next((one for one in reversed(rules) if one.epoch > at.basis and closes_part_of(at, one)), None)
-    if last is None or last.epoch < max(at.epochs, default=0):
-        return None
-    mine = last.command is not None and last.command.id.startswith((f"{at.plan.id}.abort.", f"{at.plan.id}.rule."))
-    still = any(standing(rules, scope).at(now).state.begins for scope in at.opened)
-    if still or not (at.opened or mine):
-        return None
-    return Closing(last.command.id, last.command.actor, last.epoch) if last.command else Closing("?", "?", last.epoch)
 
 
 def _is_due(kind: GateKind, at: Progress, last: datetime, now: datetime) -> bool:

@@ -24,7 +24,9 @@ from schleuse.restart.documents import DocumentRefusedError, SignedDocument, che
 from schleuse.restart.entering import (
     UNWAIVABLE,
     WAIVERS,
+    Closing,
     Look,
+    closed_since,
     closes_part_of,
     gates,
     goes_on,
@@ -161,6 +163,10 @@ class Restarts:
         """Where one stands. Raises NoSuchPlanError, BookDamagedError."""
         return self._book.read(plan)[0]
 
+    def aborts(self, plan: str) -> list[Aborted]:
+        """Every one that was ever recorded, whatever came after it. Raises NoSuchPlanError, BookDamagedError."""
+        return [one for one in self._book.events(plan) if isinstance(one, Aborted)]
+
     def judged(self, plan: str) -> tuple[Progress, list[Judged], list[str]]:
         """Where it stands, every gate before the next stage, and what is missing to enter it."""
         at = self._book.read(plan)[0]
@@ -180,8 +186,14 @@ class Restarts:
     def make(self, plan: RestartPlan, by: str) -> None:
         """A new plan, or a new version of one, under all that is ordered now.
 
+        An abort that nobody has recorded yet is recorded first: a new version would hide it.
         Raises PlanRefusedError (a cycle, an overlap, a changed past), OvertakenError.
         """
+        rules = rules_of(self._log.read_all())
+        for name, one in self.all().items():
+            closing = closed_since(one, rules, self._now()) if one.place >= 0 else None
+            if closing is not None:
+                self.closed(name, closing)
         known = self.all()
         others = [one for name, one in known.items() if name != plan.id]
         refuse_cycles(plan, [one.plan for one in others if one.plan is not None])
@@ -312,6 +324,10 @@ class Restarts:
                 return self._append(plan, event, self._book.read(plan)[1], epoch=epoch, reason=reason)
             except OvertakenError:
                 continue
+
+    def closed(self, plan: str, closing: Closing) -> None:
+        """See `aborted`; by a closing that `closed_since` has found."""
+        self.aborted(plan, closing.actor, f"closed by {closing.id}", closing.epoch)
 
     def returned(self, plan: str, count: int) -> None:
         """What a release had let go and nobody had taken is held again (RS-06)."""

@@ -143,6 +143,33 @@ def closes_part_of(at: Progress, rule: Rule) -> bool:
     return any(scope.meets(mine) for scope in rule.command.scopes for mine in at.plan.scopes)
 
 
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """A closing of what a plan has opened."""
+
+    id: str
+    actor: str
+    epoch: int
+
+
+def closed_since(at: Progress, rules: Sequence[Rule], now: datetime) -> Closing | None:
+    """The closing that took this restart back to S0: nothing that it opened is open any more.
+
+    Where only a part was closed, the rest stays as it is and the restart goes no further (P-02, `stop_condition`); a
+    drill gives back what it took (G-OFF). An abort of this plan always counts, also when it had opened nothing yet.
+    """
+    if at.plan is None:
+        return None
+    last = next((one for one in reversed(rules) if one.epoch > at.basis and closes_part_of(at, one)), None)
+    if last is None or last.epoch < max(at.epochs, default=0):
+        return None
+    mine = last.command is not None and last.command.id.startswith((f"{at.plan.id}.abort.", f"{at.plan.id}.rule."))
+    still = any(standing(rules, scope).at(now).state.begins for scope in at.opened)
+    if still or not (at.opened or mine):
+        return None
+    return Closing(last.command.id, last.command.actor, last.epoch) if last.command else Closing("?", "?", last.epoch)
+
+
 def _time(at: Progress, look: Look) -> Judged:
     stopped = stop_condition(at, look.rules, look.now)
     if stopped:
