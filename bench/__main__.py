@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-NAMES = ("crypto", "check", "store", "intake", "journal", "witness", "vault", "processing", "shutdown", "soak")
+NAMES = ("crypto", "check", "store", "intake", "journal", "witness", "vault", "processing", "shutdown", "abort", "soak")
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ the last check of the last scope was proven. A practice sends eAU to changing in
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import statistics
@@ -29,6 +30,8 @@ from tests.scenarios.soak import new_insurers
 
 from schleuse.config import read_config
 from schleuse.environment import Environment
+from schleuse.practice.outbox import hand_over
+from schleuse.practice.transport import MailServerError, submission
 from schleuse.processes.control import closings_of
 from schleuse.processes.control_closing import Closings
 from schleuse.processes.control_logins import ROUND
@@ -91,14 +94,18 @@ class Load(threading.Thread):
         self.over = threading.Event()
 
     def run(self) -> None:
-        for mail in self._mails:
-            if self.over.is_set():
-                return
+        asyncio.run(self._send())
+
+    async def _send(self) -> None:
+        practice, ledger, left = self._one.practice, self._one.ledger, self._mails[::-1]
+        while left and not self.over.is_set():
             try:
-                self.sent += self._one.send([mail])[0].code == 250
-            except Exception:  # the load is not what is measured
-                time.sleep(0.5)
-            time.sleep(1 / self._rate)
+                async with submission(self._one.server) as session:
+                    while left and not self.over.is_set():
+                        self.sent += (await hand_over(session, practice, left.pop(), ledger)).code == 250
+                        await asyncio.sleep(1 / self._rate)
+            except MailServerError:
+                await asyncio.sleep(0.5)
 
 
 def measure(one: Platform, closings: Closings, scopes: str, load: Load) -> Round:

@@ -20,9 +20,11 @@ from schleuse.holding.release import (
     ReleasePlan,
     Seen,
     Stop,
+    at_once,
     batch_sizes,
     dry_run,
     next_step,
+    next_steps,
     plan_from,
 )
 
@@ -128,3 +130,58 @@ def test_a_plan_is_its_canonical_form_and_nothing_more() -> None:
 def test_what_is_no_plan_is_refused_with_a_sentence(change: dict[str, object]) -> None:
     with pytest.raises(BadReleasePlanError):
         plan_from({**json.loads(PLAN.encode()), **change})
+
+
+def test_together_mailboxes_have_no_more_out_than_five_times_what_has_passed() -> None:
+    """HD-42: over the whole release as in a mailbox."""
+    assert [at_once(PLAN, passed) for passed in (0, 9, 10, 60, 10**6)] == [10, 10, 50, 300, 20_000]
+
+
+def test_who_has_had_least_goes_first_and_nobody_is_passed_over() -> None:
+    seen = {
+        "a": Seen(10, 0, 0, 0, 90, batches=1),
+        "b": Seen(10, 10, 0, 0, 90, batches=1),
+        "c": Seen(0, 0, 0, 0, 45),
+        "d": Seen(0, 0, 0, 0, 45, barred=True),
+        "e": Seen(0, 0, 0, 0, 45),
+    }
+    assert next_steps(PLAN, seen, 20, 0) == {
+        "a": Patience(0),  # 50 may be out, and b, c and e have 30 of them
+        "b": Patience(10),
+        "c": Release(10),
+        "d": Patience(0),
+        "e": Release(10),
+    }
+
+
+@given(st.data(), st.lists(st.integers(0, 300), min_size=1, max_size=12))
+def test_a_whole_release_ends_and_never_has_more_out_than_it_may(data: st.DataObject, counts: list[int]) -> None:
+    """Whatever is slow. counts: of each mailbox."""
+    left = {str(number): count for number, count in enumerate(counts)}
+    seen = {one: Seen(0, 0, 0, 0, max(count, 1)) for one, count in left.items()}
+    released = looks = 0
+    while seen:
+        out = sum(one.waiting for one in seen.values())
+        may = max(out, min(5 * (released - out), 20_000) if released - out >= 10 else 10)
+        steps = next_steps(PLAN, seen, released, 0)
+        assert not isinstance(steps, Stop)
+        for account, step in steps.items():
+            one = seen[account]
+            if isinstance(step, Release):
+                size = min(step.count, left[account])
+                left[account] -= size
+                released += size
+                seen[account] = replace(one, released=size, waiting=size, left=left[account], batches=one.batches + 1)
+                if not size:
+                    del seen[account]
+            elif isinstance(step, MailboxDone):
+                assert not left.pop(account)
+                del seen[account]
+        assert out <= sum(one.waiting for one in seen.values()) <= may
+        slow = data.draw(st.sampled_from(sorted(seen))) if seen else ""
+        for account, one in seen.items():
+            if account != slow or looks % 3 == 0:
+                seen[account] = replace(one, waiting=0)
+        looks += 1
+        assert looks < 500
+    assert released == sum(counts)

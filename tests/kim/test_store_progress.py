@@ -70,4 +70,21 @@ def test_a_record_that_was_changed_is_not_whole(embedded: Site) -> None:
             (first, False),
             (second, True),
         ]
-        assert store.leases.release_view.outcome(KASSE, 0, ALL, START).damaged == 1
+        view = store.leases.release_view
+        assert view.outcome(KASSE, 0, ALL, START).damaged == 0  # who lets it go compares it before; later, a worker
+        taken = [one.id for one in store.leases.claim([Take(KASSE)], 5, "w", START, LEASE).mails]
+        store.leases.put_back(taken, "w", START + timedelta(minutes=1))
+        assert view.outcome(KASSE, 0, ALL, START + timedelta(minutes=2)) == PartOutcome(2, 0, 0, damaged=1)
+
+
+def test_what_became_of_many_mailboxes_is_one_look(store: MailStore) -> None:
+    """Also of more than one statement can ask."""
+    zwei = "zwei@kasse.kim.telematik"
+    put(store, a_mail(1), a_mail(2), a_mail(3, zwei))
+    parts = {f"kasse{number}@kasse.kim.telematik": (0, ALL) for number in range(250)} | {
+        KASSE: (0, ALL),
+        zwei: (0, ALL),
+    }
+    found = store.leases.release_view.outcomes(parts, START)
+    assert list(found) == list(parts)
+    assert {one: found[one].waiting for one in found if found[one].waiting} == {KASSE: 2, zwei: 1}

@@ -106,6 +106,14 @@ def test_a_right_password_is_remembered_for_a_while(house: House) -> None:
     assert house.hasher.verified == 2
 
 
+def test_whoever_comes_again_in_time_is_remembered_on(house: House) -> None:
+    """Else all that a proof has asked together are forgotten together, and the next proof begins with eighty first."""
+    for _ in range(5):
+        assert house.check() == USER
+        house.now += REMEMBER * 0.9
+    assert house.hasher.verified == 1
+
+
 def test_a_wrong_password_is_never_remembered(house: House) -> None:
     house.check()
     for _ in range(3):

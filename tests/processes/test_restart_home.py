@@ -14,6 +14,7 @@ from schleuse.config import FILE_NAME, Config, read_config
 from schleuse.holding.release import Mailbox, ReleasePlan
 from schleuse.journal.opening import Json
 from schleuse.processes.home import create_home
+from schleuse.processes.release_book import Part
 from schleuse.processes.releasing import release_book
 from schleuse.processes.restart_home import backlog_of, fingerprint_of, mailboxes, restarts_of, take_back_of
 from schleuse.restart.ladder import default_plan
@@ -51,7 +52,7 @@ def test_a_release_that_runs_is_stopped_by_the_abort(config: Config) -> None:
     book = release_book(config)
     for id, box in (("r-mine", account), ("r-other", "other@kasse.kim.telematik-test")):
         book.keep(ReleasePlan(id, 1, NOW, (Mailbox(box, ik, 5, 5),)))
-        book.note(id, replace(book.progress(id), begun_at=NOW.isoformat(), account=box, upto=2, released=2))
+        book.note(id, replace(book.progress(id), begun_at=NOW.isoformat(), parts={box: Part(0, 2, 2, 1)}, released=2))
     take_back_of(config, lambda facts, _granted: told.append(facts))(plan(Service.EAU_INTAKE))
     assert "r1 was aborted" in book.progress("r-mine").stopped
     assert not book.progress("r-other").stopped

@@ -2,8 +2,11 @@
 
     plan        which mailboxes, in what order, how fast, when to stop (HD-40); approved by its hash (RO-04)
     dry run     what the plan would meet, from what is readable without opening anything (HD-41)
-    step        after each look at what became of the last batch: the next batch, patience, a stop, or the end (HD-42)
+    steps       after each look at what became of the last batches: the next ones, patience, a stop, or the end (HD-42)
 
+Mailboxes go on by themselves, so that none waits for another's slow mail or held insurer. The rate and the stop are
+those of the whole release: so many as a first batch pass before any more go, then there is never more out than five times
+what has passed, and the errors of all of them count.
 Within a mailbox the order is that of acceptance. It keeps every chain (a Storno comes after its eAU from the same
 practice, HD-06), and it is the order of the deadlines, too, because those of an eAU all count from its acceptance
 (HD-44). Live traffic goes first by the share that workers give the backlog (HD-43).
@@ -25,7 +28,7 @@ from schleuse.journal.opening import Json, canonical_json
 FIRST_BATCH = 10
 GROWTH = 5
 LARGEST_BATCH = 20_000
-#: HD-42: errors of a batch, in permille, above which nothing more is released.
+#: HD-42: errors of a batch, or of all that was let go so far, in permille, above which nothing more is released.
 MAX_ERRORS_PERMILLE = 10
 #: A small batch must not stop because of one faulty eAU, of which every day has some.
 ERRORS_ALWAYS_ALLOWED = 1
@@ -51,9 +54,10 @@ class Mailbox:
 
 @dataclass(frozen=True, slots=True)
 class ReleasePlan:
-    """What is approved. epoch: of the switch when it was made. Mailboxes go one after the other, in this order.
+    """What is approved. epoch: of the switch when it was made. Mailboxes begin in this order, each with a first batch.
 
-    first, growth, largest: of batches. max_errors_permille: see MAX_ERRORS_PERMILLE. Raises BadReleasePlanError.
+    first, growth, largest: of batches, and of what is out at once in all mailboxes. max_errors_permille: see
+    MAX_ERRORS_PERMILLE. Raises BadReleasePlanError.
     """
 
     id: str
@@ -162,10 +166,11 @@ def batch_sizes(count: int, plan: ReleasePlan) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What became of the batch that was released last. waiting: not finished yet, taken or not.
+    """What became of the batch of a mailbox that was released last. waiting: not finished yet, taken or not.
 
     errors: returned, quarantined, or put back for a reason of ours. damaged: whose seal did not match (HD-45).
-    left: how many of the mailbox are not released yet.
+    left: how many of the mailbox are not released yet. batches: how many of it were. barred: nothing more of it may go
+    now, because its insurer is held.
     """
 
     released: int
@@ -173,6 +178,8 @@ class Seen:
     errors: int
     damaged: int
     left: int
+    batches: int = 0
+    barred: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,8 +225,48 @@ def next_step(plan: ReleasePlan, batches: int, last: Seen) -> Step:
         return Patience(last.waiting)
     if not last.left:
         return MailboxDone()
-    size = min(plan.first * plan.growth**batches, plan.largest) if batches < 32 else plan.largest
-    return Release(min(size, last.left))
+    if last.barred:
+        return Patience(0)
+    return Release(min(batch_size(plan, batches), last.left))
+
+
+def batch_size(plan: ReleasePlan, batches: int) -> int:
+    """The largest next batch of a mailbox of which so many were released."""
+    return min(plan.first * plan.growth**batches, plan.largest) if batches < 32 else plan.largest
+
+
+def at_once(plan: ReleasePlan, passed: int) -> int:
+    """How many mails of all mailboxes may be out: the first batch, then five times as many as have passed (HD-42)."""
+    return plan.first if passed < plan.first else min(max(plan.first, plan.growth * passed), plan.largest)
+
+
+def next_steps(plan: ReleasePlan, seen: Mapping[str, Seen], released: int, failed: int) -> Stop | dict[str, Step]:
+    """What to do after a look at all mailboxes that are not done. seen: by account, in the order of the plan.
+
+    released: mails that were let go so far, in all mailboxes. failed: errors of batches that have ended.
+    Whoever has had the fewest batches goes first; what does not fit beside what is out has patience.
+    """
+    steps = {account: next_step(plan, one.batches, one) for account, one in seen.items()}
+    for account, step in steps.items():
+        if isinstance(step, Stop):
+            return Stop(f"{account}: {step.reason}")
+    errors = failed + sum(one.errors for one in seen.values())
+    allowed = max(released * plan.max_errors_permille // 1000, ERRORS_ALWAYS_ALLOWED)
+    if errors > allowed:
+        return Stop(f"{errors} of the {released} that were let go so far failed; at most {allowed} may")
+    passed = released - sum(one.waiting for one in seen.values())
+    out = sum(one.waiting for one in seen.values() if not one.barred)  # nobody takes what is held
+    room = at_once(plan, passed) - out
+    for account in sorted(steps, key=lambda account: seen[account].batches):
+        step = steps[account]
+        if not isinstance(step, Release):
+            continue
+        count = step.count if out else min(step.count, room)
+        if count > room:
+            room, steps[account] = 0, Patience(0)
+            continue
+        out, room, steps[account] = out + count, room - count, Release(count)
+    return steps
 
 
 def _as_json(plan: ReleasePlan) -> dict[str, Json]:

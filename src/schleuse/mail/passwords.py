@@ -5,7 +5,9 @@ Who talks to it: the SMTP and POP3 listeners. `check` returns at once; the answe
 Why a memory of right passwords: one argon2id verification takes some 50 ms and 64 MiB on purpose (RFC 9106 § 4,
 second recommendation), and a practice's program logs in anew for each mail and each poll. 350,000 sick notes resent
 after an outage would cost hours of CPU. So a password that was just right is recognised by an HMAC under a key that
-lives only in this process, for ten minutes; it is bound to the stored hash, so a changed password ends it at once.
+lives only in this process, for ten minutes from its last use; it is bound to the stored hash, so a changed password
+ends it at once. The same password and the same hash are the same answer, so use renews it: what was verified together,
+as by a proof that asks eighty mailboxes, would be forgotten together.
 Who can read this memory can read the passwords that clients send, too. Wrong passwords are never remembered: each
 guess pays. The same login from several connections at once is verified once.
 """
@@ -198,6 +200,7 @@ class Passwords:
         tag = self._tag(login)
         with self._lock:
             if login.account is not None and self._knows(login.account, tag):
+                self._remember(login.account, tag)
                 return login.account.name
             if tag in self._running:
                 self._running[tag].append(done)

@@ -14,7 +14,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -47,28 +47,45 @@ class ReleaseNotKeptError(UnavailableError):
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a release is.
+class Part:
+    """How far one mailbox of a release is.
 
-    done: mailboxes that are finished. account, above, upto, size: the batch that was released last; batches: how many
-    there were of this mailbox; errors_before: what had failed between `above` and `upto` before the batch went.
-    begun_at: when the first batch went, ISO 8601; the approvals had to be valid then. epoch: of the switch when a
-    person last carried a step out. stopped: why nothing more goes,
-    once all was taken back. finished: nothing is left.
+    above, upto, size: the batch that was released last; batches: how many there were; errors_before: what had failed
+    between `above` and `upto` before the batch went. done: nothing of it is left.
     """
 
-    done: tuple[str, ...] = ()
-    account: str = ""
     above: int = 0
     upto: int = 0
     size: int = 0
     batches: int = 0
-    released: int = 0
     errors_before: int = 0
+    done: bool = False
+
+
+_NOT_BEGUN = Part()
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a release is.
+
+    parts: of the mailboxes that have begun, by account. released: mails that were let go; failed: errors of batches
+    that have ended. begun_at: when the first batch went, ISO 8601; the approvals had to be valid then. epoch: of the
+    switch when a person last carried a step out. stopped: why nothing more goes, once all was taken back. finished:
+    nothing is left.
+    """
+
+    parts: Mapping[str, Part] = field(default_factory=dict)
+    released: int = 0
+    failed: int = 0
     begun_at: str = ""
     epoch: int = 0
     stopped: str = ""
     finished: bool = False
+
+    def part(self, account: str) -> Part:
+        """How far this mailbox is."""
+        return self.parts.get(account, _NOT_BEGUN)
 
     @property
     def runs(self) -> bool:
@@ -136,8 +153,8 @@ class ReleaseBook:
         if table is None:
             return Progress()
         try:
-            return Progress(**{**table, "done": tuple(table["done"])})
-        except (TypeError, KeyError) as cause:
+            return Progress(**{**table, "parts": {account: Part(**one) for account, one in table["parts"].items()}})
+        except (TypeError, KeyError, AttributeError) as cause:
             raise ReleaseDamagedError(f"the progress of {id} cannot be read ({type(cause).__name__})") from cause
 
     def note(self, id: str, progress: Progress) -> None:

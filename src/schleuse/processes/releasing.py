@@ -1,8 +1,8 @@
 """Letting a backlog go: planned, looked at, approved by two, then step by step (HD-40 to HD-45).
 
-    look    what became of the last batch (`kim.store.progress`)
-    decide  the next batch, patience, a stop, or the end (`holding.release`)
-    act     compare the seals of the batch, record it, and let it go
+    look    what became of the last batch of each mailbox (`kim.store.progress`)
+    decide  the next batches, patience, a stop, or the end (`holding.release`)
+    act     compare the seals of the batches, record them, and let them go
 
 Whoever carries it out, a command or the control role, does so under a lock. A stop waits for nobody: its order is a
 file that every step looks at, before and after it lets a batch go. Where the files are: `release_book`.
@@ -26,19 +26,19 @@ from schleuse.holding.release import (
     HeldMail,
     Mailbox,
     MailboxDone,
-    Patience,
     Release,
     ReleasePlan,
     Seen,
     Stop,
+    batch_size,
     dry_run,
-    next_step,
+    next_steps,
 )
 from schleuse.journal.opening import Json
 from schleuse.kim.dienstkennung import EAU_LIEFERUNG, EAU_STORNO_ARZT
 from schleuse.kim.store import Leases, open_leases
 from schleuse.processes.operators import rights_of
-from schleuse.processes.release_book import Progress, ReleaseBook, StopOrder
+from schleuse.processes.release_book import Part, Progress, ReleaseBook, StopOrder
 from schleuse.processes.switching import open_switch
 from schleuse.scopes import Direction, Service
 from schleuse.switch.approval import Approval, approved_by_two, valid
@@ -57,6 +57,8 @@ LOOK_SECONDS = 0.3
 #: Between two looks whether anything was begun.
 IDLE_SECONDS = 2.0
 _PAGE = 100_000
+#: An entry's detail names so many mailboxes.
+MOST_MAILBOXES = 50
 
 #: Facts for the journal, and whether it was granted. Raises UnavailableError.
 Tell = Callable[[Mapping[str, Json], bool], None]
@@ -102,6 +104,7 @@ class Releases:
         self._rights = rights
         self._tell = tell
         self._now = now
+        self._told: set[str] = set()  # mailboxes whose waiting was logged, so that it is one line
 
     def plan(self, id: str, mailboxes: Mapping[str, str], *, first: int, backlog_permille: int = 300) -> ReleasePlan:
         """A plan for what waits now, not kept yet. mailboxes: account -> IK. Raises BadReleasePlanError.
@@ -144,7 +147,7 @@ class Releases:
         return approved_by_two(given, PURPOSE, plan.hash, FIRST, SECOND, rights, at)
 
     def step(self, id: str, *, alone: bool = False) -> Progress:
-        """One look and at most one batch; doing it again after a crash is harmless. alone: no person looks on.
+        """One look, and at most one batch of each mailbox. Harmless again after a crash. alone: no person looks on.
 
         Raises NotApprovedError, MailboxBusyError, StillHeldError, PeopleNeededError, UnavailableError, CorruptError.
         """
@@ -181,66 +184,112 @@ class Releases:
             raise NotApprovedError(
                 f"{plan.id} needs two persons: {', '.join(FIRST)}, and {' or '.join(sorted(SECOND))}"
             )
-        mailbox = next((one for one in plan.mailboxes if one.account not in at.done), None)
-        if mailbox is None:
-            return self._moved(plan, replace(at, finished=True))
+        todo = {one.account: one for one in plan.mailboxes if not at.part(one.account).done}
         self._require_free(plan)
-        standing = self._switch.standing(Service.EAU_INTAKE, mailbox.ik, Direction.PROCESS)
-        if not standing.state.begins:
-            raise StillHeldError(f"{mailbox.ik} is held; open it first, the rest of {plan.id} waits")
+        barred = self._barred(plan, todo, at, alone)
         if not alone:
             at = replace(at, epoch=self._switch.epoch)
-        elif standing.epoch > at.epoch:  # it was held and opened again meanwhile: no timer goes on with it (SW-03)
-            raise PeopleNeededError(f"{mailbox.ik} was switched at epoch {standing.epoch}; run {plan.id} again")
-        if at.account == mailbox.account:
-            self._leases.holds.release_to(mailbox.account, at.upto)  # again, if a crash came before it
-        else:
-            at = replace(at, account=mailbox.account, above=0, upto=0, size=0, batches=0, errors_before=0)
-        waiting = [one for one in self._leases.holds.backlog(mailbox.account, plan.largest) if one <= mailbox.upto]
-        match next_step(plan, at.batches, self._seen(at, len(waiting))):
-            case Patience():
-                return at if alone else self._seen_by_people(plan, at)
-            case MailboxDone():
-                return self._moved(plan, replace(at, done=(*at.done, mailbox.account)))
-            case Stop(reason):
+        # Again, if a crash came before it.
+        self._leases.holds.release({one: at.part(one).upto for one in todo if at.part(one).size and one not in barred})
+        seen = self._seen(plan, at, todo, barred)
+        steps = next_steps(plan, seen, at.released, at.failed)
+        if isinstance(steps, Stop):
+            return self._stopped_by_rule(plan, steps.reason)
+        done = {one for one, step in steps.items() if isinstance(step, MailboxDone)}
+        sizes = {one: step.count for one, step in steps.items() if isinstance(step, Release)}
+        batches = {one: self._waiting(todo[one], count) for one, count in sizes.items()}
+        done |= {one for one, batch in batches.items() if not batch}
+        return self._act(plan, at, seen, done, {one: batch for one, batch in batches.items() if batch}, alone)
+
+    def _act(
+        self,
+        plan: ReleasePlan,
+        at: Progress,
+        seen: Mapping[str, Seen],
+        done: Collection[str],
+        batches: Mapping[str, Sequence[int]],
+        alone: bool,
+    ) -> Progress:
+        """Record, then let go. done: mailboxes of which nothing is left; batches: what goes now, by account."""
+        for account, batch in batches.items():
+            broken = sum(not one.whole for one in self._leases.release_view.peek(batch))
+            if broken:  # HD-45: before the release, not after it
+                reason = f"{account}: {broken} of the next {len(batch)} no longer match their seal"
                 return self._stopped_by_rule(plan, reason)
-            case Release(count):
-                return self._release(plan, at, waiting[:count])
+        parts = {one: replace(at.part(one), done=True) for one in done} | self._next(at, batches)
+        if not parts:
+            return at if alone else self._seen_by_people(plan, at)
+        moved = replace(
+            at,
+            parts={**at.parts, **parts},
+            released=at.released + sum(part.size for part in parts.values() if not part.done),
+            failed=at.failed + sum(seen[one].errors for one in parts),
+            begun_at=at.begun_at or (self._now().isoformat() if len(parts) > len(done) else ""),
+        )
+        moved = replace(moved, finished=all(moved.part(one.account).done for one in plan.mailboxes))
+        self._moved(plan, moved, {one: part.upto for one, part in parts.items() if not part.done})
+        order = self.book.stop_order(plan.id)
+        if order is not None:
+            return self._end(plan, order)
+        self._leases.holds.release({one: part.upto for one, part in parts.items() if not part.done})
+        return moved
+
+    def _next(self, at: Progress, batches: Mapping[str, Sequence[int]]) -> dict[str, Part]:
+        """How far the mailboxes of these batches are once they went."""
+        ranges = {one: (at.part(one).upto or batch[0] - 1, batch[-1]) for one, batch in batches.items()}
+        before = self._leases.release_view.outcomes(ranges, self._now())
+        return {
+            one: Part(*ranges[one], len(batch), at.part(one).batches + 1, before[one].failed)
+            for one, batch in batches.items()
+            if not before[one].put_back  # since before the hold; they would look like errors of this batch
+        }
 
     def _seen_by_people(self, plan: ReleasePlan, at: Progress) -> Progress:
         if at.begun_at and at.epoch > self.book.progress(plan.id).epoch:
             self.book.note(plan.id, at)
         return at
 
-    def _seen(self, at: Progress, left: int) -> Seen:
-        found = self._leases.release_view.outcome(at.account, at.above, at.upto, self._now())
-        errors = max(found.failed - at.errors_before, 0) + found.put_back
-        return Seen(at.size, found.waiting, errors, found.damaged, left)
+    def _barred(
+        self, plan: ReleasePlan, todo: Mapping[str, Mailbox], at: Progress, alone: bool
+    ) -> Mapping[str, UnavailableError]:
+        """The mailboxes of which nothing may go now, and why. Raises the first reason if there are no others."""
+        found: dict[str, UnavailableError] = {}
+        for account, mailbox in todo.items():
+            standing = self._switch.standing(Service.EAU_INTAKE, mailbox.ik, Direction.PROCESS)
+            if not standing.state.begins:
+                found[account] = StillHeldError(f"{mailbox.ik} is held; open it first, the rest of {plan.id} waits")
+            elif alone and standing.epoch > at.epoch:  # held and opened again: no timer goes on with it (SW-03)
+                found[account] = PeopleNeededError(
+                    f"{mailbox.ik} was switched at epoch {standing.epoch}; run {plan.id} again"
+                )
+        if len(found) == len(todo):
+            raise next(iter(found.values()))
+        for account in found.keys() - self._told:
+            log.warning("release.mailbox-waits", id=plan.id, code=found[account].code, reason=str(found[account]))
+        self._told = set(found)
+        return found
 
-    def _release(self, plan: ReleasePlan, at: Progress, batch: Sequence[int]) -> Progress:
-        broken = sum(not one.whole for one in self._leases.release_view.peek(batch))
-        if broken:  # HD-45: before the release, not after it
-            return self._stopped_by_rule(plan, f"{broken} of the next {len(batch)} no longer match their seal")
-        above = at.upto or batch[0] - 1
-        before = self._leases.release_view.outcome(at.account, above, batch[-1], self._now())
-        if before.put_back:  # since before the hold; they would look like errors of this batch
-            return at
-        moved = replace(
-            at,
-            above=above,
-            upto=batch[-1],
-            size=len(batch),
-            batches=at.batches + 1,
-            released=at.released + len(batch),
-            errors_before=before.failed,
-            begun_at=at.begun_at or self._now().isoformat(),
-        )
-        self._moved(plan, moved)  # recorded, then done
-        order = self.book.stop_order(plan.id)
-        if order is not None:
-            return self._end(plan, order)
-        self._leases.holds.release_to(at.account, moved.upto)
-        return moved
+    def _seen(
+        self, plan: ReleasePlan, at: Progress, todo: Mapping[str, Mailbox], barred: Collection[str]
+    ) -> dict[str, Seen]:
+        out = {one: (at.part(one).above, at.part(one).upto) for one in todo if at.part(one).size}
+        outcomes = self._leases.release_view.outcomes(out, self._now())
+        found: dict[str, Seen] = {}
+        for account, mailbox in todo.items():
+            part, outcome = at.part(account), outcomes.get(account)
+            if outcome is None:  # how many there are is looked at when its turn comes
+                found[account] = Seen(0, 0, 0, 0, max(mailbox.count, 1), barred=account in barred)
+                continue
+            errors = max(outcome.failed - part.errors_before, 0) + outcome.put_back
+            left = outcome.waiting or len(self._waiting(mailbox, batch_size(plan, part.batches)))
+            found[account] = Seen(
+                part.size, outcome.waiting, errors, outcome.damaged, left, part.batches, account in barred
+            )
+        return found
+
+    def _waiting(self, mailbox: Mailbox, limit: int) -> list[int]:
+        """The first so many of it that are backlog and part of the plan."""
+        return [one for one in self._leases.holds.backlog(mailbox.account, limit) if one <= mailbox.upto]
 
     def _stopped_by_rule(self, plan: ReleasePlan, reason: str) -> Progress:
         return self._end(plan, self.book.order_stop(plan.id, reason, "rule", self._now()))
@@ -257,7 +306,7 @@ class Releases:
         return moved
 
     def _take_back(self, plan: ReleasePlan) -> int:
-        return sum(self._leases.holds.take_back(one.account) for one in plan.mailboxes)
+        return self._leases.holds.take_back_all([one.account for one in plan.mailboxes])
 
     def _require_free(self, plan: ReleasePlan) -> None:
         mine = {one.account for one in plan.mailboxes}
@@ -265,9 +314,12 @@ class Releases:
             if id != plan.id and mine & {one.account for one in self.book.read(id).mailboxes}:
                 raise MailboxBusyError(f"{id} runs and has a mailbox of {plan.id}")
 
-    def _moved(self, plan: ReleasePlan, at: Progress) -> Progress:
+    def _moved(self, plan: ReleasePlan, at: Progress, gone: Mapping[str, int]) -> Progress:
+        """gone: up to which delivery each mailbox goes now. Told first: nothing goes that the journal does not have."""
+        for start in range(0, max(len(gone), 1), MOST_MAILBOXES):
+            some: dict[str, Json] = dict(list(gone.items())[start : start + MOST_MAILBOXES])
+            self._said("step", plan, released=at.released, upto=some, finished=int(at.finished))
         self.book.note(plan.id, at)
-        self._said("step", plan, released=at.released, account=at.account, upto=at.upto, finished=int(at.finished))
         return at
 
     def _backlog(self, account: str) -> list[int]:

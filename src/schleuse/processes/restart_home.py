@@ -64,7 +64,7 @@ def take_back_of(config: Config, tell: Tell) -> Callable[[RestartPlan], int]:
         with open_releases(config, tell, "control-release") as releases:
             releases.stop_all(accounts, f"the restart {plan.id} was aborted", "control")
         with open_leases(config.kim_database, config.kim.spool, _retention(config)) as leases:
-            return sum(leases.holds.take_back(account) for account in accounts)
+            return leases.holds.take_back_all(accounts)
 
     return take_back
 

@@ -163,7 +163,7 @@ class Holds:
     def note_drained(self, windows: Sequence[HoldWindow], now: datetime) -> None:
         """Released windows in which nothing waits any more need not be minded again."""
         with self._backing.writing() as connection:
-            for window in windows:
+            for window in sorted(windows, key=lambda one: (one.account, one.epoch)):  # one order: no deadlock
                 values = {"account": window.account, "epoch": window.epoch, "to": window.to_id, "now": to_us(now)}
                 connection.execute(_DRAINED, values)
 
@@ -171,19 +171,35 @@ class Holds:
         """Let the backlog up to this delivery be taken; never takes back. Returns how many of it wait to be taken."""
         with self._backing.writing() as connection:
             _lock(connection, account)
-            connection.execute(_RELEASE, {"account": account, "id": id})
+            _change(connection, _RELEASE, {"account": account, "id": id})
             return _released_waiting(connection, account)
+
+    def release(self, upto: Mapping[str, int]) -> None:
+        """`release_to` for several mailboxes, in one transaction; what is released so far already writes nothing."""
+        with self._backing.reading() as connection:
+            windows = _ended_of(connection, upto)
+        behind = [
+            account for account, ended in windows.items() if any(one.released_to < upto[account] for one in ended)
+        ]
+        if not behind:
+            return
+        with self._backing.writing() as connection:
+            for account in sorted(behind):
+                _lock(connection, account)
+                _change(connection, _RELEASE, {"account": account, "id": upto[account]})
 
     def take_back(self, account: str) -> int:
         """Release nothing more: what no worker has taken yet stays HELD (HD-42). Returns how many were stopped."""
+        return self.take_back_all([account])
+
+    def take_back_all(self, accounts: Collection[str]) -> int:
+        """`take_back` for several mailboxes, in one transaction; writes nothing where nothing that was let go waits."""
         with self._backing.writing() as connection:
-            _lock(connection, account)
-            stopped = _released_waiting(connection, account)
-            ends = max((part.end for part in spans(_ended(connection, account))), default=0)
-            first = connection.execute(_FIRST_WAITING, {"account": account, "ends": ends}).scalar_one()
-            if first is not None:
-                connection.execute(_TAKE_BACK, {"account": account, "id": first - 1})
-            return stopped
+            return sum(
+                _take_back(connection, account)
+                for account, ended in sorted(_ended_of(connection, accounts).items())
+                if _lets_something_go(connection, account, ended)
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,11 +281,46 @@ def _apply(connection: Connection, account: str, change: Change, now: datetime) 
             connection.execute(_END, {"account": account, "epoch": epoch, "at": to_us(min(at, now))})
         case Released(epoch, own):
             values = {"account": account, "id": ALL}
-            connection.execute(*((_RELEASE_OWN, {**values, "epoch": epoch}) if own else (_RELEASE, values)))
+            _change(connection, *((_RELEASE_OWN, {**values, "epoch": epoch}) if own else (_RELEASE, values)))
+
+
+def _change(connection: Connection, statement: sa.TextClause, values: Mapping[str, object]) -> None:
+    """An update of several windows of a mailbox. PostgreSQL would lock them in no order, and claims have theirs."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(_LOCK_ENDED, values)
+    connection.execute(statement, values)
 
 
 def _ended(connection: Connection, account: str) -> list[HoldWindow]:
     return [_window(row) for row in connection.execute(_ENDED, {"account": account})]
+
+
+def _ended_of(connection: Connection, accounts: Collection[str]) -> dict[str, list[HoldWindow]]:
+    found: dict[str, list[HoldWindow]] = {}
+    for row in connection.execute(_ENDED_MANY, {"accounts": list(accounts)}) if accounts else ():
+        found.setdefault(row.account, []).append(_window(row))
+    return found
+
+
+def _first_waiting(connection: Connection, account: str, ended: Sequence[HoldWindow]) -> int | None:
+    """The lowest delivery that waits in these windows, or that a worker has and that may come back."""
+    values = {"account": account, "ends": max((part.end for part in spans(ended)), default=0)}
+    first = connection.execute(_FIRST_WAITING, values).scalar_one()
+    return None if first is None else int(first)
+
+
+def _lets_something_go(connection: Connection, account: str, ended: Sequence[HoldWindow]) -> bool:
+    first = _first_waiting(connection, account, ended)
+    return first is not None and any(one.released_to >= first for one in ended)
+
+
+def _take_back(connection: Connection, account: str) -> int:
+    _lock(connection, account)
+    stopped = _released_waiting(connection, account)
+    first = _first_waiting(connection, account, _ended(connection, account))
+    if first is not None:
+        _change(connection, _TAKE_BACK, {"account": account, "id": first - 1})
+    return stopped
 
 
 def _released_waiting(connection: Connection, account: str) -> int:
@@ -316,6 +367,9 @@ _FOLLOWED_MANY = sa.text("SELECT account, epoch FROM kim_followed WHERE account 
 )
 _OPEN = sa.text("SELECT epoch FROM kim_hold WHERE account = :account AND ended_us IS NULL")
 _OPEN_LOCKED = sa.text("SELECT epoch FROM kim_hold WHERE account = :account AND ended_us IS NULL FOR UPDATE")
+_LOCK_ENDED = sa.text(
+    "SELECT epoch FROM kim_hold WHERE account = :account AND drained_us IS NULL ORDER BY epoch FOR UPDATE"
+)
 _LAST_END = sa.text("SELECT max(to_id) FROM kim_hold WHERE account = :account")
 #: The highest delivery of the mailbox that waits and was accepted by then; what a worker has may come back.
 _WAITS_TO = (
@@ -362,6 +416,10 @@ _ENDED = sa.text(
 _MINDED_TEXT = "SELECT * FROM kim_hold WHERE account IN :accounts AND drained_us IS NULL ORDER BY account, epoch"
 _MINDED = sa.text(_MINDED_TEXT).bindparams(sa.bindparam("accounts", expanding=True))
 _MINDED_SHARED = sa.text(_MINDED_TEXT + " FOR SHARE").bindparams(sa.bindparam("accounts", expanding=True))
+_ENDED_MANY = sa.text(
+    "SELECT * FROM kim_hold WHERE account IN :accounts AND ended_us IS NOT NULL AND drained_us IS NULL"
+    " ORDER BY account, epoch"
+).bindparams(sa.bindparam("accounts", expanding=True))
 _DRAINED = sa.text(
     "UPDATE kim_hold SET drained_us = :now WHERE account = :account AND epoch = :epoch AND drained_us IS NULL"
     " AND NOT EXISTS (SELECT 1 FROM kim_delivery AS d"

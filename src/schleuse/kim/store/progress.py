@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import lru_cache
+from typing import Any
 
 import sqlalchemy as sa
 
 from schleuse.clock import from_us, to_us
+from schleuse.holding.states import State
 from schleuse.kim.store.backing import Backing
 from schleuse.kim.store.bodies import as_many_as_fit
 from schleuse.kim.store.delivery import position_of
@@ -20,18 +23,22 @@ from schleuse.mail.spool.envelope import header_block, seal_matches
 
 #: Mails that are read into memory at once, unless they are large (`as_many_as_fit`).
 AT_ONCE = 50
+_WAITING, _FAILED = frozenset({State.HELD, State.RELEASING}), frozenset({State.RETURNED, State.QUARANTINED})
 _LABEL = re.compile(rb"^x-kim-dienstkennung:[ \t]*([^\r\n]{1,200})", re.IGNORECASE | re.MULTILINE)
 
 # A worker that meets our own trouble puts a mail back with a time before which nobody takes it again.
-_OUTCOME = sa.text(
-    "SELECT state, count(*) AS number, sum(CASE WHEN not_before_us > :now THEN 1 ELSE 0 END) AS put_back"  # noqa: S608
-    " FROM kim_delivery WHERE account = :account AND id > :above AND id <= :upto"
+_OUTCOME = (
+    "SELECT :a{0} AS account, state, count(*) AS number, sum(CASE WHEN not_before_us > 0 THEN 1 ELSE 0 END) AS met,"  # noqa: S608
+    " sum(CASE WHEN not_before_us > :now THEN 1 ELSE 0 END) AS put_back"
+    " FROM kim_delivery WHERE account = :a{0} AND id > :v{0} AND id <= :u{0}"
     # What is suspected was kept aside unopened, and says nothing about how the release goes (HD-47).
     f" AND NOT (state = 'QUARANTINED' AND NOT {UNSUSPECTED_SQL}) GROUP BY state"
 )
-_WAITING = sa.text(
+#: Parts of one statement; SQLite takes 500.
+_PARTS = 100
+_MET = sa.text(
     "SELECT id FROM kim_delivery WHERE account = :account AND id > :above AND id <= :upto"
-    " AND state IN ('HELD', 'RELEASING') ORDER BY id LIMIT :limit"
+    " AND state IN ('HELD', 'RELEASING') AND not_before_us > 0 ORDER BY id LIMIT :limit"
 )
 _ROWS = sa.text("SELECT id, length, size, accepted_us FROM kim_delivery WHERE id IN :ids ORDER BY id").bindparams(
     sa.bindparam("ids", expanding=True)
@@ -47,7 +54,7 @@ class PartOutcome:
     """waiting: HELD or RELEASING. failed: RETURNED or QUARANTINED. put_back: of those that wait, HELD again for a time
     because of some trouble of ours.
 
-    damaged: of the first AT_ONCE that wait, whose seal does not match; they wait for ever.
+    damaged: of the first AT_ONCE that a worker has met and that wait again, whose seal does not match: for ever.
     """
 
     waiting: int
@@ -78,18 +85,25 @@ class ReleaseView:
 
     def outcome(self, account: str, above: int, upto: int, now: datetime) -> PartOutcome:
         """Of the mailbox's deliveries with above < id <= upto."""
-        waiting = failed = put_back = 0
+        return self.outcomes({account: (above, upto)}, now)[account]
+
+    def outcomes(self, parts: Mapping[str, tuple[int, int]], now: datetime) -> dict[str, PartOutcome]:
+        """Of each mailbox's deliveries with above < id <= upto. parts: (above, upto) by account."""
+        found = dict.fromkeys(parts, PartOutcome(0, 0, 0, 0))
+        owner: dict[int, str] = {}
         with self._backing.reading() as connection:
-            values = {"account": account, "above": above, "upto": upto, "now": to_us(now)}
-            for row in connection.execute(_OUTCOME, values):
-                if row.state in ("HELD", "RELEASING"):
-                    waiting += row.number
-                    put_back += int(row.put_back) if row.state == "HELD" else 0
-                elif row.state in ("RETURNED", "QUARANTINED"):
-                    failed += row.number
-            values = {"account": account, "above": above, "upto": upto, "limit": AT_ONCE}
-            ids = list(connection.execute(_WAITING, values).scalars()) if waiting else []
-        return PartOutcome(waiting, failed, put_back, sum(not one.whole for one in self.peek(ids)))
+            wanted = list(parts.items())
+            for some in (wanted[start : start + _PARTS] for start in range(0, len(wanted), _PARTS)):
+                for row in connection.execute(_outcomes(len(some)), {**dict(_values(some)), "now": to_us(now)}):
+                    found[row.account] = _with(found[row.account], row)
+                    if row.state in _WAITING and row.met:
+                        ids = connection.execute(_MET, _range(row.account, *parts[row.account])).scalars().all()
+                        owner |= dict.fromkeys(ids, row.account)
+        for one in self.peek(list(owner)):
+            if not one.whole:
+                was = found[owner[one.id]]
+                found[owner[one.id]] = replace(was, damaged=was.damaged + 1)
+        return found
 
     def peek(self, ids: Sequence[int]) -> Iterator[Peeked]:
         """Each of these, read and compared with its seal; nothing is opened (HD-22)."""
@@ -114,3 +128,24 @@ class ReleaseView:
         """Deliveries of the mailbox with id > above whose mail came once more and was linked to them (HD-26)."""
         with self._backing.reading() as connection:
             return frozenset(connection.execute(_SENT_AGAIN, {"account": account, "above": above}).scalars())
+
+
+def _with(found: PartOutcome, row: sa.Row[Any]) -> PartOutcome:
+    if row.state in _WAITING:
+        put_back = int(row.put_back) if row.state == State.HELD else 0
+        return replace(found, waiting=found.waiting + row.number, put_back=found.put_back + put_back)
+    return replace(found, failed=found.failed + row.number) if row.state in _FAILED else found
+
+
+@lru_cache(maxsize=_PARTS)
+def _outcomes(count: int) -> sa.TextClause:
+    return sa.text(" UNION ALL ".join(_OUTCOME.format(index) for index in range(count)))
+
+
+def _values(parts: Sequence[tuple[str, tuple[int, int]]]) -> Iterator[tuple[str, object]]:
+    for index, (account, (above, upto)) in enumerate(parts):
+        yield from ((f"a{index}", account), (f"v{index}", above), (f"u{index}", upto))
+
+
+def _range(account: str, above: int, upto: int) -> dict[str, object]:
+    return {"account": account, "above": above, "upto": upto, "limit": AT_ONCE}
