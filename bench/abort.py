@@ -21,6 +21,7 @@ import os
 import statistics
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -46,6 +47,8 @@ from schleuse.processes.switching import open_switch
 from schleuse.restart.book import OvertakenError
 from schleuse.restart.plan import GateKind, RestartPlan, Stage, StageName, Target, closes_on_abort
 from schleuse.scopes import Direction, Scope, ScopeState
+from schleuse.shutdown.closure import ClosureProof, Verdict
+from schleuse.shutdown.proofs import proofs
 from schleuse.switch.approval import approve
 from schleuse.switch.documents import Role, time_text
 from schleuse.switch.log import Accepted
@@ -73,7 +76,8 @@ class Round:
     """Seconds: command from the cause, the others from the command; None: not within LIMIT.
 
     out: mails that were let go and not finished at the cause. late: finished after the last worker was quiet.
-    still_out: let go and not taken back at the end.
+    still_out: let go and not taken back at the end. last: the worker that was quiet last, and when it had seen the
+    epoch. waited: what checks saw that were not proven at first, and how often.
     """
 
     cause: str
@@ -86,6 +90,9 @@ class Round:
     out: int
     late: int
     still_out: int
+    last: str
+    seen: float
+    waited: dict[str, int]
 
 
 class Bench:
@@ -191,11 +198,21 @@ class Bench:
             out,
             self.late(quiet) if quiet else -1,
             self.let_go(),
+            *self.last(entry.epoch, begun),
+            dict(Counter(one.observed for one in proofs(self.closings.proofs, entry.epoch) if not _is_proven(one))),
         )
         found = self.one.conservation()
         assert found.holds, found.findings
         print(made, flush=True)
         return made
+
+    def last(self, epoch: int, begun: datetime) -> tuple[str, float]:
+        """The worker that was quiet last, and seconds until it had seen the epoch."""
+        known = [one for one in self.closings.sources.effects(epoch) if one.epoch == epoch and one.quiet_at]
+        if not known:
+            return "", 0.0
+        found = max(known, key=lambda one: one.quiet_at or begun)
+        return found.worker, (found.seen_at - begun).total_seconds()
 
     def entry(self, plan: RestartPlan) -> Accepted | None:
         mine = (f"{plan.id}.rule.", f"{plan.id}.abort.")
@@ -226,6 +243,10 @@ class Bench:
             except OvertakenError:
                 continue
             return
+
+
+def _is_proven(one: ClosureProof) -> bool:
+    return one.verdict is Verdict.PROVEN
 
 
 def _since(begun: datetime, end: datetime | None) -> float | None:
