@@ -5,7 +5,20 @@ from __future__ import annotations
 import subprocess
 import sys
 
-NAMES = ("crypto", "check", "store", "intake", "journal", "witness", "vault", "processing", "shutdown", "abort", "soak")
+NAMES = (
+    "crypto",
+    "check",
+    "store",
+    "intake",
+    "journal",
+    "witness",
+    "vault",
+    "processing",
+    "shutdown",
+    "abort",
+    "release",
+    "soak",
+)
 
 
 def main() -> None:

@@ -332,6 +332,7 @@ MADE_NAMES: Mapping[str, list[str]] = {
 }  # fmt: skip
 
 LOG: Mapping[str, str] = {
+    "release.mailbox-waits": "nothing more of one insurer goes now, as the reason says; the others of the release go on",
     "release.waits": "the release of a backlog met an error and goes on",
     "maintenance.waits": "cutting sessions that nobody watches met an error and goes on",
     "policy.insurer-key": "an insurer's key cannot be read; its cosignatures of policies do not count until it can",
