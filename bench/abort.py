@@ -120,7 +120,7 @@ class Bench:
         per = max(1, self.args.backlog // len(self.mailboxes))
         for insurer in range(len(self.mailboxes)):
             self.one.send(self.one.mails(self.one.order(per, insurer=insurer), seed=self.number * 1000 + insurer))
-        until(lambda: self.one.conservation().unrouted == 0, "all to be in their mailboxes")
+        until(lambda: self.one.conservation().unrouted < 10, "all to be in their mailboxes but what is sent meanwhile")
 
     def open_by_restart(self, name: str) -> RestartPlan:
         """One stage that opens everything; what its gates look at is measured elsewhere."""
