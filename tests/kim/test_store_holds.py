@@ -118,6 +118,25 @@ def test_backlog_is_released_up_to_a_delivery_and_taken_back(store: MailStore) -
     assert numbers(take(store)) == [2, 3, 4, 5]
 
 
+def test_many_mailboxes_are_released_and_taken_back_together(store: MailStore) -> None:
+    """RS-06: also what was taken before; a mailbox of which nothing was let go is left as it is."""
+    holds = store.leases.holds
+    for number, account in enumerate((KASSE, ZWEI, PRAXIS)):
+        put(store, *(a_mail(number * 10 + one, account) for one in range(3)))
+        holds.begin(account, 1, "c", "drill", START)
+        holds.end(account, 2, LATER)
+    first, second = holds.backlog(KASSE), holds.backlog(ZWEI)
+    for _ in range(2):
+        holds.release({KASSE: first[1], ZWEI: second[0], "nobody@kasse.kim.telematik": 1 << 40})
+    assert (holds.backlog(KASSE), holds.backlog(ZWEI), len(holds.backlog(PRAXIS))) == (first[2:], second[1:], 3)
+    (taken,) = take(store, 1)
+    assert holds.take_back_all([PRAXIS, ZWEI, KASSE]) == 2
+    assert holds.take_back_all([KASSE, ZWEI, PRAXIS]) == 0
+    store.leases.put_back([taken.id], "w", START)
+    assert take(store) == store.leases.claim([Take(ZWEI), Take(PRAXIS)], 10, "w", START, LEASE).mails == []
+    assert holds.take_back_all([]) == 0
+
+
 def test_what_was_taken_when_the_release_stopped_and_comes_back_stays(store: MailStore) -> None:
     """HD-42: untouched messages are HELD again."""
     put(store, a_mail(1), a_mail(2))

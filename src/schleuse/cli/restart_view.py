@@ -10,8 +10,8 @@ from rich.table import Table
 
 from schleuse.cli.up import german, said
 from schleuse.config import Config
-from schleuse.processes.restarting import Restarts, who_must_act
-from schleuse.restart.entering import soak_left
+from schleuse.processes.restarting import Restarts
+from schleuse.restart.entering import soak_left, who_must_act
 from schleuse.restart.gates import Judged, Result
 from schleuse.restart.plan import RestartPlan, Stage
 from schleuse.restart.progress import Progress

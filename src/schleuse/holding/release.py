@@ -5,8 +5,9 @@
     steps       after each look at what became of the last batches: the next ones, patience, a stop, or the end (HD-42)
 
 Mailboxes go on by themselves, so that none waits for another's slow mail or held insurer. The rate and the stop are
-those of the whole release: so many as a first batch pass before any more go, then there is never more out than five times
-what has passed, and the errors of all of them count.
+those of the whole release: so many as a first batch pass before any more go, then there is never more out than five
+times what has passed, and the errors of all of them count.
+
 Within a mailbox the order is that of acceptance. It keeps every chain (a Storno comes after its eAU from the same
 practice, HD-06), and it is the order of the deadlines, too, because those of an eAU all count from its acceptance
 (HD-44). Live traffic goes first by the share that workers give the backlog (HD-43).

@@ -104,7 +104,7 @@ class Releases:
         self._rights = rights
         self._tell = tell
         self._now = now
-        self._told: set[str] = set()  # mailboxes whose waiting was logged, so that it is one line
+        self._told: dict[str, Collection[str]] = {}  # by plan: mailboxes whose waiting was logged
 
     def plan(self, id: str, mailboxes: Mapping[str, str], *, first: int, backlog_permille: int = 300) -> ReleasePlan:
         """A plan for what waits now, not kept yet. mailboxes: account -> IK. Raises BadReleasePlanError.
@@ -264,9 +264,9 @@ class Releases:
                 )
         if len(found) == len(todo):
             raise next(iter(found.values()))
-        for account in found.keys() - self._told:
+        for account in found.keys() - set(self._told.get(plan.id, ())):
             log.warning("release.mailbox-waits", id=plan.id, code=found[account].code, reason=str(found[account]))
-        self._told = set(found)
+        self._told[plan.id] = found
         return found
 
     def _seen(

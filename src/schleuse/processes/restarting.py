@@ -31,7 +31,6 @@ from schleuse.restart.entering import (
     gates,
     goes_on,
     may_enter,
-    missing_roles,
     plan_is_approved,
     ready,
     waivers,
@@ -403,18 +402,3 @@ def _plan_of(at: Progress) -> RestartPlan:
     if at.plan is None:
         raise NotReadyError("its first event is no plan; its operator looks")
     return at.plan
-
-
-def who_must_act(at: Progress, judged: Sequence[Judged]) -> list[str]:
-    """For each gate that does not let in, whose turn it is; roles as configuration names them."""
-    owners = {
-        GateKind.EVID: Role.FORENSIC_LEAD,
-        GateKind.CRED: Role.SECURITY_OFFICER,
-        GateKind.BASE: Role.SERVICE_OWNER,
-        GateKind.LEGAL: Role.SECURITY_OFFICER,
-        GateKind.PART: Role.TENANT_DELEGATE,
-        GateKind.OFF: Role.SWITCH_OFFICER,
-        GateKind.HUMAN: Role.SWITCH_OFFICER if at.offer is None else ", ".join(missing_roles(at) or OPENERS),
-    }
-    turns = [f"{one.kind}: {owners.get(one.kind, 'control')}" for one in judged if not one.lets_in]
-    return turns if at.next_stage is not None else []

@@ -316,3 +316,18 @@ def may_enter(at: Progress, look: Look) -> list[str]:
     ]
     reasons += [f"{one.kind}: {one.result}: {one.reason}" for one in gates(at, look) if not one.lets_in]
     return reasons
+
+
+def who_must_act(at: Progress, judged: Sequence[Judged]) -> list[str]:
+    """For each gate that does not let in, whose turn it is; roles as configuration names them."""
+    owners = {
+        GateKind.EVID: Role.FORENSIC_LEAD,
+        GateKind.CRED: Role.SECURITY_OFFICER,
+        GateKind.BASE: Role.SERVICE_OWNER,
+        GateKind.LEGAL: Role.SECURITY_OFFICER,
+        GateKind.PART: Role.TENANT_DELEGATE,
+        GateKind.OFF: Role.SWITCH_OFFICER,
+        GateKind.HUMAN: Role.SWITCH_OFFICER if at.offer is None else ", ".join(missing_roles(at) or OPENERS),
+    }
+    turns = [f"{one.kind}: {owners.get(one.kind, 'control')}" for one in judged if not one.lets_in]
+    return turns if at.next_stage is not None else []
