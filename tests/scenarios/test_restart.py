@@ -12,8 +12,10 @@ from tests.scenarios import switching
 from tests.scenarios.platform import Platform, platform, until
 
 from schleuse.clock import utc_now
+from schleuse.processes.control_drills import drill_book
 from schleuse.processes.switching import switch_log
 from schleuse.scopes import Direction, ScopeState, Service, atom
+from schleuse.shutdown.drill import Outcome
 from schleuse.switch.documents import time_text
 from schleuse.switch.standing import Rule, standing
 
@@ -60,7 +62,10 @@ class Way:
         id = self.one.command("drill", "plan", scope, "--operator", "betrieb-1", *home).stdout.strip()
         self.one.command("drill", "sign", id, "--operator", "betrieb-2", "--yes", *home)
         ran = self.one.command("drill", "run", id, "--yes", *home, check=False)
-        assert ran.returncode == 0, ran.stdout + ran.stderr
+        if ran.returncode:  # from 02:00 to 04:00 UTC control runs what is signed by itself, and may be faster
+            results = drill_book(self.one.config.switch_folder).results
+            said = ran.stdout + ran.stderr
+            until(lambda: any(one.id == id and one.outcome is Outcome.PASSED for one in results()), said)
 
     def reach(self, stage: str) -> None:
         def there() -> bool:
