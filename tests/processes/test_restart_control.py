@@ -12,6 +12,7 @@ import pytest
 from tests.restart.restarting_site import ANNA, EINS, NOW, ZWEI, DeathError, Deaths, Site
 
 from schleuse.errors import UnavailableError
+from schleuse.processes.restart_control import PlanMandates
 from schleuse.processes.restart_evidence import touched
 from schleuse.processes.restarting import NotReadyError, RoleMissingError
 from schleuse.restart.gates import Result
@@ -221,9 +222,11 @@ def test_an_abort_is_recorded_although_others_write_at_the_same_moment(site: Sit
 
 def test_integrity_is_looked_at_also_in_the_last_stage(site: Site) -> None:
     """RS-07: thirty days of raised monitoring are days in which an abort must still be possible."""
-    climbed(site, len(plan().stages))
+    made = plan()
+    last = replace(made.stages[-1], soak=timedelta(days=30))
+    climbed(site, len(made.stages), replace(made, stages=(*made.stages[:-1], last)))
     assert site.at().is_done
-    site.now += timedelta(minutes=20)
+    site.now += timedelta(days=29)
     site.results[GateKind.DATA] = Result.FAIL
     site.settle()
     assert [one.result for one in site.at().evidence if one.kind is GateKind.DATA][-1] is Result.FAIL
@@ -267,3 +270,38 @@ def test_every_stage_is_recorded_with_its_gates(site: Site) -> None:
     assert any(gate.startswith("HUMAN pass: signed by anna and bert") for gate in entered.gates)
     assert Scope("eau_intake", EINS, "process") in site.at().opened
     assert site.at().has_reached(StageName.S3)
+
+
+def ended(site: Site) -> Site:
+    """The last stage was entered; its soak has begun."""
+    climbed(site, 0)
+    for _ in range(40):
+        if site.at().is_done:
+            return site
+        site.climb()
+    raise AssertionError(site.at().stage)
+
+
+def test_a_plan_that_is_over_closes_nothing_and_is_not_aborted_by_a_later_closing(site: Site) -> None:
+    """§ 9.1: after S9 it is normal; what is closed then is another incident, with another plan."""
+    ended(site)
+    site.now += timedelta(days=31)
+    site.settle()
+    site.trouble = "a decoy was touched"
+    site.settle()
+    assert (site.state(EINS), site.at().aborted) == (OPEN, None)
+    assert PlanMandates(site.restarts).valid("r1", site.now) is None
+    before = len(site.book.events("r1"))
+    site.close("eau")
+    site.settle()
+    assert site.at().aborted is None
+    assert len(site.book.events("r1")) == before, "nothing is measured any more"
+    site.restarts.make(plan("r2"), "anna")
+
+
+def test_until_its_last_soak_is_over_a_plan_is_aborted_by_rule_or_by_any_closing(site: Site) -> None:
+    """RS-07: S9 is normal with raised monitoring."""
+    ended(site)
+    site.trouble = "a decoy was touched"
+    site.settle()
+    assert (site.state(EINS), site.at().place) == (HOLD, -1)

@@ -11,7 +11,7 @@ from rich.table import Table
 from schleuse.cli.up import german, said
 from schleuse.config import Config
 from schleuse.processes.restarting import Restarts
-from schleuse.restart.entering import soak_left, who_must_act
+from schleuse.restart.entering import is_over, soak_left, who_must_act
 from schleuse.restart.gates import Judged, Result
 from schleuse.restart.plan import RestartPlan, Stage
 from schleuse.restart.progress import Progress
@@ -94,6 +94,8 @@ def print_status(config: Config, restarts: Restarts, name: str, now: datetime) -
 def _headline(name: str, at: Progress, now: datetime) -> str:
     stage = name_of(at.stage) if at.stage else "S0"
     following = name_of(at.next_stage) if at.next_stage else said("Normalbetrieb", "normal")
+    if is_over(at, now):
+        return f"[bold]{name}[/]  {said('abgeschlossen, Normalbetrieb', 'over, normal')}"
     left = soak_left(at, now)
     soak = f"   {said('Beobachtung noch', 'soak left')} {span(left)}" if left else ""
     return f"[bold]{name}[/]  {said('Stufe', 'stage')} {stage} -> {following}{soak}"

@@ -20,7 +20,7 @@ from schleuse.clock import Now
 from schleuse.errors import Error
 from schleuse.processes.restarting import Restarts
 from schleuse.restart.book import OvertakenError
-from schleuse.restart.entering import closed_since
+from schleuse.restart.entering import closed_since, is_over
 from schleuse.restart.gates import MEASURED, VALIDITY, Evidence, Result
 from schleuse.restart.plan import GateKind, RestartPlan, closes_on_abort, mandate_of
 from schleuse.restart.progress import Progress
@@ -60,7 +60,7 @@ class PlanMandates:
             at = self._restarts.read(name)
         except Error:
             return None
-        if at.plan is None or at.place < 0:
+        if at.plan is None or at.place < 0 or is_over(at, now):
             return None
         return mandate_of(at.plan)
 
@@ -135,7 +135,7 @@ class RestartController:
 
     def _go_on(self, name: str) -> bool:
         at = self._restarts.read(name)
-        if at.plan is None or at.aborted is not None:
+        if at.plan is None or at.aborted is not None or is_over(at, self._now()):
             return False
         if self._restarts.see_change(name) or self._measure(name, at.plan, at):
             return True
@@ -156,7 +156,7 @@ class RestartController:
 
     def _abort(self, name: str, plan: RestartPlan, at: Progress) -> bool:
         """By rule (RS-07). Closed first, recorded afterwards; a crash in between is seen by `closed_since`."""
-        reason = self._trouble(plan, at)
+        reason = "" if is_over(at, self._now()) else self._trouble(plan, at)
         if not reason:
             return False
         if self._automat is None:

@@ -75,6 +75,14 @@ def soak_left(at: Progress, now: datetime) -> timedelta:
     return max(at.soak_from + at.stage.soak - now, timedelta(0))
 
 
+def is_over(at: Progress, now: datetime) -> bool:
+    """Whether the last stage has lasted as long as it must: from then on it is normal, and none of this plan's matter.
+
+    Whatever is closed later is another incident, with another plan; the rules of this one close nothing any more.
+    """
+    return at.is_done and not soak_left(at, now)
+
+
 def gates(at: Progress, look: Look) -> list[Judged]:
     """Every gate before the next stage; of the last one, what is asked of it as long as it lasts."""
     stage = at.next_stage
@@ -156,7 +164,8 @@ def closed_since(at: Progress, rules: Sequence[Rule], now: datetime) -> Closing 
     """The closing that took this restart back to S0: nothing that it opened is open any more.
 
     Where only a part was closed, the rest stays as it is and the restart goes no further (P-02, `stop_condition`); a
-    drill gives back what it took (G-OFF). An abort of this plan always counts, also when it had opened nothing yet.
+    drill gives back what it took (G-OFF). An abort of this plan always counts, also when it had opened nothing yet;
+    any other closing only until the plan is over.
     """
     if at.plan is None:
         return None
@@ -166,6 +175,8 @@ def closed_since(at: Progress, rules: Sequence[Rule], now: datetime) -> Closing 
     mine = last.command is not None and last.command.id.startswith((f"{at.plan.id}.abort.", f"{at.plan.id}.rule."))
     still = any(standing(rules, scope).at(now).state.begins for scope in at.opened)
     if still or not (at.opened or mine):
+        return None
+    if is_over(at, last.accepted_at) and not mine:
         return None
     return Closing(last.command.id, last.command.actor, last.epoch) if last.command else Closing("?", "?", last.epoch)
 
