@@ -22,6 +22,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
+from itertools import chain, count
 from pathlib import Path
 from random import Random
 
@@ -89,12 +90,13 @@ def config(number: int) -> LogConfig:
 
 def entries(seed: int) -> Iterator[bytes]:
     """Distinct valid entries of 128 bytes, with the time of now to within a second."""
-    number, prefix = 0, os.urandom(7) + bytes([seed])
-    while True:
+    return chain.from_iterable(_portions(os.urandom(7) + bytes([seed])))
+
+
+def _portions(prefix: bytes) -> Iterator[list[bytes]]:
+    for number in count(0, 5000):
         head = _HEAD + now_us().to_bytes(8) + prefix
-        for at in range(number, number + 5000):
-            yield head + at.to_bytes(8) + _TAIL
-        number += 5000
+        yield [head + at.to_bytes(8) + _TAIL for at in range(number, number + 5000)]
 
 
 def raw_rate(folder: Path, seconds: float = 0.2) -> float:

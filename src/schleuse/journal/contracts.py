@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
+
+import msgspec
 
 from schleuse.errors import ConflictError, CorruptError, MalformedError, RefusedError, UnavailableError
 from schleuse.journal.hashing import leaf_hash
@@ -17,11 +18,10 @@ class Level(IntEnum):
     WITNESSED = 3  # a checkpoint that satisfies the policy covers it
 
 
-@dataclass(slots=True)
-class Receipt:
+class Receipt(msgspec.Struct, frozen=True, gc=False):
     """One entry is durable. share: S_journal for the vault's key kinds (§ 14.1).
 
-    Nobody changes it, but it is not frozen: every append makes one, and that would cost three times as much.
+    Every append makes one: as a dataclass it would cost twice as much, frozen ten times.
     """
 
     origin: str

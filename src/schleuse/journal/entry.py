@@ -111,7 +111,7 @@ _SIZES: Mapping[int, int] = {
 
 _HEAD = struct.Struct(">4sBBH")
 #: Every way in which an entry may begin, so that one look tells, for each entry that the journal is given.
-_HEADS = frozenset(_HEAD.pack(MAGIC, *values) for values in product(Kind, Result, Purpose))
+HEADS = frozenset(_HEAD.pack(MAGIC, *values) for values in product(Kind, Result, Purpose))
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +224,7 @@ def parse_entry(data: bytes) -> Entry:
 
 def check_layout(data: bytes) -> dict[int, bytes]:
     """The extensions of an entry by type, after all rules about its form. Raises BadEntryError."""
-    if not FIXED <= len(data) <= MAX_ENTRY or data[:8] not in _HEADS:
+    if not FIXED <= len(data) <= MAX_ENTRY or data[:8] not in HEADS:
         raise _bad_head(data)
     return _split_extensions(data) if len(data) > FIXED else {}
 

@@ -21,6 +21,7 @@ from schleuse.journal.state import LogState, State, write_state
 from schleuse.journal.wal import Position, Wal
 
 NOTE = "checkpoint"
+MUCH = 256 << 10  #: bytes of entries in a buffer; ours
 
 
 class Housekeeping:
@@ -56,17 +57,31 @@ class Housekeeping:
         self._one_save = asyncio.Lock()
         self._tasks: set[asyncio.Future[None]] = set()
 
+    def write_much(self, log: Log) -> None:
+        """Write what one tree has in buffers if it is much, so that their memory is used again.
+
+        A second's entries at once are megabytes of new pages, which cost as much as hashing them.
+        """
+        if log.entries.waiting >= MUCH and self.full is None:
+            try:
+                log.write()
+            except OSError as cause:
+                self._is_full(cause)
+
     def write(self) -> bool:
         """Write what the trees have in buffers, without a flush; whether the disk took it."""
         try:
             for log in self._logs.values():
                 log.write()
         except OSError as cause:
-            # What waits is durable in the write-ahead log, and is written when there is room again.
-            self.full = JournalFullError(f"the files of the tree cannot grow ({cause.strerror}); the disk needs room")
+            self._is_full(cause)
             return False
         self.full = None
         return True
+
+    def _is_full(self, cause: OSError) -> None:
+        # What waits is durable in the write-ahead log, and is written when there is room again.
+        self.full = JournalFullError(f"the files of the tree cannot grow ({cause.strerror}); the disk needs room")
 
     def keep_note(self, log: Log) -> None:
         """The served note as a file: a second witness against a write-ahead log that lost its end (§ 12.3)."""

@@ -168,7 +168,7 @@ class EntryFiles:
         self._size = 0  # entries added
         self._end = 0  # bytes written to the last segment
         self._waiting = bytearray()
-        self._lengths: list[int] = []  # of the entries that wait
+        self._lengths: list[int] = []  # of the entries that wait, each with the length before it
 
     def begin_at(self, size: int) -> None:
         """Cut the files to this many entries. Raises OSError, BeyondSizeError if they hold fewer."""
@@ -186,8 +186,20 @@ class EntryFiles:
 
     def add(self, entries: Sequence[bytes]) -> None:
         """Entries in the order of the log."""
-        self._lengths += map(len, entries)
+        lengths = set(map(len, entries))
+        if len(lengths) == 1:  # mostly; then one call does it for all
+            (length,) = lengths
+            head = length.to_bytes(2)
+            self._lengths += [2 + length] * len(entries)
+            self._waiting += head + head.join(entries)
+            return
+        self._lengths += [2 + len(entry) for entry in entries]
         self._waiting += b"".join([len(entry).to_bytes(2) + entry for entry in entries])
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that wait for `write`."""
+        return len(self._waiting)
 
     def write(self) -> None:
         """Append what waits to the files. After OSError it waits still, and may be written again."""
@@ -196,14 +208,16 @@ class EntryFiles:
             lengths = self._lengths[:room]
             number, inside = divmod(self._size, self._per_segment)
             start = self._end if inside else 0
-            ends = list(accumulate([2 + length for length in lengths], initial=start))
+            ends = list(accumulate(lengths, initial=start))
             offsets = [_OFFSET.pack(at) for at in ends[-self._size % WIDTH : len(lengths) : WIDTH]]
-            self._files.write(self._segment(number), bytes(self._waiting[: ends[-1] - start]), start)
+            whole = ends[-1] - start == len(self._waiting)
+            written = self._waiting if whole else self._waiting[: ends[-1] - start]
+            self._files.write(self._segment(number), bytes(written), start)
             if offsets:
                 self._files.write(self._offsets, b"".join(offsets), 8 * -(-self._size // WIDTH))
             self._size += len(lengths)
             self._end = ends[-1]
-            del self._waiting[: ends[-1] - start]
+            del self._waiting[: len(written)]
             del self._lengths[:room]
 
     def bundle(self, bundle: Bundle) -> bytes:

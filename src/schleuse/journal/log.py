@@ -22,8 +22,8 @@ KEPT_NOTES = 64
 class Sink(Protocol):
     """Whoever waits for entries: futures of this process, or a connection. Called once for all of a group."""
 
-    def resolve(self, done: Sequence[tuple[Any, int]]) -> None:
-        """(token, index) of entries that are durable now."""
+    def resolve(self, tokens: Sequence[Any], indexes: Sequence[int]) -> None:
+        """The entries of these tokens are durable now, each at its index."""
         ...
 
     def reject(self, tokens: Sequence[Any], error: Error) -> None:
@@ -55,6 +55,7 @@ class Log:
     """State of one log. Changed by the journal's own loop only.
 
     next: index of the next entry to arrive. size: durable entries. The tree may lag behind by one group.
+    pending: entries that wait, sinks, tokens: who is told of each; three lists, because every entry passes here.
     damage: in QUARANTINE, why its hashes cannot be shown.
     closed: its last entry says so, or nobody can sign for it, or its first is not written yet; it takes no other.
     """
@@ -69,7 +70,8 @@ class Log:
         self.entries = EntryFiles(folder, files, segment_entries)
         self.frontier = Frontier()
         self.pending: list[bytes] = []
-        self.waiters: list[tuple[Sink, Any]] = []
+        self.sinks: list[Sink] = []
+        self.tokens: list[Any] = []
         self.repeats: list[tuple[int, Sink, Any]] = []
         self.signing = self.closed = False
         self.damage: Error | None = None
@@ -124,6 +126,17 @@ class Recent:
         """Index of the entry with this log and event, if it is remembered."""
         index = self._new.get(key)
         return index if index is not None or not self._old else self._old.get(key)
+
+    def claim(self, key: bytes, index: int) -> int | None:
+        """As `get`; what is not remembered is from now on, with this index, which no entry of the log has yet."""
+        if self._old and (earlier := self._old.get(key)) is not None:
+            return earlier
+        new = self._new
+        if (earlier := new.setdefault(key, index)) != index:
+            return earlier
+        if len(new) >= self._window:
+            self._old, self._new = new, {}
+        return None
 
     def add(self, key: bytes, index: int) -> None:
         """Remember an entry."""

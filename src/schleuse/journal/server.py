@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any, cast
 
@@ -71,7 +72,7 @@ class Connection(asyncio.Protocol):
         if self._rest:
             data = self._rest + data
         at, end, unpack = 0, len(data), REQUEST.unpack_from
-        journal = self._journal
+        log_number, submit, reserved = self._journal.log_number, self._journal.submit, RESERVED
         while end - at >= 12:
             length, number, request_id = unpack(data, at)
             if end - at - 12 < length:
@@ -82,22 +83,21 @@ class Connection(asyncio.Protocol):
                 if number == QUESTION:
                     self._question(request_id, entry)
                     continue
-                log = journal.log_number(number)
-                if length > 4 and entry[4] in RESERVED:
+                log = log_number(number)
+                if length > 4 and entry[4] in reserved:
                     self._check_reserved(request_id, log.origin, entry)
-                journal.submit(log, entry, self, request_id)
+                submit(log, entry, self, request_id)
             except Error as error:
                 self._earned.pop(request_id, None)
                 self._write(error_reply(request_id, error))
         self._rest = data[at:]
 
-    def resolve(self, done: Sequence[tuple[Any, int]]) -> None:
+    def resolve(self, tokens: Sequence[Any], indexes: Sequence[int]) -> None:
         """See `log.Sink`."""
-        pack = REPLY.pack
         if self._earned and self._shares is not None:
-            self._write(b"".join([self._reply(request_id, index) for request_id, index in done]))
+            self._write(b"".join(map(self._reply, tokens, indexes)))
             return
-        self._write(b"".join([pack(request_id, index, 0) for request_id, index in done]))
+        self._write(b"".join(map(REPLY.pack, tokens, indexes, repeat(0))))
 
     def reject(self, tokens: Sequence[Any], error: Error) -> None:
         """See `log.Sink`."""

@@ -41,6 +41,7 @@ from schleuse.journal.wal import SEGMENT_SIZE, Position, Wal
 
 MAX_PENDING = 50_000  #: entries; § 12.3
 MAX_PENDING_BYTES = 16 << 20
+_DURABLE = Level.DURABLE  #: to look a member of an enumeration up takes longer than to compare it
 #: A flush that takes longer runs in a thread, so that the loop goes on taking entries (§ 12.2).
 SLOW_FLUSH_S = 0.0005
 WAL_FOLDER, LOGS_FOLDER = "wal", "logs"
@@ -69,7 +70,10 @@ class Settings:
     believed_us: Callable[[], int | None] | None = None
 
 
-Group = list[tuple[Log, int, list[bytes], list[tuple[Sink, Any]]]]
+#: Of each log: index of the first entry, the entries, and for each who is told and with which token.
+Group = list[tuple[Log, int, list[bytes], list[Sink], list[Any]]]
+#: Tokens and indexes for each who is told.
+Told = dict[Sink, tuple[list[Any], list[int]]]
 Controls = list[tuple[Control, Callable[[], None]]]
 
 
@@ -131,11 +135,11 @@ class Journal(Reading):
         """
         if self._refusal is not None:  # said before anything about logs: a journal in QUARANTINE may know none
             raise self._refusal
-        log = self.log(origin)
-        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        log = self._by_origin.get(origin) or self.log(origin)
+        future: asyncio.Future[int] = asyncio.Future()
         self.submit(log, entry, FUTURES, future)
         index = await future
-        if level > Level.DURABLE:
+        if level is not _DURABLE:
             await self.publisher.wait(log, index + 1, level)
         share = None
         if self._settings.share is not None and (asked := share_request(entry)) is not None:
@@ -154,7 +158,10 @@ class Journal(Reading):
             if self._recent.get(log.key + entry[16:32]) is None:
                 if log.closed:
                     raise _closed(log)
-                self._admit(entry, now)
+                try:
+                    admit(entry, now)
+                except InvalidEntryError as refusal:
+                    self._admit_counted(entry, refusal)
         self._check_room(len(entries))
         many = Many(len(entries))
         for place, entry in enumerate(entries):
@@ -162,7 +169,8 @@ class Journal(Reading):
             if (index := self._recent.get(key)) is not None:
                 self._repeat(log, index, entry, many, place)
             else:
-                self._put(log, key, entry, many, place)
+                self._recent.add(key, log.next)
+                self._put(log, entry, many, place)
         indexes = await many.future
         if level > Level.DURABLE:
             await self.publisher.wait(log, max(indexes) + 1, level)
@@ -184,29 +192,36 @@ class Journal(Reading):
         await self.publisher.wait(self.log(origin), size, level, timeout_s)
 
     def submit(self, log: Log, entry: bytes, sink: Sink, token: Any) -> None:
-        """Let `sink` be told when the entry is durable. Raises at once what `append` raises."""
+        """Let `sink` be told when the entry is durable. Raises at once what `append` raises.
+
+        Every entry passes here, mostly alone; what it calls on the way is counted in microseconds of its rate.
+        """
         if self._refusal is not None:
             raise self._refusal
         key = log.key + entry[16:32]
-        if (index := self._recent.get(key)) is not None:
+        if (index := self._recent.claim(key, log.next)) is not None:
             self._repeat(log, index, entry, sink, token)
             return
-        if log.closed:
-            raise _closed(log)
-        self._admit(entry, self._now_us())
-        if self.keeping.full is not None or self._count >= MAX_PENDING or self._bytes >= MAX_PENDING_BYTES:
-            self._check_room(1)
-        self._put(log, key, entry, sink, token)
-
-    def _admit(self, entry: bytes, now_us: int) -> None:
-        """Raises InvalidEntryError."""
         try:
-            admit(entry, now_us)
-        except InvalidEntryError:
-            counted = self._settings.believed_us() if self._settings.believed_us is not None else None
-            if counted is None:
-                raise
-            admit(entry, counted)
+            if log.closed:
+                raise _closed(log)
+            try:
+                admit(entry, self._now_us())
+            except InvalidEntryError as refusal:
+                self._admit_counted(entry, refusal)
+            if self.keeping.full is not None or self._count >= MAX_PENDING or self._bytes >= MAX_PENDING_BYTES:
+                self._check_room(1)
+        except BaseException:
+            self._recent.drop(key)
+            raise
+        self._put(log, entry, sink, token)
+
+    def _admit_counted(self, entry: bytes, refusal: InvalidEntryError) -> None:
+        """What our clock does not admit, by the time that we count (decision 0023). Raises InvalidEntryError."""
+        counted = self._settings.believed_us() if self._settings.believed_us is not None else None
+        if counted is None:
+            raise refusal
+        admit(entry, counted)
 
     def _writable(self, origin: str) -> Log:
         if self._refusal is not None:  # said before anything about logs: a journal in QUARANTINE may know none
@@ -221,13 +236,13 @@ class Journal(Reading):
         if self._count + count > MAX_PENDING or self._bytes >= MAX_PENDING_BYTES:
             raise JournalBusyError(f"{self._count} entries wait for the disk; try the same event again in a second")
 
-    def _put(self, log: Log, key: bytes, entry: bytes, sink: Sink, token: Any) -> None:
-        self._recent.add(key, log.next)
+    def _put(self, log: Log, entry: bytes, sink: Sink, token: Any) -> None:
         log.next += 1
         if not log.pending:
             self._active.append(log)
         log.pending.append(entry)
-        log.waiters.append((sink, token))
+        log.sinks.append(sink)
+        log.tokens.append(token)
         self._count += 1
         self._bytes += len(entry)
         if not self._busy:
@@ -383,13 +398,13 @@ class Journal(Reading):
         active, self._active = self._active, []
         for log in active:
             taken = len(log.pending) if whole else _fitting(log.pending, room)
-            entries, waiters = log.pending[:taken], log.waiters[:taken]
-            log.pending, log.waiters = log.pending[taken:], log.waiters[taken:]
+            entries, sinks, tokens = log.pending[:taken], log.sinks[:taken], log.tokens[:taken]
+            log.pending, log.sinks, log.tokens = log.pending[taken:], log.sinks[taken:], log.tokens[taken:]
             if log.pending:
                 self._active.append(log)
             if not entries:
                 continue
-            group.append((log, log.size, entries, waiters))
+            group.append((log, log.size, entries, sinks, tokens))
             part = pack_records(log.number, entries)
             parts.append(part)
             room -= len(part)
@@ -400,20 +415,21 @@ class Journal(Reading):
 
     def _committed(self, group: Group, controls: Controls, position: Position) -> None:
         """Tell everybody, start the next group, and hash only then (§ 12.2, § 19)."""
-        told: dict[Sink, list[tuple[Any, int]]] = {}
-        for log, first, entries, waiters in group:
+        told: Told = {}
+        for log, first, entries, sinks, tokens in group:
             log.size = first + len(entries)
-            _answer(told, first, waiters)
+            _answer(told, first, sinks, tokens)
             if log.repeats:
                 self._answer_repeats(log, told)
-        for sink, done in told.items():
-            sink.resolve(done)
+        for sink, (done, indexes) in told.items():
+            sink.resolve(done, indexes)
         if self._active or self._controls:
             asyncio.get_running_loop().call_soon(self._commit)
         else:
             self._busy = False
-        for log, _, entries, _ in group:
+        for log, _, entries, _, _ in group:
             log.grow(entries)
+            self.keeping.write_much(log)
         self._flying, self.keeping.applied = [], position
         for _, done_control in controls:
             done_control()
@@ -423,23 +439,23 @@ class Journal(Reading):
         if self._entry(log, index) != entry:
             raise EventReusedError(f"the event of this entry is that of entry {index} of {log.origin}")
         if index < log.size:
-            sink.resolve([(token, index)])
+            sink.resolve([token], [index])
         else:
             log.repeats.append((index, sink, token))
 
     def _entry(self, log: Log, index: int) -> bytes:
         if index < log.frontier.size:
             return next(log.entries.read(index, index + 1))
-        for other, first, entries, _ in self._flying:
+        for other, first, entries, _, _ in self._flying:
             if other is log and index < first + len(entries):
                 return entries[index - first]
         return log.pending[index - (log.next - len(log.pending))]
 
-    def _answer_repeats(self, log: Log, told: dict[Sink, list[tuple[Any, int]]]) -> None:
+    def _answer_repeats(self, log: Log, told: Told) -> None:
         waiting, log.repeats = log.repeats, []
         for index, sink, token in waiting:
             if index < log.size:
-                told.setdefault(sink, []).append((token, index))
+                _tell(told, sink, token, index)
             else:
                 log.repeats.append((index, sink, token))
 
@@ -458,9 +474,9 @@ class Journal(Reading):
     def _refuse(self, error: Error) -> None:
         self._refusal = error
         self.publisher.stop(error)
-        group: Group = [(log, log.size, log.pending, log.waiters) for log in self._active]
+        group: Group = [(log, log.size, log.pending, log.sinks, log.tokens) for log in self._active]
         for log in self._active:
-            log.pending, log.waiters = [], []
+            log.pending, log.sinks, log.tokens = [], [], []
         self._active = []
         self._reject(group, error)
         self._controls = []
@@ -470,18 +486,18 @@ class Journal(Reading):
             log.repeats = []
 
     def _reject(self, group: Group, error: Error) -> None:
-        for _, _, _, waiters in group:
-            for sink, token in waiters:
+        for _, _, _, sinks, tokens in group:
+            for sink, token in zip(sinks, tokens, strict=True):
                 sink.reject([token], error)
 
     def _give_back(self, group: Group, error: Error) -> None:
         """Refuse all that waits, without any index having been used."""
-        waiting: Group = [(log, 0, log.pending, log.waiters) for log in self._active]
-        for log, _, entries, _ in group + waiting:
+        waiting: Group = [(log, 0, log.pending, log.sinks, log.tokens) for log in self._active]
+        for log, _, entries, _, _ in group + waiting:
             for entry in entries:
                 self._recent.drop(log.key + entry[16:32])
         for log in self._active:
-            log.pending, log.waiters = [], []
+            log.pending, log.sinks, log.tokens = [], [], []
         for log in {log.number: log for log, *_ in group + waiting}.values():
             log.next = log.size
             for _, sink, token in log.repeats:
@@ -560,14 +576,21 @@ def _closed(log: Log) -> Error:
     return ShardClosedError(f"{log.origin} is closed; its year is over, entries belong to the log of the new one")
 
 
-def _answer(told: dict[Sink, list[tuple[Any, int]]], first: int, waiters: Sequence[tuple[Sink, Any]]) -> None:
+def _answer(told: Told, first: int, sinks: list[Sink], tokens: list[Any]) -> None:
     """Add what each sink is told about the entries from index `first` on."""
-    sinks, tokens = zip(*waiters, strict=True)
     if sinks.count(sinks[0]) == len(sinks):  # mostly all are of one connection, or of this process
-        told.setdefault(sinks[0], []).extend(zip(tokens, range(first, first + len(tokens)), strict=True))
+        done, indexes = told.setdefault(sinks[0], ([], []))
+        done += tokens
+        indexes += range(first, first + len(tokens))
         return
-    for index, (sink, token) in enumerate(waiters, first):
-        told.setdefault(sink, []).append((token, index))
+    for index, (sink, token) in enumerate(zip(sinks, tokens, strict=True), first):
+        _tell(told, sink, token, index)
+
+
+def _tell(told: Told, sink: Sink, token: Any, index: int) -> None:
+    done, indexes = told.setdefault(sink, ([], []))
+    done.append(token)
+    indexes.append(index)
 
 
 def _fitting(entries: Sequence[bytes], room: int) -> int:

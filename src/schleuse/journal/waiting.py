@@ -12,10 +12,12 @@ from schleuse.errors import Error
 class Futures:
     """Resolves one future per entry; the token is the future."""
 
-    def resolve(self, done: Sequence[tuple[Any, int]]) -> None:
-        for future, index in done:
-            if not future.done():  # whoever waited was cancelled
+    def resolve(self, tokens: Sequence[Any], indexes: Sequence[int]) -> None:
+        for future, index in zip(tokens, indexes, strict=True):
+            try:
                 future.set_result(index)
+            except asyncio.InvalidStateError:  # whoever waited was cancelled
+                continue
 
     def reject(self, tokens: Sequence[Any], error: Error) -> None:
         for future in tokens:
@@ -34,10 +36,10 @@ class Many:
         self._indexes = [0] * count
         self._left = count
 
-    def resolve(self, done: Sequence[tuple[Any, int]]) -> None:
-        for place, index in done:
+    def resolve(self, tokens: Sequence[Any], indexes: Sequence[int]) -> None:
+        for place, index in zip(tokens, indexes, strict=True):
             self._indexes[place] = index
-        self._left -= len(done)
+        self._left -= len(tokens)
         if not self._left and not self.future.done():
             self.future.set_result(self._indexes)
 

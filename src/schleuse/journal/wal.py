@@ -134,8 +134,9 @@ class Wal:
         fd = self._disk.open(old or target, create=True)
         try:
             self._disk.truncate(fd, self.segment_size)
+            zeros = bytes(_PIECE)
             for start in range(0, self.segment_size, _PIECE):
-                write_all(self._disk, fd, bytes(min(_PIECE, self.segment_size - start)), start)
+                write_all(self._disk, fd, zeros[: self.segment_size - start], start)
             self._disk.sync(fd)
         finally:
             self._disk.close(fd)
