@@ -24,6 +24,7 @@ from schleuse.journal.contracts import (
     LevelTimeoutError,
     NotAllowedError,
     QuarantinedError,
+    ShardClosedError,
     UnknownLogError,
 )
 from schleuse.journal.server import Peers, listen
@@ -57,6 +58,24 @@ def test_many_appends_in_flight_are_answered_with_their_indexes(tmp_path: Path) 
             assert all(stored[receipt.index] == entry(i) for i, receipt in enumerate(receipts))
             assert await client.append_many(OTHER, [entry(i) for i in range(700)]) == range(700)
             assert await client.append_many(OTHER, []) == range(0)
+
+    asyncio.run(run())
+
+
+def test_which_log_takes_entries_is_asked_anew_once_the_one_that_was_told_has_refused(tmp_path: Path) -> None:
+    """Else a vault would be refused for ten seconds (decision 0023)."""
+
+    async def run() -> None:
+        async with served(tmp_path) as (opened, client):
+            await client.append(ORIGIN, entry(0))
+            assert await client.current(ORIGIN) == ORIGIN
+            opened.instead = lambda _origin: OTHER
+            await opened.close_log(ORIGIN, entry(1))
+            assert await client.current(ORIGIN) == ORIGIN
+            with pytest.raises(ShardClosedError):
+                await client.append_all(ORIGIN, [entry(2), entry(3)])
+            assert await client.current(ORIGIN) == OTHER
+            assert [one.index for one in await client.append_all(OTHER, [entry(2), entry(3)])] == [0, 1]
 
     asyncio.run(run())
 

@@ -93,7 +93,8 @@ class MemoryJournal:
 
     fates: of the next appends; then all are taken. gate: closed, no append has an effect or an answer.
     instead: logs that take the entries of others now. unsaid: why it does not say which those are.
-    closed_at: the size at which a log closed.
+    closed_at: the size at which a log closed. remembered: logs of which `current` still says what it last knew, as a
+    client does for ten seconds, until an append to them is refused.
     """
 
     clock: Clock
@@ -105,18 +106,20 @@ class MemoryJournal:
     instead: dict[str, str] = field(default_factory=dict)
     unsaid: Error | None = None
     closed_at: dict[str, int] = field(default_factory=dict)
+    remembered: set[str] = field(default_factory=set)
     _late: list[tuple[str, Sequence[bytes]]] = field(default_factory=list)
     _keys: KeyShares = field(init=False)
 
     def __post_init__(self) -> None:
-        keys = {origin_of(ik, 2026): os.urandom(32) for ik in (KASSE, OTHER)}
-        self._keys = KeyShares(keys, 10**9, lambda: 0)
+        keys = {ik: os.urandom(32) for ik in (KASSE, OTHER)}
+        shards = {origin_of(ik, year): key for ik, key in keys.items() for year in (2026, 2027)}
+        self._keys = KeyShares(shards, 10**9, lambda: 0)
 
     async def current(self, origin: str) -> str:
         """See `ledger.Appends`."""
         if self.unsaid is not None:
             raise self.unsaid
-        return self.instead.get(origin, origin)
+        return origin if origin in self.remembered else self.instead.get(origin, origin)
 
     async def append_all(
         self, origin: str, entries: Sequence[bytes], level: Level = Level.DURABLE
@@ -149,13 +152,13 @@ class MemoryJournal:
         for origin, entries in late:
             self._take(origin, entries)
 
-    def entries(self, ik: IK = KASSE) -> list[Entry]:
-        """All that is durable in the insurer's log."""
-        return [parse_entry(data) for data in self.logs.get(origin_of(ik, 2026), [])]
+    def entries(self, ik: IK = KASSE, year: int = 2026) -> list[Entry]:
+        """All that is durable in the insurer's log of a year."""
+        return [parse_entry(data) for data in self.logs.get(origin_of(ik, year), [])]
 
-    def releases(self, ik: IK = KASSE) -> list[Entry]:
+    def releases(self, ik: IK = KASSE, year: int = 2026) -> list[Entry]:
         """Those that say that something may have been read."""
-        return [one for one in self.entries(ik) if one.kind is Kind.KEY_RELEASED and one.result is Result.GRANTED]
+        return [one for one in self.entries(ik, year) if one.kind is Kind.KEY_RELEASED and one.result is Result.GRANTED]
 
     def denials(self, ik: IK = KASSE) -> list[Entry]:
         """Those that say that it was not."""
@@ -171,6 +174,7 @@ class MemoryJournal:
                     raise EventReusedError("the event is another's")
                 index = known[0]
             elif len(log) >= self.closed_at.get(origin, len(log) + 1):
+                self.remembered.discard(origin)
                 raise ShardClosedError(f"{origin} is closed")
             else:
                 admit(entry, int(self.clock().timestamp() * 1_000_000))
@@ -208,7 +212,7 @@ class WatchedKek(SoftwareKek):
         if aad[:4] == b"SK1\n":
             self.subject_unwraps += 1
             subject, version = aad[8:24], int.from_bytes(aad[24:28])
-            found = [one for ik in (KASSE, OTHER) for one in self._journal.releases(ik)]
+            found = [one for ik in (KASSE, OTHER) for year in (2026, 2027) for one in self._journal.releases(ik, year)]
             if not any((one.subject, one.subject_key_version) == (subject, version) for one in found):
                 self.without_entry.append(f"{subject.hex()} version {version}")
         return super().unwrap(nonce, ciphertext, aad, generation)

@@ -64,7 +64,8 @@ class JournalClient:
     async def current(self, origin: str) -> str:
         """The log that takes entries about this one now; mostly it is the same (decision 0023).
 
-        Another one if the writer's clock, which may be the journal's, names a year that is over or has not begun.
+        Another one if the writer's clock, which may be the journal's, names a year that is over or has not begun. What
+        was told is asked anew after CURRENT_S, or as soon as that log has refused an entry because it is closed.
         Raises UnknownLogError, JournalUnavailableError.
         """
         now = asyncio.get_running_loop().time()
@@ -89,7 +90,6 @@ class JournalClient:
         try:
             receipts = await self.append_all(name, entries, level)
         except ShardClosedError:
-            self._current.pop(origin, None)
             if (following := await self.current(origin)) == name:
                 raise
             receipts = await self.append_all(following, entries, level)
@@ -104,7 +104,11 @@ class JournalClient:
         if not entries:
             return []
         pipe, number = await self._log(origin)
-        answers = await _answers([pipe.ask(number, _sized(entry)) for entry in entries])
+        try:
+            answers = await _answers([pipe.ask(number, _sized(entry)) for entry in entries])
+        except ShardClosedError:
+            self._current = {asked: told for asked, told in self._current.items() if told[0] != origin}
+            raise
         top = max(index for index, _ in answers) + 1
         if level > Level.DURABLE:
             await self._wait(pipe, number, top, level, LEVEL_TIMEOUT_S)

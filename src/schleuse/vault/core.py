@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,7 +20,7 @@ import structlog
 from schleuse.clock import Now, to_us
 from schleuse.errors import CorruptError, Error
 from schleuse.identifiers import IK
-from schleuse.journal.contracts import Level
+from schleuse.journal.contracts import Level, Receipt, ShardClosedError
 from schleuse.journal.entry import NOBODY, Kind, Purpose, Result
 from schleuse.journal.opening import Json
 from schleuse.vault.budgets import MEMORY, Budgets, Limits
@@ -31,7 +31,7 @@ from schleuse.vault.gate import Gate
 from schleuse.vault.history import History
 from schleuse.vault.keyring import Keyring, TenantKeys
 from schleuse.vault.leaves import Events, leaf
-from schleuse.vault.ledger import Appends, Ledger
+from schleuse.vault.ledger import Appends, Ledger, LogClosedError
 from schleuse.vault.reflected import Change, KeyChanges, compare
 from schleuse.vault.store import Deposit, VaultStore
 from schleuse.vault.writing import Writer
@@ -69,17 +69,40 @@ class Wanted:
     version: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Changing:
-    """A change of keys that has begun (`Core.changing`)."""
+#: (number of the first release, place of the first entry) -> entries from that place on, how many numbers they use.
+Make = Callable[[int, int], tuple[Sequence[bytes], int]]
 
-    ledger: Ledger
-    change: Change
+
+@dataclass(slots=True)
+class Changing:
+    """A change of keys that has begun (`Core.changing`).
+
+    versions: see there. begun: in each log that has, or may have, an entry of it; mostly one.
+    """
+
+    core: Core
+    ik: IK
+    versions: Mapping[bytes, int]
+    erased: bytes | None
+    begun: list[tuple[Ledger, Change]] = field(default_factory=list)
+
+    @property
+    def ledger(self) -> Ledger:
+        """Of the log in which the change goes on."""
+        return self.begun[-1][0]
+
+    @property
+    def change(self) -> Change:
+        """As that log's ledger knows it."""
+        return self.begun[-1][1]
+
+    def begin(self, ledger: Ledger) -> None:
+        """In this log, before its first entry."""
+        self.begun.append((ledger, ledger.changes.begin(ledger.top, self.erased)))
 
     async def write(self, entries: Sequence[bytes], level: Level = Level.DURABLE) -> list[bytes]:
-        """See `Core.write`; to the log in which the change began, though a year ends."""
-        receipts = await self.ledger.write(lambda _counter: (entries, 0), level)
-        return [receipt.share or b"" for receipt in receipts]
+        """See `Core.write`; to the log in which the change began, though a year ends, unless that log closes."""
+        return await self.core.write_change(self, entries, level)
 
     @property
     def reflected(self) -> tuple[str, int]:
@@ -156,6 +179,12 @@ class Core:
         Raises VaultUnavailableError, CounterAheadError,
         OlderStoreError.
         """
+        try:
+            return await self._ledger(ik)
+        except LogClosedError:  # since its name was told; the answer to the next question is a new one
+            return await self._ledger(ik)
+
+    async def _ledger(self, ik: IK) -> Ledger:
         origin = self._origin_of(ik, self.now().year)
         with suppress(Error):  # a journal that is away, or does not say, is met by whoever writes
             origin = await self._journal.current(origin)
@@ -230,7 +259,7 @@ class Core:
         )
         commitment = details.commitment
 
-        def make(counter: int) -> tuple[list[bytes], int]:
+        def make(counter: int, start: int) -> tuple[list[bytes], int]:
             entries = [
                 leaf(
                     Kind.KEY_RELEASED,
@@ -242,10 +271,10 @@ class Core:
                     subject=one.subject,
                     object_=details.object_(place),
                     detail=commitment,
-                    counter=counter + place,
+                    counter=counter + place - start,
                     version=one.key_version,
                 )
-                for place, one in enumerate(wanted)
+                for place, one in enumerate(wanted[start:], start)
             ]
             return entries, len(entries)
 
@@ -255,7 +284,7 @@ class Core:
         if self.writer.ailing:  # a full disk must not fill the log with entries that nobody can explain
             await kept
         try:
-            receipts = await ledger.write(make)
+            receipts = await self._written(ik, ledger, make)
         except BaseException:
             await asyncio.gather(kept, return_exceptions=True)  # the journal may have the entries all the same
             raise
@@ -273,17 +302,34 @@ class Core:
         versions: by subject, that are given now; if it fails, nobody gets them again. An erasure that fails stays
         to be done, by the next attempt or at the log's next start.
         """
-        ledger = await self._settled(ik)
-        change = ledger.changes.begin(ledger.top, erased)
+        changing = Changing(self, ik, versions, erased)
+        changing.begin(await self._settled(ik))
         try:
-            yield Changing(ledger, change)
+            yield changing
         except BaseException:
             if erased is None:
-                self._unsaved[change] = ledger, versions
+                self._unsaved.update({change: (ledger, versions) for ledger, change in changing.begun})
                 with suppress(Error):  # `note_counters` tries again
                     await asyncio.to_thread(self._save_used_up)
             raise
-        ledger.changes.end(change)
+        for ledger, change in changing.begun:
+            ledger.changes.end(change)
+
+    async def write_change(self, changing: Changing, entries: Sequence[bytes], level: Level) -> list[bytes]:
+        """See `Changing.write`."""
+
+        async def go_on(following: Ledger) -> None:
+            # Its start may have found these versions given by an earlier life of this vault; then nobody gets them.
+            rows = await asyncio.to_thread(self.store.by_pseudonym, changing.ik, list(changing.versions))
+            for subject, version in changing.versions.items():
+                if subject not in rows or rows[subject].last_version >= version:
+                    raise VaultUnavailableError("versions of keys were given twice while a log closed; come again")
+            changing.begin(following)
+
+        receipts = await self._written(
+            changing.ik, changing.ledger, lambda _counter, start: (entries[start:], 0), level, go_on
+        )
+        return [receipt.share or b"" for receipt in receipts]
 
     def last_version(self, subject: bytes) -> int:
         """The highest version that was given in vain and that the store does not know of yet; 0 without."""
@@ -298,8 +344,32 @@ class Core:
     async def write(self, ik: IK, entries: Sequence[bytes], level: Level = Level.DURABLE) -> list[bytes]:
         """Entries that release nothing; the share of each, empty where it earns none."""
         ledger = await self._settled(ik)
-        receipts = await ledger.write(lambda _counter: (entries, 0), level)
+        receipts = await self._written(ik, ledger, lambda _counter, start: (entries[start:], 0), level)
         return [receipt.share or b"" for receipt in receipts]
+
+    async def _written(
+        self,
+        ik: IK,
+        ledger: Ledger,
+        make: Make,
+        level: Level = Level.DURABLE,
+        go_on: Callable[[Ledger], Awaitable[None]] | None = None,
+    ) -> Sequence[Receipt]:
+        """See `Ledger.write`. What a log that closes meanwhile has not taken goes to the one that takes entries now.
+
+        So each entry stands in one of them, once, and both count their releases without gaps (§ 14.5, decision 0023).
+        go_on: called before anything is written there; nothing is if it raises.
+        """
+        try:
+            return await ledger.write(lambda counter: make(counter, 0), level)
+        except LogClosedError as closed:
+            following, done = await self._settled(ik), len(closed.receipts)
+            if following is ledger:
+                raise
+            if go_on is not None:
+                await go_on(following)
+            rest = await following.write(lambda counter: make(counter, done), level)
+            return [*closed.receipts, *rest]
 
     def entry(
         self,
@@ -386,11 +456,20 @@ class Core:
 
     async def _settled(self, ik: IK) -> Ledger:
         """The ledger, with nothing left in doubt that cannot be sent again."""
-        ledger = await self.ledger(ik)
+        try:
+            return await self._settle(await self.ledger(ik))
+        except LogClosedError:  # since its name was told, as in `ledger`
+            return await self._settle(await self.ledger(ik))
+
+    async def _settle(self, ledger: Ledger) -> Ledger:
         if ledger.in_doubt and ledger.may_resume:
             async with self._starting[ledger.origin]:
                 if ledger.in_doubt and ledger.may_resume:
-                    size, history = await self._read_back(ledger.origin)
+                    try:
+                        size, history = await self._read_back(ledger.origin)
+                    except LogClosedError:
+                        await ledger.count_written()
+                        raise
                     # Others write to this log, too, so its size alone does not show that our entries are missing.
                     self._missing_nothing(ledger, (ledger.confirmed, ledger.top), (history.counter, size))
                     ledger.resume(history.counter)
@@ -457,6 +536,8 @@ class Core:
         marker = self.entry(Kind.ADMINISTRATION, Result.GRANTED, Purpose.OPERATION)
         try:
             (receipt,) = await self._journal.append_all(origin, [marker])
+        except ShardClosedError as error:
+            raise LogClosedError(str(error)) from error
         except Error as error:
             raise VaultUnavailableError(f"the journal does not take entries ({error.code}: {error})") from error
         since = self.now() - MEMORY

@@ -42,6 +42,19 @@ class UnsettledError(VaultUnavailableError):
     code = "vault.unsettled"
 
 
+class LogClosedError(VaultUnavailableError):
+    """The log takes no entry any more; the journal says which one does, and the vault goes on there (decision 0023).
+
+    receipts: of the first entries of what was to be written, which the log has; the others it has not and never will.
+    """
+
+    code = "vault.log-closed"
+
+    def __init__(self, message: str, receipts: Sequence[Receipt] = ()) -> None:
+        super().__init__(message)
+        self.receipts = receipts
+
+
 @dataclass(frozen=True, slots=True)
 class _Doubt:
     """A batch whose fate is not known. since: of a monotonic clock. last: its last release number, 0 without."""
@@ -86,7 +99,7 @@ class Ledger:
     ) -> Sequence[Receipt]:
         """make: next release number -> entries, and how many numbers they use. Returns when all are at the level.
 
-        Raises VaultUnavailableError (nothing may be opened), CounterAheadError.
+        Raises VaultUnavailableError (nothing may be opened), LogClosedError (with what was written), CounterAheadError.
         """
         await self.settle()
         entries, numbers = make(self.counter + 1)
@@ -113,7 +126,10 @@ class Ledger:
         return self._lost
 
     async def settle(self) -> None:
-        """Send again what is in doubt. Raises as `write`; UnsettledError once that is too old to be taken."""
+        """Send again what is in doubt. Raises as `write`; UnsettledError once that is too old to be taken.
+
+        LogClosedError: then nothing is in doubt any more.
+        """
         if self._lost is not None:
             raise self._lost
         if not self._doubt:
@@ -127,6 +143,9 @@ class Ledger:
                     )
                 try:
                     await self._journal.append_all(self.origin, one.entries)
+                except ShardClosedError as error:
+                    await self.count_written()
+                    raise LogClosedError(str(error)) from error
                 except Error as error:
                     raise _unavailable(error) from error
                 self.confirmed = max(self.confirmed, one.last)
@@ -142,38 +161,55 @@ class Ledger:
             doubt = _Doubt(since, entries, last)
             self._doubt.append(doubt)
             if isinstance(error, ShardClosedError):
-                await self._count_written(doubt)
+                written = self._checked(await self._count_written(doubt, level), top)
+                raise LogClosedError(str(error), written) from error
             if isinstance(error, Error):
                 raise _unavailable(error) from error
             raise
+        return self._checked(receipts, top)
+
+    def _checked(self, receipts: Sequence[Receipt], top: int) -> Sequence[Receipt]:
+        """top: a size of the log from before. Raises CounterAheadError."""
         if self._lost is not None:
             raise self._lost
-        if any(receipt.index < top for receipt in receipts):
-            raise self.lost(f"a new entry got an index below {top}, so the journal has lost entries")
-        self.top = max(self.top, *(receipt.index + 1 for receipt in receipts))
+        for receipt in receipts:
+            if receipt.index < top:
+                raise self.lost(f"a new entry got an index below {top}, so the journal has lost entries")
+            if receipt.index >= self.top:
+                self.top = receipt.index + 1
         return receipts
 
-    async def _count_written(self, one: _Doubt) -> None:
+    async def count_written(self) -> None:
+        """Of all that is in doubt, now that the log has closed. Raises VaultUnavailableError: it stays in doubt."""
+        for one in list(self._doubt):
+            await self._count_written(one, Level.DURABLE)
+
+    async def _count_written(self, one: _Doubt, level: Level) -> Sequence[Receipt]:
         """The log closed, perhaps within this batch: it takes nothing ever again, and says what it has.
 
         Entries are taken in their order, so those before the first one refused are there. Numbers of the others were
-        given to nobody. Whoever comes again is told of the log that takes entries now.
+        given to nobody. Returns receipts of those that are there, which have reached the level.
         """
-        written = 0
+        receipts: list[Receipt] = []
         try:
             for entry in one.entries:
-                await self._journal.append_all(self.origin, [entry])
-                written += 1
+                receipts += await self._journal.append_all(self.origin, [entry])
         except ShardClosedError:
             pass
-        except Error:  # nobody answers any more: it stays in doubt
-            return
+        except Error as error:  # nobody answers any more: it stays in doubt
+            raise _unavailable(error) from error
         self._doubt = [other for other in self._doubt if other is not one]
         if one.last:
-            last = one.last - len(one.entries) + written
+            last = one.last - len(one.entries) + len(receipts)
             self.counter = min(self.counter, last)
-            if written:
+            if receipts:
                 self.confirmed = max(self.confirmed, last)
+        if receipts and level > Level.DURABLE:
+            try:
+                await self._journal.append_all(self.origin, one.entries[: len(receipts)], level)
+            except Error as error:
+                raise _unavailable(error) from error
+        return receipts
 
 
 def _unavailable(error: Error) -> VaultUnavailableError:

@@ -33,7 +33,7 @@ from schleuse.vault.contracts import (
     UnwrapFailedError,
     VaultUnavailableError,
 )
-from schleuse.vault.ledger import UnsettledError
+from schleuse.vault.ledger import LogClosedError, UnsettledError
 
 REQUEST = struct.Struct(">IHQ")
 REPLY = struct.Struct(">QBI")
@@ -207,6 +207,7 @@ ERRORS: Mapping[str, type[Error]] = {
         TooLargeError,
         RotationRefusedError,
         UnsettledError,
+        LogClosedError,
         DatabaseUnavailableError,
         DatabaseTooNewError,
         DatabaseCorruptError,
