@@ -280,7 +280,7 @@ async def release(folder: Path, material: Material, size: int, at_once: int, sec
             ]
             shares = await core.release(KASSE, actor, Purpose.EAU_DELIVERY, wanted, {})
             for header, share, (_, container) in zip(headers, shares, batch, strict=True):
-                sk = core.keyring.subject_key(header.subject, header.key_version, share)
+                sk = await core.keyring.subject_key(header.subject, header.key_version, share)
                 assert len(open_container(sk, container)) == len(PLAINTEXT)
             count += len(batch)
 

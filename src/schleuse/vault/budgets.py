@@ -92,7 +92,9 @@ class _Window:
     def add(self, number: int, releases: int, subjects: Iterable[bytes]) -> None:
         if number <= self.newest - WINDOW_MINUTES:
             return
-        minute = self.minutes.setdefault(number, _Minute())
+        minute = self.minutes.get(number)
+        if minute is None:
+            minute = self.minutes[number] = _Minute()
         minute.releases += releases
         self.releases += releases
         for subject in subjects:
@@ -131,12 +133,12 @@ class Budgets:
         subjects: one for each release, repeated where a subject is released twice. now: what the entries will say.
         """
         minute, distinct = _minute(now), set(subjects)
-        for bucket in buckets:
-            window, limits = self._window(bucket, minute), self._limits(bucket)
+        windows = [(self._window(bucket, minute), self._limits(bucket)) for bucket in buckets]
+        for bucket, (window, limits) in zip(buckets, windows, strict=True):
             if limits is not None and window.exceeds(limits, len(subjects), distinct):
                 return bucket
-        for bucket in buckets:
-            self._count(bucket, minute, len(subjects), distinct)
+        for window, limits in windows:
+            window.add(minute, len(subjects), distinct if limits is None or _counts_subjects(limits) else ())
         return None
 
     def replay(self, buckets: Sequence[str], subject: bytes, at: datetime, now: datetime) -> None:

@@ -27,6 +27,7 @@ from schleuse.vault.budgets import MEMORY, Budgets, Limits
 from schleuse.vault.contracts import OlderStoreError, OverBudgetError, ScopeClosedError, VaultUnavailableError
 from schleuse.vault.denials import Denials
 from schleuse.vault.details import describe, seal_for_insurer
+from schleuse.vault.drawn import Drawn
 from schleuse.vault.gate import Gate
 from schleuse.vault.history import History
 from schleuse.vault.keyring import Keyring, TenantKeys
@@ -154,6 +155,7 @@ class Core:
         self.now = now
         self._monotonic = monotonic
         self.events = Events()
+        self._random = Drawn()  # salts and nonces
         self.figures = Figures()
         self._journal = journal
         self._history = history
@@ -185,9 +187,11 @@ class Core:
             return await self._ledger(ik)
 
     async def _ledger(self, ik: IK) -> Ledger:
-        origin = self._origin_of(ik, self.now().year)
-        with suppress(Error):  # a journal that is away, or does not say, is met by whoever writes
-            origin = await self._journal.current(origin)
+        named = self._origin_of(ik, self.now().year)
+        try:
+            origin = await self._journal.current(named)
+        except Error:
+            origin = named  # a journal that is away, or does not say, is met by whoever writes
         known = self._ledgers.get(origin)
         if known is not None:
             return known
@@ -245,17 +249,19 @@ class Core:
             raise
         pseudonym = await self.actor(ik, actor.name)
         ledger = await self._settled(ik)
-        buckets = self._buckets_of(ik, actor, pseudonym)
-        exhausted = self._budgets.take(buckets, [one.subject for one in wanted], self.now())
+        buckets, now = self._buckets_of(ik, actor, pseudonym), self.now()
+        exhausted = self._budgets.take(buckets, [one.subject for one in wanted], now)
         if exhausted is not None:
             await self.deny(ik, actor, purpose, subject=wanted[0].subject, version=wanted[0].key_version)
             raise OverBudgetError(
                 f"{len(wanted)} releases would exceed the hourly budget {exhausted.partition(' ')[0]} of {ik}"
             )
-        keys = await self.tenant(ik)
-        at_us = to_us(self.now())
+        keys = self._tenants.get(ik) or await self.tenant(ik)
+        at_us = to_us(now)
         details = describe(
-            {**detail, "actor": actor.name}, [(self.events.next(at_us), one.name, one.version) for one in wanted]
+            {**detail, "actor": actor.name},
+            [(self.events.next(at_us), one.name, one.version) for one in wanted],
+            self._random,
         )
         commitment = details.commitment
 
@@ -279,7 +285,7 @@ class Core:
             return entries, len(entries)
 
         # Both durable before anything is opened; neither waits for the other.
-        row = seal_for_insurer(keys, details, person)
+        row = seal_for_insurer(keys, details, person, self._random)
         kept = self.writer.keep(Deposit(ik, openings=[row]))
         if self.writer.ailing:  # a full disk must not fill the log with entries that nobody can explain
             await kept

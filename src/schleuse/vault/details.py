@@ -13,7 +13,6 @@ from typing import Any
 
 import msgspec
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from schleuse.journal.opening import Json, Opening, canonical_json, detail_commitment, object_commitment
 from schleuse.vault.contracts import SealBrokenError
@@ -68,11 +67,13 @@ def describe(
     return Details(random(16), canonical_json(detail), objects)
 
 
-def seal_for_insurer(keys: TenantKeys, details: Details, subject: bytes | None = None) -> SealedOpening:
+def seal_for_insurer(
+    keys: TenantKeys, details: Details, subject: bytes | None = None, random: Random = os.urandom
+) -> SealedOpening:
     """A row that names no person; subject: a person with whom it is to be erased all the same."""
     first, last = details.objects[0][0], details.objects[-1][0]
-    nonce = os.urandom(_NONCE)
-    sealed = nonce + AESGCM(keys.opening).encrypt(nonce, details.encode(), first)
+    nonce = random(_NONCE)
+    sealed = nonce + keys.opening.encrypt(nonce, details.encode(), first)
     return SealedOpening(first, last, sealed, subject, None)
 
 
@@ -96,7 +97,7 @@ def seal_for_person(
 def open_for_insurer(keys: TenantKeys, row: SealedOpening) -> Details:
     """Raises SealBrokenError."""
     try:
-        return _decode(AESGCM(keys.opening).decrypt(row.sealed[:_NONCE], row.sealed[_NONCE:], row.first))
+        return _decode(keys.opening.decrypt(row.sealed[:_NONCE], row.sealed[_NONCE:], row.first))
     except InvalidTag as cause:
         raise SealBrokenError("an opening does not open under the insurer's key; the store is damaged") from cause
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 import hmac
 import os
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
+from schleuse.errors import Error
 from schleuse.identifiers import IK
 from schleuse.vault.contracts import ErasedError, SealBrokenError
 from schleuse.vault.kek import Kek
@@ -22,9 +24,12 @@ from schleuse.vault.private_keys import PrivateKey, checked_key
 from schleuse.vault.sk1 import checked_share, derive, open_sk1
 from schleuse.vault.store import Identity, VaultStore
 from schleuse.vault.ve1 import open_container, parse_header
+from schleuse.vault.writing import Together
 
 REMEMBER_S = 60.0
 REMEMBER_SUBJECTS = 1000
+#: Keys unwrapped in one call, so that the first need not wait long where a token unwraps one after the other.
+_AT_ONCE = 64
 _NONCE = 12
 
 
@@ -34,7 +39,7 @@ class TenantKeys:
 
     lookup: bytes
     pseudonym: bytes
-    opening: bytes
+    opening: AESGCM
 
     def look_up(self, kind: bytes, value: bytes) -> bytes:
         """What a person or identity is looked up by, 32 bytes."""
@@ -56,6 +61,10 @@ class _Remembered:
     identity: PrivateKey | None = field(default=None)
 
 
+#: Subject, version, and the share that an entry about them earned.
+_Asked = tuple[bytes, int, bytes]
+
+
 class Keyring:
     """monotonic: seconds, for forgetting."""
 
@@ -64,12 +73,26 @@ class Keyring:
         self.kek = kek
         self._monotonic = monotonic
         self._subjects: OrderedDict[tuple[bytes, int], _Remembered] = OrderedDict()
+        self._dropped = 0
+        self._unwrapping: Together[_Asked, bytes | Error] = Together(self._unwrap, _AT_ONCE)
         self.hits = 0
         self.misses = 0
 
-    def subject_key(self, subject: bytes, version: int, share: bytes) -> bytes:
-        """SK, for an entry that earned this share. Raises ErasedError, SealBrokenError, KeyMissingError."""
-        return self._remembered(subject, version, share).sk
+    async def subject_key(self, subject: bytes, version: int, share: bytes) -> bytes:
+        """SK, for an entry that earned this share. Raises ErasedError, SealBrokenError, KeyMissingError.
+
+        Those that are not in memory are read and unwrapped in a thread, all at once that are asked for at once.
+        """
+        known = self._known(subject, version)
+        if known is not None:
+            return known.sk
+        dropped = self._dropped
+        found = await self._unwrapping.ask((subject, version, share))
+        if isinstance(found, Error):
+            raise found
+        if dropped == self._dropped:  # else it was for this entry, and nothing stays in memory
+            self._remember(subject, version, found)
+        return found
 
     def identity_key(self, identity: Identity, share: bytes) -> PrivateKey:
         """The private key of an identity, for an entry about its subject that earned this share."""
@@ -89,6 +112,7 @@ class Keyring:
 
     def drop(self) -> None:
         """Everything that opens content, at once."""
+        self._dropped += 1
         self._subjects.clear()
 
     def tenant(self, ik: IK) -> TenantKeys:
@@ -96,7 +120,7 @@ class Keyring:
         aad, nonce = _tenant_aad(ik), os.urandom(_NONCE)
         record = self._store.tenant_key(ik, nonce + self.kek.wrap(nonce, os.urandom(32), aad))
         root = self.kek.unwrap(record[:_NONCE], record[_NONCE:], aad)
-        return TenantKeys(*(_part(root, use) for use in (b"lookup", b"pseudonym", b"opening")))
+        return TenantKeys(_part(root, b"lookup"), _part(root, b"pseudonym"), AESGCM(_part(root, b"opening")))
 
     def renew_tenants(self) -> None:
         """Wrap every insurer's key under the newest generation that is not yet (§ 17). Raises as `tenant`."""
@@ -120,21 +144,42 @@ class Keyring:
         return True
 
     def _remembered(self, subject: bytes, version: int, share: bytes) -> _Remembered:
-        now = self._monotonic()
+        known = self._known(subject, version)
+        if known is not None:
+            return known
+        (sk,) = self._unwrap([(subject, version, share)])
+        if isinstance(sk, Error):
+            raise sk
+        return self._remember(subject, version, sk)
+
+    def _known(self, subject: bytes, version: int) -> _Remembered | None:
         known = self._subjects.get((subject, version))
-        if known is not None and known.until > now:
+        if known is not None and known.until > self._monotonic():
             self.hits += 1
             return known
         self.misses += 1
-        record = self._store.key(subject, version)
-        if record is None:
-            raise ErasedError("the key of this content was destroyed; nobody can open it any more")
-        half = checked_share(share)
-        sk = derive(open_sk1(self.kek, record, subject, version), half, subject, version)
-        known = self._subjects[subject, version] = _Remembered(now + REMEMBER_S, sk)
+        return None
+
+    def _remember(self, subject: bytes, version: int, sk: bytes) -> _Remembered:
+        known = self._subjects[subject, version] = _Remembered(self._monotonic() + REMEMBER_S, sk)
         if len(self._subjects) > REMEMBER_SUBJECTS:
             self._subjects.popitem(last=False)
         return known
+
+    def _unwrap(self, asked: Sequence[_Asked]) -> list[bytes | Error]:
+        records = self._store.keys({(subject, version) for subject, version, _ in asked})
+        return [
+            self._opened(records.get((subject, version)), subject, version, share) for subject, version, share in asked
+        ]
+
+    def _opened(self, record: bytes | None, subject: bytes, version: int, share: bytes) -> bytes | Error:
+        try:
+            if record is None:
+                raise ErasedError("the key of this content was destroyed; nobody can open it any more")
+            half = checked_share(share)
+            return derive(open_sk1(self.kek, record, subject, version), half, subject, version)
+        except Error as error:  # of this one; the others of the same call have theirs
+            return error
 
 
 def _tenant_aad(ik: IK) -> bytes:

@@ -101,7 +101,8 @@ class Ledger:
 
         Raises VaultUnavailableError (nothing may be opened), LogClosedError (with what was written), CounterAheadError.
         """
-        await self.settle()
+        if self._doubt or self._lost is not None:
+            await self.settle()
         entries, numbers = make(self.counter + 1)
         self.counter += numbers
         last = self.counter if numbers else 0

@@ -253,7 +253,7 @@ class VaultService:
             raise ErasedError("the key of this content was destroyed; nobody can open it any more")
         wanted = Wanted(subject, version, header.object_id.hex(), header.object_version)
         (share,) = await self._core.release(ik, actor, purpose, [wanted], detail, person=subject)
-        sk = await asyncio.to_thread(self._core.keyring.subject_key, subject, version, share)
+        sk = await self._core.keyring.subject_key(subject, version, share)
         return open_container(sk, container)
 
     async def _details_of_person(
@@ -263,7 +263,7 @@ class VaultService:
         actor = Actor("insurer", f"operator {claims.name}")
         detail: dict[str, Json] = {"token": claims.id}
         (share,) = await self._core.release(ik, actor, Purpose.DATA_PROTECTION, [wanted], detail, person=subject)
-        sk = await asyncio.to_thread(self._core.keyring.subject_key, subject, version, share)
+        sk = await self._core.keyring.subject_key(subject, version, share)
         return open_for_person(sk, row)
 
     async def _note(self, ik: IK, claims: Claims, kind: Kind) -> None:

@@ -45,9 +45,7 @@ _PRESENT = (
     .order_by(SUBJECT.c.pseudonym)
     .with_for_update()
 )
-_RECORD = sa.select(SUBJECT_KEY.c.record).where(
-    SUBJECT_KEY.c.subject == sa.bindparam("s"), SUBJECT_KEY.c.version == sa.bindparam("v")
-)
+_RECORDS = sa.select(SUBJECT_KEY).where(sa.tuple_(SUBJECT_KEY.c.subject, SUBJECT_KEY.c.version).in_(_MANY))
 _OWN_KEY = (
     sa.select(SUBJECT.c.pseudonym)
     .select_from(SUBJECT_KEY.join(SUBJECT, SUBJECT_KEY.c.subject == SUBJECT.c.pseudonym))
@@ -207,11 +205,11 @@ class VaultStore:
         subject = None if row.subject is None else bytes(row.subject)
         return SealedOpening(bytes(row.first), bytes(row.last), bytes(row.sealed), subject, row.version)
 
-    def key(self, subject: bytes, version: int) -> bytes | None:
-        """The record SK1; None once it was erased."""
+    def keys(self, wanted: Collection[Key]) -> dict[Key, bytes]:
+        """The records SK1 by (subject, version); of one that was erased there is none."""
         with transaction(self._reading) as connection:
-            record = connection.execute(_RECORD, {"s": subject, "v": version}).scalar_one_or_none()
-        return None if record is None else bytes(record)
+            rows = connection.execute(_RECORDS, {"many": list(wanted)}).all()
+        return {(bytes(row.subject), row.version): bytes(row.record) for row in rows}
 
     def has_key(self, ik: IK, subject: bytes, version: int) -> bool:
         """Whether this insurer has this version of this subject's key."""

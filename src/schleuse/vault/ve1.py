@@ -69,7 +69,7 @@ def open_container(sk: bytes, container: bytes) -> bytes:
     dek = bytearray(32)
     try:
         AESGCM(sk).decrypt_into(container[52:64], container[64:112], container[:_BOUND], dek)
-        return AESGCM(dek).decrypt(container[112:124], container[124:], container[:124])
+        return AESGCM(dek).decrypt(container[112:124], memoryview(container)[124:], container[:124])
     except InvalidTag as cause:
         raise SealBrokenError("a container does not open: it is damaged or not of this person's key") from cause
     finally:

@@ -1,38 +1,42 @@
 """Group commit: what many requests want to keep at the same moment goes into one transaction, with one flush.
 
-While one transaction runs, the next collects. A request alone waits no longer than it would for its own.
+While one transaction runs, the next collects. A request alone waits no longer than it would for its own. What many want
+to read at the same moment is read so as well (`keyring`).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
 
 from schleuse.vault.store import Deposit
 
 #: Deposits of one transaction, so that an erasure need not wait long for its turn.
 MOST = 256
 
-Keep = Callable[[Sequence[Deposit]], Sequence[bool]]
+Asked = TypeVar("Asked")
+Answer = TypeVar("Answer")
 
 
-class Writer:
-    """The one writer of openings and subject keys in this process. keep: `VaultStore.keep`, which blocks."""
+class Together(Generic[Asked, Answer]):
+    """Does in one call what many ask for at the same moment. work: an answer for each, in a thread, because it blocks.
 
-    def __init__(self, keep: Keep) -> None:
-        self._keep = keep
-        self._waiting: list[tuple[Deposit, asyncio.Future[bool]]] = []
+    most: of one call.
+    """
+
+    def __init__(self, work: Callable[[Sequence[Asked]], Sequence[Answer]], most: int = MOST) -> None:
+        self._work = work
+        self._most = most
+        self._waiting: list[tuple[Asked, asyncio.Future[Answer]]] = []
         self._running: asyncio.Task[None] | None = None
-        #: Whether the last transaction failed, so that the next may fail as well.
+        #: Whether the last call failed, so that the next may fail as well.
         self.ailing = False
 
-    def keep(self, deposit: Deposit) -> asyncio.Future[bool]:
-        """Done when the deposit is durable; False if one of its persons was erased, then nothing of it is kept.
-
-        Raises what the store raises, to all whose deposits were in the transaction. Who stops waiting may find it kept.
-        """
-        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._waiting.append((deposit, future))
+    def ask(self, asked: Asked) -> asyncio.Future[Answer]:
+        """Raises what the work raises, to all who were in the same call. Who stops waiting may find it done."""
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.append((asked, future))
         if self._running is None:
             self._running = asyncio.create_task(self._run())
         return future
@@ -40,17 +44,17 @@ class Writer:
     async def _run(self) -> None:
         try:
             while self._waiting:
-                some, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
-                await self._commit([deposit for deposit, _ in some], [future for _, future in some])
+                some, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
+                await self._do([asked for asked, _ in some], [future for _, future in some])
         finally:
             self._running = None
             left, self._waiting = self._waiting, []
             for _, future in left:  # only if the loop is being closed
                 future.cancel()
 
-    async def _commit(self, deposits: Sequence[Deposit], futures: Sequence[asyncio.Future[bool]]) -> None:
+    async def _do(self, asked: Sequence[Asked], futures: Sequence[asyncio.Future[Answer]]) -> None:
         try:
-            kept = await asyncio.to_thread(self._keep, deposits)
+            answers = await asyncio.to_thread(self._work, asked)
         except BaseException as error:
             self.ailing = True
             cause = RuntimeError("the vault was stopped") if isinstance(error, asyncio.CancelledError) else error
@@ -61,6 +65,17 @@ class Writer:
                 raise
         else:
             self.ailing = False
-            for future, done in zip(futures, kept, strict=True):
+            for future, answer in zip(futures, answers, strict=True):
                 if not future.done():  # whoever asked was cancelled
-                    future.set_result(done)
+                    future.set_result(answer)
+
+
+class Writer(Together[Deposit, bool]):
+    """The one writer of openings and subject keys in this process; its work is `VaultStore.keep`."""
+
+    def keep(self, deposit: Deposit) -> asyncio.Future[bool]:
+        """Done when the deposit is durable; False if one of its persons was erased, then nothing of it is kept.
+
+        Raises what the store raises, to all whose deposits were in the transaction. Who stops waiting may find it kept.
+        """
+        return self.ask(deposit)
