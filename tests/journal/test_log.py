@@ -11,7 +11,7 @@ import pytest
 from tests.journal.faulty_disk import FaultyDisk, When, nth
 from tests.journal.journals import ORIGIN, OTHER, config, entry, journal, release
 
-from schleuse.journal import store
+from schleuse.journal import housekeeping, store
 from schleuse.journal.admission import InvalidEntryError
 from schleuse.journal.contracts import (
     EventReusedError,
@@ -204,6 +204,44 @@ def test_too_many_that_wait_are_told_busy_at_once(tmp_path: Path, monkeypatch: p
             )
             assert [type(r) for r in results[10:]] == [JournalBusyError] * 2
             assert (await opened.append(ORIGIN, entry(11))).index == 10
+
+    asyncio.run(run())
+
+
+def test_an_event_that_was_refused_is_not_taken_for_known(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with journal(tmp_path) as opened:
+            late = entry(1)[:8] + bytes(8) + entry(1)[16:]
+            for _ in range(2):
+                with pytest.raises(InvalidEntryError, match="120 s"):
+                    await opened.append(ORIGIN, late)
+            assert (await opened.append(ORIGIN, entry(1))).index == 0
+            assert (await opened.append(ORIGIN, entry(1))).index == 0
+
+    asyncio.run(run())
+
+
+def test_large_buffers_go_to_the_files_of_the_tree_before_the_next_tick(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And where these cannot grow, no more is taken until there is room, as after a tick (§ 12.3)."""
+    monkeypatch.setattr(housekeeping, "MUCH", 20 * 130)
+
+    async def run() -> None:
+        async with journal(tmp_path) as opened:
+            log = opened.log(ORIGIN)
+            await opened.append_many(ORIGIN, [entry(i) for i in range(19)])
+            assert log.entries.waiting == 19 * 130
+            await opened.append(ORIGIN, entry(19))
+            assert log.entries.waiting == 0
+            log.entries.write = _no_room  # type: ignore[method-assign]
+            await opened.append_many(ORIGIN, [entry(i) for i in range(20, 50)])
+            with pytest.raises(JournalFullError, match="files of the tree"):
+                await opened.append(ORIGIN, entry(50))
+            del log.entries.write
+            opened.tick()
+            assert (await opened.append(ORIGIN, entry(50))).index == 50
+            assert list(opened.read(ORIGIN, 0, 51)) == [entry(i) for i in range(51)]
 
     asyncio.run(run())
 

@@ -85,6 +85,17 @@ def test_who_was_first_keeps_his_pseudonym(store: VaultStore) -> None:
     assert store.by_pseudonym(OTHER, [ANNA.pseudonym]) == {}
 
 
+@pytest.mark.parametrize("count", [1, 3, 300])
+def test_however_many_are_kept_at_once_each_is_found(store: VaultStore, count: int) -> None:
+    with_people(store)
+    keys = [(ANNA.pseudonym, version, bytes([version % 256]) * 92) for version in range(1, count + 1)]
+    openings = [SealedOpening(event(2 * n), event(2 * n + 1), str(n).encode(), ANNA.pseudonym, n) for n in range(count)]
+    assert add_keys(store, KASSE, keys, openings)
+    assert store.keys([(subject, version) for subject, version, _ in keys]) == {key[:2]: key[2] for key in keys}
+    for n in (0, count // 2, count - 1):
+        assert store.opening(KASSE, event(2 * n + 1)) == openings[n]
+
+
 def test_a_new_file_has_pages_for_small_rows_and_an_old_one_stays_as_it_is(tmp_path: Path) -> None:
     for name, made_with in (("new", None), ("old", 16_384)):
         path = tmp_path / f"{name}.sqlite"
