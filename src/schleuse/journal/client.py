@@ -103,7 +103,9 @@ class JournalClient:
         """As `append_many`, with a receipt (and key share) for each entry. For the vault: one round trip per batch."""
         if not entries:
             return []
-        pipe, number = await self._log(origin)
+        pipe, number = self._pipe, self._numbers.get(origin)
+        if pipe is None or pipe.lost or number is None:
+            pipe, number = await self._log(origin)
         try:
             answers = await _answers([pipe.ask(number, _sized(entry)) for entry in entries])
         except ShardClosedError:

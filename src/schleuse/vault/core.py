@@ -468,6 +468,8 @@ class Core:
             return await self._settle(await self.ledger(ik))
 
     async def _settle(self, ledger: Ledger) -> Ledger:
+        if ledger.is_settled:
+            return ledger
         if ledger.in_doubt and ledger.may_resume:
             async with self._starting[ledger.origin]:
                 if ledger.in_doubt and ledger.may_resume:

@@ -94,6 +94,11 @@ class Ledger:
         """Entries whose fate is not known."""
         return sum(len(one.entries) for one in self._doubt)
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether `settle` has nothing to do and nothing to say."""
+        return not self._doubt and self._lost is None
+
     async def write(
         self, make: Callable[[int], tuple[Sequence[bytes], int]], level: Level = Level.DURABLE
     ) -> Sequence[Receipt]:
@@ -101,7 +106,7 @@ class Ledger:
 
         Raises VaultUnavailableError (nothing may be opened), LogClosedError (with what was written), CounterAheadError.
         """
-        if self._doubt or self._lost is not None:
+        if not self.is_settled:
             await self.settle()
         entries, numbers = make(self.counter + 1)
         self.counter += numbers
