@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 from schleuse.errors import ConflictError, CorruptError, Error, MalformedError, RefusedError, UnavailableError
 from schleuse.identifiers import IK
 
@@ -109,6 +111,16 @@ class OlderStoreError(CorruptError):
     """
 
     code = "vault.older-store"
+
+
+class Unshown(msgspec.Struct, frozen=True):
+    """A value that shows nothing of itself when printed.
+
+    A release makes a handful of them; a frozen dataclass costs four times as much to make.
+    """
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
 
 
 @dataclass(frozen=True, slots=True, repr=False)

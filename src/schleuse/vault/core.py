@@ -24,7 +24,7 @@ from schleuse.journal.contracts import Level, Receipt, ShardClosedError
 from schleuse.journal.entry import NOBODY, Kind, Purpose, Result
 from schleuse.journal.opening import Json
 from schleuse.vault.budgets import MEMORY, Budgets, Limits
-from schleuse.vault.contracts import OlderStoreError, OverBudgetError, ScopeClosedError, VaultUnavailableError
+from schleuse.vault.contracts import OlderStoreError, OverBudgetError, ScopeClosedError, Unshown, VaultUnavailableError
 from schleuse.vault.denials import Denials
 from schleuse.vault.details import describe, seal_for_insurer
 from schleuse.vault.drawn import Drawn
@@ -60,8 +60,7 @@ class Actor:
     name: str
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Wanted:
+class Wanted(Unshown, frozen=True):
     """One thing to be released. name, version: of the object, for its commitment."""
 
     subject: bytes

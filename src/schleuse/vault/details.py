@@ -8,14 +8,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 from cryptography.exceptions import InvalidTag
 
 from schleuse.journal.opening import Json, Opening, canonical_json, detail_commitment, object_commitment
-from schleuse.vault.contracts import SealBrokenError
+from schleuse.vault.contracts import SealBrokenError, Unshown
 from schleuse.vault.kek import Random
 from schleuse.vault.keyring import TenantKeys
 from schleuse.vault.store import SealedOpening
@@ -24,8 +23,7 @@ from schleuse.vault.ve1 import open_container, seal_container
 _NONCE = 12
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Details:
+class Details(Unshown, frozen=True):
     """What is said about a batch. record: canonical JSON; objects: (event, name, version) of each entry."""
 
     salt: bytes

@@ -16,6 +16,7 @@ from sqlalchemy.engine import Engine
 
 from schleuse.database import open_database, reading, transaction
 from schleuse.identifiers import IK
+from schleuse.vault.contracts import Unshown
 from schleuse.vault.reflected import Key, Known
 from schleuse.vault.tables import (
     ACTOR,
@@ -86,8 +87,7 @@ class Identity:
     container: bytes
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class SealedOpening:
+class SealedOpening(Unshown, frozen=True):
     """A row of OPENING. subject: the person it is about, if it is. version: None if the insurer's own key seals it."""
 
     first: bytes
@@ -107,8 +107,7 @@ class KeyRecord:
     record: bytes
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Deposit:
+class Deposit(Unshown, frozen=True):
     """What is kept together or not at all.
 
     keys: new versions of subject keys, (subject, version, SK1). openings: what makes entries readable. reflected:
