@@ -294,7 +294,7 @@ class Core:
             await asyncio.gather(kept, return_exceptions=True)  # the journal may have the entries all the same
             raise
         await kept
-        self.figures.releases[str(ik), purpose.name] += len(wanted)
+        self.figures.releases[ik.value, purpose.name] += len(wanted)
         self.gate.release(ik, purpose)  # closed meanwhile: the entries say "may have been read", and nothing was
         return [receipt.share or b"" for receipt in receipts]
 

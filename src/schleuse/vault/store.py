@@ -8,6 +8,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
+from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 import sqlalchemy as sa
@@ -415,12 +417,15 @@ def _insert(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str,
 
     `executemany` gives the interpreter's lock away for every row, and waits for it again while requests are served.
     """
+    if not rows:
+        return
     mark = "?" if connection.dialect.paramstyle == "qmark" else "%s"
+    in_order = itemgetter(*(column.name for column in table.columns))
     start = 0
     while start < len(rows):
         count = min(1 << (len(rows) - start).bit_length() - 1, _ROWS)
-        values = [row[column.name] for row in rows[start : start + count] for column in table.columns]
-        connection.exec_driver_sql(_insertion(table, count, mark), tuple(values))
+        values = tuple(chain.from_iterable(map(in_order, rows[start : start + count])))
+        connection.exec_driver_sql(_insertion(table, count, mark), values)
         start += count
 
 

@@ -18,6 +18,7 @@ OVERHEAD = 124 + 16
 _HEADER = struct.Struct(">4sB3x16sQ16sI")
 _BOUND = _HEADER.size  #: 52 bytes that the wrapped key is bound to
 _MAGIC = b"VE1\n"
+_BEGIN = _MAGIC + b"\x01\0\0\0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +58,14 @@ def seal_container(
 
 def parse_header(container: bytes) -> Header:
     """Raises SealBrokenError for bytes that are no container."""
-    if not OVERHEAD <= len(container) <= OVERHEAD + MAX_PLAINTEXT or container[:8] != _MAGIC + b"\x01\0\0\0":
-        raise SealBrokenError("these bytes are no container VE1")
+    _check_form(container)
     _, _, object_id, object_version, subject, key_version = _HEADER.unpack_from(container)
     return Header(object_id, object_version, subject, key_version)
 
 
 def open_container(sk: bytes, container: bytes) -> bytes:
     """The content. Raises SealBrokenError."""
-    parse_header(container)
+    _check_form(container)
     dek = bytearray(32)
     try:
         AESGCM(sk).decrypt_into(container[52:64], container[64:112], container[:_BOUND], dek)
@@ -74,3 +74,8 @@ def open_container(sk: bytes, container: bytes) -> bytes:
         raise SealBrokenError("a container does not open: it is damaged or not of this person's key") from cause
     finally:
         wipe(dek)
+
+
+def _check_form(container: bytes) -> None:
+    if not OVERHEAD <= len(container) <= OVERHEAD + MAX_PLAINTEXT or container[:8] != _BEGIN:
+        raise SealBrokenError("these bytes are no container VE1")
