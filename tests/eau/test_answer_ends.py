@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 
@@ -105,3 +107,26 @@ def test_nothing_ends_under_an_epoch_that_has_passed(store: EauStore) -> None:
         store.answers.ends.cancel(AN_INSURER, ASKED.id, LATER, AnswerTerms(4, 0))
     assert kept(store) == (1, 0)
     assert store.answers.ends.forget(AN_INSURER, end, AnswerTerms(5, 0)) == 1
+
+
+def test_nothing_follows_a_request_that_is_cancelled_while_its_answer_is_being_made(store: EauStore) -> None:
+    """The desk has looked at it as one in review, and the employer is faster (HD-09)."""
+
+    @contextmanager
+    def overtaken() -> Iterator[None]:
+        store.answers.ends.cancel(AN_INSURER, ASKED.id, LATER)
+        yield
+
+    store.answers.answer(AN_INSURER, ASKED, NOON, waits=something)
+    assert store.answers.follow(AN_INSURER, LATER, waits=nothing, unit=overtaken) == 0
+    assert store.answers.follow_ups(AN_INSURER, 0, 10) == []
+    assert store.answers.open(AN_INSURER, LATER) == []
+
+
+def test_a_request_that_was_cancelled_is_not_looked_at_when_the_clock_is_set_back(store: EauStore) -> None:
+    store.answers.answer(AN_INSURER, ASKED, NOON, waits=something)
+    store.answers.ends.cancel(AN_INSURER, ASKED.id, LATER)
+    before = LATER - timedelta(hours=1)
+    assert store.answers.open(AN_INSURER, before) == []
+    assert store.answers.counts(AN_INSURER, before) == {}
+    assert store.answers.follow(AN_INSURER, before, waits=nothing) == 0

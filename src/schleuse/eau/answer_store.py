@@ -202,7 +202,9 @@ class AnswerStore:
             lock_insurer(connection, ik)
             first = seq = _last(connection, ik)
             for id, is_blocked in blocked.items():
-                row = connection.execute(_REQUEST, {"ik": ik.value, "id": id}).one()
+                row = connection.execute(_REQUEST, {"ik": ik.value, "id": id}).one_or_none()
+                if row is None or row.cancelled_at is not None:
+                    continue  # since it was looked at
                 said = _follow_up(connection, ik, row, waits=is_blocked, permille=_permille(terms))
                 if said is not None:
                     seq += 1
@@ -238,29 +240,34 @@ class AnswerStore:
         """Requests whose last answer was an interim one that another will follow, nearest end first."""
         query = (
             sa.select(REQUEST)
-            .where(REQUEST.c.ik == ik.value, REQUEST.c.until > now, REQUEST.c.code != int(Code.AU))
+            .where(*_WATCHED, REQUEST.c.code != int(Code.AU))
             .order_by(REQUEST.c.until, REQUEST.c.id)
             .limit(limit)
         )
         with transaction(self._reader) as connection:
             return [
                 OpenRequest(row.id, Code(row.code), row.asked_at, row.answered_at, row.until)
-                for row in connection.execute(query)
+                for row in connection.execute(query, {"ik": ik.value, "now": now})
             ]
 
     def counts(self, ik: IK, now: datetime) -> dict[Code, int]:
         """How many requests are open, by what was said last."""
         query = (
             sa.select(REQUEST.c.code, sa.func.count())
-            .where(REQUEST.c.ik == ik.value, REQUEST.c.until > now, REQUEST.c.code != int(Code.AU))
+            .where(*_WATCHED, REQUEST.c.code != int(Code.AU))
             .group_by(REQUEST.c.code)
         )
         with transaction(self._reader) as connection:
-            return {Code(code): number for code, number in connection.execute(query)}
+            return {Code(code): number for code, number in connection.execute(query, {"ik": ik.value, "now": now})}
 
 
 _REQUEST = sa.select(REQUEST).where(REQUEST.c.ik == sa.bindparam("ik"), REQUEST.c.id == sa.bindparam("id"))
-_WATCHED = REQUEST.c.ik == sa.bindparam("ik"), REQUEST.c.until > sa.bindparam("now", type_=REQUEST.c.until.type)
+#: The clock may be set back behind the moment of a cancellation.
+_WATCHED = (
+    REQUEST.c.ik == sa.bindparam("ik"),
+    REQUEST.c.until > sa.bindparam("now", type_=REQUEST.c.until.type),
+    REQUEST.c.cancelled_at.is_(None),
+)
 _REVIEWED = (*_WATCHED, REQUEST.c.code == int(Code.IN_REVIEW))
 _DUE = sa.select(REQUEST).where(*_WATCHED, sa.text("due = 1")).order_by(REQUEST.c.id).limit(sa.bindparam("limit"))
 _ALL_DUE = sa.text(
