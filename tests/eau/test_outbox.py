@@ -284,6 +284,35 @@ def test_a_letter_that_is_tried_again_counts_once_in_the_hour(
     assert len(set(mails.taken)) == 2
 
 
+def test_letters_that_cannot_be_made_use_up_no_rate(
+    store: EauStore, mails: MailSystem, clock: Clock, limited: FakeSwitch
+) -> None:
+    """Such as for a practice of whose certificates none can be encrypted for: it would starve all the others for ever.
+    One that may have left counts on."""
+    file(store, *(faulty(id) for id in range(1, 6)))
+    broken = {1, 2}
+
+    def finish(letter: Unsent) -> bytes:
+        if letter.delivery in broken:
+            raise ValueError("no way to encrypt for this practice")
+        return letter.message_id.encode()
+
+    box = Outbox(store.letters, finish, mails.submit, lambda: clock.now, limited, [AN_INSURER])
+    assert asyncio.run(box.step()) == Step(sent=2, failed=2)
+    for _ in range(4):
+        clock.now += LONGEST_PAUSE
+        step = asyncio.run(box.step())
+    assert step.sent == 1
+    broken.clear()
+    mails.fail = "after"
+    clock.now += LONGEST_PAUSE
+    assert asyncio.run(box.step()) == Step(failed=1)  # of the two one fits beside the fifth
+    mails.fail = None
+    clock.now += LONGEST_PAUSE
+    assert asyncio.run(box.step()) == Step(sent=1)
+    assert len(set(mails.taken)) == 4
+
+
 def test_a_killed_outbox_has_no_fresh_rate_when_it_comes_back(
     open_eau: Callable[[], EauStore], mails: MailSystem, signer: Signer, clock: Clock, limited: FakeSwitch
 ) -> None:

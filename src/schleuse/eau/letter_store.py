@@ -137,12 +137,16 @@ class LetterStore:
             )
 
     def retry(self, delivery: int, next_at: datetime) -> None:
-        """It could not be sent; try again then."""
+        """It could not be sent; try again then. One that never was a mail has not left, so it uses up no rate."""
         with transaction(self._engine) as connection:
             connection.execute(
                 sa.update(LETTER)
                 .where(LETTER.c.delivery == delivery, LETTER.c.sent_at.is_(None))
-                .values(next_at=next_at, attempts=LETTER.c.attempts + 1)
+                .values(
+                    next_at=next_at,
+                    attempts=LETTER.c.attempts + 1,
+                    out_at=sa.case((LETTER.c.wire.is_not(None), LETTER.c.out_at)),
+                )
             )
 
     def waiting(self, before: datetime | None = None) -> int:
