@@ -131,6 +131,20 @@ def test_an_effect_under_an_older_epoch_is_named(config: Config, home: Path) -> 
     assert [int(one.rpartition(" ")[2]) for one in found.findings] == [second, first]
 
 
+def test_an_effect_is_named_also_after_the_insurers_system_took_it_over(config: Config, home: Path) -> None:
+    """SW-06: of a closing of last month nearly all is CONFIRMED by now."""
+    with offline(config) as tools:
+        scope = next(one for one in tools.closings.atoms if one.tenant == EINS and one.direction == "process")
+        epoch, now = switching.close(home, "eau/*", ScopeState.HOLD), utc_now()
+        tools.closings.switch.refresh()
+        for worker in tools.closings.sources.workers(scope):
+            effect_book(config).write(SwitchEffect(worker, epoch, now, now))
+        finished(config, 16, now + timedelta(seconds=5), epoch=epoch - 1)
+        with open_leases(config.kim_database, config.kim.spool) as leases:
+            assert leases.confirm([16], now + timedelta(hours=1)) == 1
+        assert asked(config, tools)[2].answer is Answer.VIOLATED
+
+
 def finished(config: Config, id: int, at: datetime, epoch: int) -> None:
     execute(
         config.kim_database,

@@ -9,15 +9,17 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from tests.kim.mails import KASSE, PRAXIS, Site, a_mail, put
 from tests.switch_double import FakeSwitch
 
 from schleuse.database import sqlite_url
+from schleuse.eau.switched import processing
 from schleuse.holding.states import State
 from schleuse.identifiers import IK
 from schleuse.kim.accounts import Account, Accounts
 from schleuse.kim.store import MaildropLockedError, MailStore, Settings
-from schleuse.kim.store.delivery import share_of
+from schleuse.kim.store.delivery import Outcome, Take, Under, share_of
 from schleuse.kim.switched import reading
 from schleuse.mail.pop3 import MailboxClosedError
 from schleuse.processes.kim_mailboxes import Mailboxes
@@ -198,3 +200,16 @@ def test_a_listing_that_slept_through_a_closing_is_refused_by_the_database(place
     place.switch.epoch = 7
     place.switch.set("kim_mail", ScopeState.LIMITED, Limit(per_hour=5))
     assert len(_fetch(place, PRAXIS)) == 1
+
+
+def test_what_its_owner_takes_is_no_effect_of_an_epoch_in_which_people_gave_it_back(place: Place) -> None:
+    """Invariant 2 of appendix B would name it as finished under an older epoch: by a worker it was, long ago."""
+    leases, now = place.store.leases, a_mail().accepted_at
+    under = Under(processing(IK("109900011")), 3)
+    (claimed,) = leases.claim([Take(KASSE)], 9, "w", now, timedelta(minutes=1)).mails
+    leases.finish([Outcome(claimed.id, State.QUARANTINED, "unreadable", under)], "w", now)
+    leases.reconsider([claimed.id], now)
+    assert _fetch(place, KASSE) == [claimed.id]
+    with place.store.leases._backing.reading() as connection:
+        epochs = connection.execute(sa.text("SELECT epoch FROM kim_delivery WHERE state = 'DELIVERED'")).scalars()
+        assert [*epochs] == [None]

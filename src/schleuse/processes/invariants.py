@@ -368,8 +368,9 @@ def _numbers(de: str, en: str, *numbers: int) -> Said:
 
 
 _FOR_EVER = 2**63 - 1  # microseconds
+#: changed_us of what is CONFIRMED is still when it was finished.
 _LATE = sa.text(
     "SELECT count(*) FROM kim_delivery WHERE account = :account AND changed_us > :quiet AND changed_us <= :until"
-    " AND epoch < :epoch AND state IN ('DELIVERED', 'RETURNED', 'QUARANTINED', 'DUPLICATE_LINKED')"
+    " AND epoch < :epoch AND state IN ('DELIVERED', 'CONFIRMED', 'RETURNED', 'QUARANTINED', 'DUPLICATE_LINKED')"
 )
 _LETTERS = sa.text("SELECT count(*) FROM eau_letter WHERE ik = :ik AND created_at > :begun AND created_at < :ended")

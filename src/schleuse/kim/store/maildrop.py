@@ -29,9 +29,9 @@ from schleuse.switch.documents import Limit
 
 _ENTRIES = sa.text("SELECT id, length, size FROM kim_delivery WHERE account = :account AND state = 'HELD' ORDER BY id")
 _ASIDE = sa.text("SELECT 1 FROM kim_delivery WHERE id = :id AND state = 'QUARANTINED'")
-#: The retention clock ends at once: its owner has deleted it.
+#: The retention clock ends at once: its owner has deleted it. No worker finished it, whoever had it before (SW-06).
 _DELETE = sa.text(
-    "UPDATE kim_delivery SET state = 'DELIVERED', reason = :reason, changed_us = :now, expires_us = :now"
+    "UPDATE kim_delivery SET state = 'DELIVERED', reason = :reason, changed_us = :now, expires_us = :now, epoch = NULL"
     " WHERE id IN :ids AND account = :account AND state = 'HELD'"
 ).bindparams(sa.bindparam("ids", expanding=True))
 
