@@ -161,6 +161,35 @@ def test_it_is_stopped_again_until_it_stops(site: Site) -> None:
     assert [one.verdict for one in proofs(site.folder / "proofs", 1)] == [Verdict.NOT_PROVEN, Verdict.PROVEN]
 
 
+def test_a_clock_that_is_set_back_puts_off_no_stop(site: Site) -> None:
+    """SW-01: it was a day ahead when the stop failed, and is right again."""
+    site.machine.stuck = True
+    close(site.log, "payments_support")
+    site.step(86_400)
+    site.machine.stuck = False
+    site.step(-86_400)
+    assert site.verdict() is Verdict.PROVEN
+
+
+def test_a_record_that_cannot_be_read_for_a_moment_does_not_pass_for_one_that_was_down(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ran, and we have stopped it: left down without a word it would be once that is forgotten. So people say it."""
+    close(site.log, "payments_support")
+    site.step()
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", _no_descriptor)
+        site.step(61)
+    open_again(site.log, "payments_support")
+    site.step()
+    assert site.keeper.unsure() == ["payments"] or site.machine.running
+    assert "external.left" not in [one["act"] for one in site.told]
+
+
+def _no_descriptor(_path: Path) -> bytes:
+    raise OSError(errno.EMFILE, "Too many open files")
+
+
 def test_only_two_persons_start_it_again(site: Site) -> None:
     close(site.log, "payments_support")
     site.step()
@@ -332,7 +361,11 @@ def test_records_of_before_start_nothing_that_nobody_knew(site: Site, file: str,
 def test_a_record_that_nobody_can_read_starts_nothing(site: Site, file: str) -> None:
     (site.folder / "external").mkdir()
     (site.folder / "external" / "payments.json").write_text(file)
-    assert RecordBook(site.folder).read("payments") == Record()
+    assert RecordBook(site.folder).read("payments") == Record(0, stopped=True, before=Runs.UNKNOWN)
+    site.machine.running = False
+    open_again(site.log, "payments_support")
+    site.step()
+    assert (site.machine.running, site.keeper.unsure()) == (False, ["payments"])
 
 
 def test_one_that_does_not_stop_for_days_does_not_fill_the_disk(site: Site) -> None:

@@ -91,14 +91,17 @@ class RecordBook:
         self._folder = folder / "external"
 
     def read(self, name: str) -> Record:
-        """Without a readable record nothing was stopped by us, so nothing is started either."""
+        """Without a record nothing was stopped by us. Of one that cannot be read, if only now, nobody knows: it counts
+        as stopped, so that two persons say whether it is started, and not as one that was down."""
         try:
             table = json.loads(self._path(name).read_bytes())
             # Files from before have was_down, which was false also where nobody knew.
             before = table.get("before", Runs.STOPPED if table.get("was_down") is True else Runs.UNKNOWN)
             return Record(int(table["epoch"]), table["stopped"] is True, Runs(before), int(table.get("ordered", 0)))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except FileNotFoundError:
             return Record()
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return Record(stopped=True)
 
     def write(self, name: str, record: Record, now: datetime) -> None:
         """Durable when it returns. Raises OSError."""

@@ -147,7 +147,8 @@ class ExternalKeeper:
         ordered = wish is Wanted.ASK and self._starts.suffices(order_of(system, at), now)
         key = (at.epoch, at.state.begins, ordered)
         due = self._next.get(system.name)
-        if due is not None and due[0] == key and now < due[1]:
+        # No pause is longer: a clock that was set back since puts nothing off.
+        if due is not None and due[0] == key and now < due[1] <= now + LOOK_AGAIN:
             return
         again = TRY_AGAIN
         try:
