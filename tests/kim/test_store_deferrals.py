@@ -65,6 +65,15 @@ def test_whoever_is_deferred_again_has_to_come_back_again(store: MailStore) -> N
     assert away(store) == [(PRAXIS, KASSE, 2)]
 
 
+def test_an_attempt_that_is_written_twice_does_not_undo_a_coming_back(store: MailStore) -> None:
+    """A note that was in the table already when its process died is read again by the next one (§ 6.8)."""
+    tried(store, PRAXIS)
+    tried(store, PRAXIS, at=BEFORE + timedelta(minutes=1))
+    put(store, a_mail(1, KASSE))
+    tried(store, PRAXIS)
+    assert away(store) == []
+
+
 def test_a_practice_that_tries_all_day_has_one_row_an_hour(site: Site, store: MailStore) -> None:
     for minute in range(0, 180, 10):
         tried(store, PRAXIS, at=BEFORE.replace(minute=0) + timedelta(minutes=minute))

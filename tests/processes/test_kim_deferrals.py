@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -156,3 +157,42 @@ def test_a_flood_while_the_database_is_away_does_not_fill_the_disk(
     assert len(table.written) == 200
     knock(desk)
     assert len(list((tmp_path / "deferred").iterdir())) == 1
+
+
+def test_two_writers_do_not_take_each_others_notes_away(tmp_path: Path) -> None:
+    """At its end the role writes once more, while the write before may still wait for a database that then fails."""
+    table = SlowDeferrals()
+    desk = started(table, tmp_path)
+    knock(desk)
+
+    def write_in_vain() -> None:
+        with pytest.raises(UnavailableError):
+            desk.write()
+
+    first = threading.Thread(target=write_in_vain)
+    first.start()
+    assert table.waits.wait(30)
+    knock(desk, "other@a.kim.telematik-test")
+    last = threading.Thread(target=desk.write)
+    last.start()
+    last.join(0.2)  # waits for the other; one that does not would be through
+    table.goes_on.set()
+    first.join(30)
+    last.join(30)
+    started(table, tmp_path).write()
+    assert {one.sender for one in table.written} == {PRACTICE, "other@a.kim.telematik-test"}
+
+
+class SlowDeferrals(MemoryDeferrals):
+    """Its first write waits, and then fails."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits, self.goes_on = threading.Event(), threading.Event()
+
+    def write(self, attempts: Sequence[Attempts]) -> None:
+        if not self.waits.is_set():
+            self.waits.set()
+            self.goes_on.wait(30)
+            raise UnavailableError("the database has gone")
+        super().write(attempts)

@@ -8,6 +8,7 @@ somebody came back is recorded with the delivery itself.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
@@ -39,6 +40,7 @@ class DeferralDesk(Collector):
         self._deferrals = deferrals
         self._gathered = Gathered(account_of, Notes(notes))
         self._now = now
+        self._writing = threading.Lock()
 
     def postponed(self, what: Postponed) -> None:
         """One recipient was deferred at RCPT."""
@@ -55,13 +57,14 @@ class DeferralDesk(Collector):
 
     def write(self) -> None:
         """Raises UnavailableError; nothing is lost by it."""
-        taken = self._gathered.take()
-        try:
-            self._deferrals.write(taken)
-        except Error:
-            self._gathered.put_back(taken)
-            raise
-        self._gathered.written()
+        with self._writing:  # or one that is done removes the notes of another that then fails
+            taken = self._gathered.take()
+            try:
+                self._deferrals.write(taken)
+            except Error:
+                self._gathered.put_back(taken)
+                raise
+            self._gathered.written()
 
     async def keep_writing(self) -> None:
         """For ever; once more at the end."""

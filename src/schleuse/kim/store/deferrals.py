@@ -22,11 +22,14 @@ from schleuse.kim.store.placement import Arrived
 #: Rows of one hour; what is beyond is counted in one row. A cell has some thousand practices.
 MAX_ROWS_AN_HOUR = 100_000
 
+#: The same may come twice, and later than the mail with which its sender came back: a note outlives its process.
 _WRITE = sa.text(
     "INSERT INTO kim_deferral (sender, recipient, hour, count, first_us, last_us, envid, came_back_us)"
     " VALUES (:sender, :recipient, :hour, :count, :first_us, :last_us, :envid, :came_back_us)"
     " ON CONFLICT (sender, recipient, hour) DO UPDATE SET count = kim_deferral.count + excluded.count,"
-    " last_us = excluded.last_us, envid = excluded.envid, came_back_us = excluded.came_back_us"
+    " last_us = CASE WHEN kim_deferral.last_us > excluded.last_us THEN kim_deferral.last_us ELSE excluded.last_us END,"
+    " envid = excluded.envid, came_back_us = CASE WHEN excluded.came_back_us IS NULL"
+    " AND kim_deferral.came_back_us >= excluded.last_us THEN kim_deferral.came_back_us ELSE excluded.came_back_us END"
 )
 _ROWS = sa.text("SELECT count(*) FROM kim_deferral WHERE hour = :hour")
 _ANY_AWAY = sa.text("SELECT 1 FROM kim_deferral WHERE came_back_us IS NULL LIMIT 1")
