@@ -117,3 +117,17 @@ def test_an_answer_is_withdrawn_when_its_eau_is_cancelled() -> None:
     gone = follow_up(Answered(Code.AU, (1,)), [], MONDAY, waits=True)
     assert gone is not None
     assert (gone.code, gone.withdrawn) == (Code.IN_REVIEW, (1,))
+
+
+@pytest.mark.parametrize("edge", [date.min, date.max])
+@pytest.mark.parametrize("other", [date.min, date(2026, 2, 2), date.max])
+def test_days_at_the_ends_of_the_calendar_are_days_like_others(edge: date, other: date) -> None:
+    """What one practice wrote, or one insurer's system asked for, must not stop the answers of all."""
+    for on, starts, issued in ((edge, other, other), (other, edge, edge), (other, other, edge)):
+        periods = [
+            Period("ERST", starts, starts, issued),
+            Period("FOLGE", None, starts, issued),
+            Period("FOLGE", None, date.max, issued),
+        ]
+        known = [Certificate(number, an_id(number), NOON, one) for number, one in enumerate(periods)]
+        assert (0 in {one.delivery for one in match(known, on).found}) is (on == starts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -168,3 +169,10 @@ def test_requests_that_are_over_end_unless_retention_is_frozen_or_their_answers_
     switching.open(room.home, f"eau_employer_answer/{room.iks[0]}")
     room.store.raise_fence({answering(room.iks[0]): 99}, 99)  # closed again, and our copy of the switch is late
     assert room.desk.answering.end() == 0
+
+
+def test_a_day_at_the_beginning_of_time_stops_no_answers(room: Room) -> None:
+    """An insurer's system may send any day; asked in a hold, it would be looked at for the first time afterwards."""
+    asked = Request("ds-1", b"p", None, date.min)
+    room.store.answers.answer(room.iks[0], asked, utc_now(), waits=lambda _day, _upto: True)
+    assert room.desk.answering.follow() == 1

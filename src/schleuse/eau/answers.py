@@ -106,20 +106,23 @@ def with_starts(certificates: Iterable[Certificate]) -> list[Certificate]:
         if period.starts_on is None and period.au_type in _FOLGE and period.ends_on and period.issued_on:
             ends = [other.period.ends_on for other in known if other.period.ends_on]
             before = max((end for end in ends if end < period.ends_on), default=None)
-            if before is not None and before >= period.issued_on - SAME_CASE:
+            if before is not None and period.issued_on - before <= SAME_CASE:
                 period = replace(period, starts_on=before + timedelta(days=1))
         known.append(replace(one, period=period))
     return known
 
 
 def match(certificates: Iterable[Certificate], day: date) -> Match:
-    """What the person's certificates say about an absence from this day on; the first rule that hits (§ 17.5)."""
+    """What the person's certificates say about an absence from this day on; the first rule that hits (§ 17.5).
+
+    Dates are what insurers and practices wrote, up to the ends of the calendar, so they are only ever subtracted.
+    """
     known = with_starts(certificates)
     unclear = tuple(one for one in known if _is_unclear(one.period, day))
     rules = (
         [one for one in known if one.period.starts_on == day],
         [one for one in known if _runs(one.period, day)],
-        [one for one in known if one.period.starts_on and day < one.period.starts_on <= day + SOON_AFTER],
+        [one for one in known if one.period.starts_on and timedelta(0) < one.period.starts_on - day <= SOON_AFTER],
     )
     return Match(next((tuple(found) for found in rules if found), ()), unclear)
 
@@ -142,7 +145,7 @@ def _is_unclear(period: Period, day: date) -> bool:
         return True  # filed before days were kept
     if period.starts_on is not None or day > period.ends_on:
         return False
-    return period.issued_on is None or period.issued_on - OPEN_START <= day < period.issued_on
+    return period.issued_on is None or timedelta(0) < period.issued_on - day <= OPEN_START
 
 
 def decide(found: Match, *, waits: bool) -> Code:

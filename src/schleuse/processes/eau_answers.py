@@ -60,7 +60,7 @@ class Answering:
         if not accepts(self.switch, ik):
             return True
         account = next(one.address.lower() for one in self.config.insurers if one.ik == ik.value)
-        since = datetime.combine(day, time(), UTC) - LOOK_BACK
+        since = datetime.combine(max(day, date.min + LOOK_BACK), time(), UTC) - LOOK_BACK
         return self.leases.unopened.waits(account, since, upto, self.now(), HARMLESS) is not None
 
     def follow(self) -> int:
