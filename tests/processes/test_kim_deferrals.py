@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -135,6 +136,19 @@ def test_a_torn_or_foreign_note_hides_no_other(table: MemoryDeferrals, tmp_path:
     file.write_bytes(b'[1]\nnull\n{"a": 2}\n\xff\n' + file.read_bytes() + b'["praxis@a.kim.tele')
     started(table, tmp_path).write()
     assert [one.sender for one in table.written] == [PRACTICE]
+
+
+def test_a_note_that_a_full_disk_has_cut_hides_not_the_next_one(
+    table: MemoryDeferrals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk, write = started(table, tmp_path), os.write
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "write", lambda fd, data: write(fd, data[:9]))
+        knock(desk, "cut@a.kim.telematik-test")
+    knock(desk)
+    started(table, tmp_path).write()
+    assert [one.sender for one in table.written] == [PRACTICE]
+    assert list((tmp_path / "deferred").iterdir()) == []
 
 
 def test_without_room_for_notes_all_goes_on_in_memory(table: MemoryDeferrals, tmp_path: Path) -> None:

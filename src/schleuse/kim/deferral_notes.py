@@ -49,7 +49,9 @@ class Notes:
                 self._number += 1
                 flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
                 self._fd = os.open(self._path(self._number), flags, 0o600)
-            os.write(self._fd, json.dumps(fields).encode() + b"\n")
+            line = json.dumps(fields).encode() + b"\n"
+            if os.write(self._fd, line) < len(line):  # the disk is full; what comes next is no part of this line
+                self.begin()
 
     def begin(self) -> int:
         """What comes now is in a new file. Returns the number of the last one before it."""
