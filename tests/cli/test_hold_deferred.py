@@ -18,11 +18,11 @@ from schleuse.processes.kim import load_accounts, store_settings
 PRACTICE = "praxis@fern.kim.telematik-test"
 
 
-def deferred(home: Path, at: datetime) -> None:
+def deferred(home: Path, at: datetime, sender: str = PRACTICE) -> None:
     config = read_config(home)
     accounts = load_accounts(config)
     gathered = Gathered(accounts.account_of)
-    gathered.note(PRACTICE, config.insurers[0].address, None, at)
+    gathered.note(sender, config.insurers[0].address, None, at)
     with open_mail_store(store_settings(config), accounts.account_of, background=False) as store:
         store.deferrals.write(gathered.take())
 
@@ -39,6 +39,15 @@ def test_who_was_deferred_long_ago_is_listed_when_asked_for(shell: Shell, home: 
     deferred(home, datetime.now(UTC) - timedelta(days=60))
     assert shell("hold", "deferred", "--home", str(home), "--json").out == ""
     assert PRACTICE in shell("hold", "deferred", "--home", str(home), "--since", "2020-01-01", "--json").out
+
+
+def test_an_address_that_looks_like_markup_is_an_address(shell: Shell, home: Path) -> None:
+    """A quoted local part may be anything; one sender must not take the list from whoever has to phone."""
+    odd = '"[/red]"@fern.kim.telematik-test'
+    deferred(home, datetime.now(UTC) - timedelta(hours=5), odd)
+    ended = shell("hold", "deferred", "--home", str(home))
+    assert ended.code == 0
+    assert odd in ended.out
 
 
 def test_a_store_that_is_not_there_is_no_empty_list(shell: Shell, home: Path) -> None:

@@ -134,6 +134,8 @@ def test_temporary_measures_and_notes_are_listed(restart: Restart) -> None:
     assert "fax line" in text
     assert "ÜBERFÄLLIG" in text
     assert "night shift" in text
+    assert restart("note", "r1", "see [/evidence/host7], [red]", "--operator", "betrieb-1").code == 0
+    assert "see [/evidence/host7], [red]" in restart("status", "r1").out  # what somebody typed is no markup
     assert restart(*words).code == 65
     assert restart(*words, "--ended").code == 0
     assert status(restart)["measures"] == []

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from schleuse.cli.up import german
@@ -42,5 +43,5 @@ def deferred(
     )  # fmt: skip
     for one in found:
         times = [at.strftime("%Y-%m-%d %H:%M:%S") for at in (one.first_at, one.last_at)]
-        table.add_row(one.sender, one.recipient, str(one.attempts), *times)
+        table.add_row(escape(one.sender), escape(one.recipient), str(one.attempts), *times)
     Console().print(table if found else ("niemand" if de else "nobody"))

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from schleuse.cli.up import german, said
@@ -70,7 +71,7 @@ def print_status(config: Config, restarts: Restarts, name: str, now: datetime) -
         console.print(said("[yellow]PROBE[/]: kurze Beobachtungszeiten", "[yellow]REHEARSAL[/]: short soaks"))
     if at.aborted is not None:
         text = f"{at.aborted.at:%Y-%m-%d %H:%M:%S} {at.aborted.by}: {at.aborted.reason}"
-        console.print(f"[red]{said('abgebrochen', 'aborted')}[/] {text}", highlight=False)
+        console.print(f"[red]{said('abgebrochen', 'aborted')}[/] {escape(text)}", highlight=False)
         console.print(said("weiter mit: restart plan --again", "go on with: restart plan --again"))
     if not restarts.is_approved(at):
         console.print("[yellow]?[/] " + said(
@@ -79,9 +80,9 @@ def print_status(config: Config, restarts: Restarts, name: str, now: datetime) -
     for one in judged:
         word = _WORDS[one.result] if de else one.result.value
         until = f"  [dim]-> {moment(one.until, now)}[/]" if one.until else ""
-        console.print(f"{_MARK[one.result]} {one.kind:6} {word:13} {said(*one.reason)}{until}", highlight=False)
+        console.print(f"{_MARK[one.result]} {one.kind:6} {word:13} {escape(said(*one.reason))}{until}", highlight=False)
     for line in _lasting(restarts, at, now):
-        console.print("  " + line, highlight=False)
+        console.print("  " + escape(line), highlight=False)
     turns = list(named_turns(config, at, judged, approved=restarts.is_approved(at)))
     if turns:
         console.print(said("am Zug:", "to act:"), highlight=False)

@@ -12,6 +12,7 @@ from typing import Annotated, Literal, assert_never
 
 from cyclopts import Parameter
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from schleuse.clock import utc_now
@@ -121,7 +122,7 @@ async def _announce(config: Config, console: Console) -> None:
             begun, said_last = time.monotonic(), ""
             while (reason := await asyncio.to_thread(why_not_ready, listen, 2.0)) is not None:
                 if reason and reason != said_last and time.monotonic() - begun > TELL_AFTER_SECONDS:
-                    console.print(f"[yellow]![/] {role} {said('wartet', 'waits')}: {reason}", highlight=False)
+                    console.print(f"[yellow]![/] {role} {said('wartet', 'waits')}: {escape(reason)}", highlight=False)
                     said_last = reason
                 await asyncio.sleep(0.1)
     from schleuse.processes.demo import what_runs_where
