@@ -162,6 +162,10 @@ def test_a_switch_that_nobody_has_used_is_shown_as_not_present(shell: Shell, hom
     out = shell("switch", "show", "--home", str(home)).out
     assert "gelten als nicht vorhanden" in out
     assert "payments_support [firewall]" in out
+    [line] = [line for line in out.splitlines() if line.startswith("payments_support") and "OPEN" in line]
+    assert "[firewall]" in line
+    shell("switch", "hold", "payments_support", *WHY, "--home", str(home))
+    assert "payments_support [firewall]" in shell("closure", "list", "--home", str(home)).out
 
 
 def test_without_a_name_the_only_key_signs_and_two_ask(shell: Shell, home: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cyclopts import App
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from schleuse.cli.drill import AsJson, Home
@@ -154,7 +155,7 @@ def _as_table(found: list[Claim], known: list[SignedExemption]) -> Table:
         exemption = exempt(one.need.scope, known)
         age = "–" if one.age is None else f"{one.age.total_seconds():.0f} s"
         table.add_row(
-            one.need.text,
+            escape(one.need.text),
             one.need.state.value,
             str(one.need.epoch),
             one.text,

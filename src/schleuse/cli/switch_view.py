@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from itertools import groupby
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -152,7 +153,7 @@ def print_rows(rows: Sequence[Row], epoch: int, days: int, now: datetime) -> Non
         limit = f" {_limit(row.at.limit.permille, row.at.limit.per_hour)}" if row.at.limit else ""
         name = str(scope).removesuffix("/-") if scope.path == NONE else str(scope)
         table.add_row(
-            f"{name} [[{row.system}]" if row.system else name,
+            escape(f"{name} [{row.system}]") if row.system else name,
             f"{row.at.state}{limit}",
             since,
             str(row.at.epoch or ""),
