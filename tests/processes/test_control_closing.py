@@ -16,7 +16,7 @@ from schleuse.errors import UnavailableError
 from schleuse.processes.control_closing import RECHECK, AllEffects, Closings, Prover
 from schleuse.scopes import Scope, parse_scopes
 from schleuse.shutdown.closure import Answer, Check, Seen, Verdict
-from schleuse.shutdown.external import ExternalSystem
+from schleuse.shutdown.external import ExternalSystem, SystemStandings
 from schleuse.shutdown.external_keeper import ExternalKeeper
 from schleuse.shutdown.probes import Sources
 from schleuse.switch.copy import LocalSwitch
@@ -222,7 +222,9 @@ def test_what_a_person_answers_for_is_no_alarm(site: Site) -> None:
 
 def keeper(site: Site, machine: Machine) -> ExternalKeeper:
     switch = site.closings.switch
-    return ExternalKeeper([SYSTEM], switch.entries, site.folder, RIGHTS, lambda _: None, site.clock, "here", machine)
+    return ExternalKeeper(
+        [SYSTEM], SystemStandings.of(switch), site.folder, RIGHTS, lambda _: None, site.clock, "here", machine
+    )
 
 
 def test_a_closing_of_others_systems_alone_is_told_and_is_an_alarm_until_it_is_proven(site: Site) -> None:

@@ -18,6 +18,7 @@ from schleuse.journal.opening import Json
 from schleuse.processes.control_drills import Freshness, Scheduler, desk, windows_of
 from schleuse.scopes import Scope, ScopeState, parse_scopes
 from schleuse.shutdown.drill import DrillPlan, Outcome, plan_drill
+from schleuse.shutdown.external import SystemStandings
 from schleuse.shutdown.external_keeper import ExternalKeeper
 
 NOON, NIGHT = "11:00-13:00", "02:00-04:00"
@@ -114,7 +115,7 @@ def test_a_drill_of_a_system_of_somebody_else_stops_proves_and_starts_it(tmp_pat
     closings = replace(site.home.closings, systems=[system])
     home = site.home
     keeper = ExternalKeeper(
-        [system], home.log.read_all, home.folder, RIGHTS, lambda _: None, home.clock, "here", machine
+        [system], SystemStandings(home.log.read_all), home.folder, RIGHTS, lambda _: None, home.clock, "here", machine
     )
     freshness = Freshness(closings, 31)
     text = "payments_support [payments]"

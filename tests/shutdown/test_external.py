@@ -44,6 +44,7 @@ from schleuse.shutdown.external_start import PURPOSE, StartBook, StartOrder, ord
 from schleuse.shutdown.hooks import Action, Outcome, nothing
 from schleuse.shutdown.proofs import claims, proofs
 from schleuse.switch.approval import approve
+from schleuse.switch.copy import LocalSwitch
 from schleuse.switch.documents import Limit, Role
 from schleuse.switch.effects import EffectBook
 from schleuse.switch.log import SwitchLog, rules_of
@@ -93,9 +94,10 @@ class Site:
         self.told: list[Mapping[str, str | int]] = []
         self.restart()
 
-    def restart(self) -> None:
+    def restart(self, standings: SystemStandings | None = None) -> None:
+        known = standings or SystemStandings(self.log.read_all)
         self.keeper = ExternalKeeper(
-            [SYSTEM], self.log.read_all, self.folder, RIGHTS, self.told.append, self.clock, "here", self.machine
+            [SYSTEM], known, self.folder, RIGHTS, self.told.append, self.clock, "here", self.machine
         )
 
     def step(self, seconds: float = 0) -> None:
@@ -188,6 +190,42 @@ def test_a_record_that_cannot_be_read_for_a_moment_does_not_pass_for_one_that_wa
 
 def _no_descriptor(_path: Path) -> bytes:
     raise OSError(errno.EMFILE, "Too many open files")
+
+
+@pytest.fixture
+def doubting(site: Site) -> Site:
+    """Closed, opened again, and the keeper has not looked since; its switch is a copy as roles have it."""
+    switch = LocalSwitch(site.log, site.folder / "copy.json", site.clock)
+    site.restart(SystemStandings.of(switch))
+    close(site.log, "payments_support")
+    site.step()
+    open_again(site.log, "payments_support")
+    switch.refresh()
+    assert not site.machine.running
+    return site
+
+
+def test_an_opening_that_the_copy_doubts_starts_nothing(doubting: Site) -> None:
+    """SW-02: the log was rewritten after it was seen, so everything is held until two persons open again."""
+    first = doubting.folder / "log" / "0000000001.json"
+    first.rename(doubting.folder / "away")
+    first.write_bytes(b"{}")
+    doubting.step()
+    assert (doubting.machine.running, doubting.told[-1]["act"]) == (False, "external.stop")
+    open_again(doubting.log, "payments_support", "o2")
+    doubting.step()
+    assert doubting.machine.running
+
+
+def test_while_the_next_epoch_cannot_be_read_nothing_is_started(doubting: Site) -> None:
+    """It may well be a closing."""
+    next_one = doubting.folder / "log" / "0000000003.json"
+    next_one.mkdir()
+    doubting.step()
+    assert not doubting.machine.running
+    next_one.rmdir()
+    doubting.step(10)
+    assert doubting.machine.running
 
 
 def test_only_two_persons_start_it_again(site: Site) -> None:

@@ -50,7 +50,14 @@ class Home:
 
     def keeper(self, do: external_keeper.Perform = perform) -> ExternalKeeper:
         return ExternalKeeper(
-            self.systems, self.log.read_all, self.folder, RIGHTS, lambda _: None, self.clock, "here", do
+            self.systems,
+            SystemStandings(self.log.read_all),
+            self.folder,
+            RIGHTS,
+            lambda _: None,
+            self.clock,
+            "here",
+            do,
         )
 
     def order(self, system: ExternalSystem) -> None:

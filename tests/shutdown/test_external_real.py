@@ -20,7 +20,7 @@ from tests.shutdown.test_external import needed_of
 
 from schleuse.scopes import Scope
 from schleuse.shutdown.closure import Verdict
-from schleuse.shutdown.external import ExternalSystem
+from schleuse.shutdown.external import ExternalSystem, SystemStandings
 from schleuse.shutdown.external_keeper import ExternalKeeper
 from schleuse.shutdown.hooks import Action
 from schleuse.shutdown.proofs import claims
@@ -40,7 +40,7 @@ class Site:
         self.log: SwitchLog = new_log(self.folder / "log")
         self.clock = Clock()
         self.keeper = ExternalKeeper(
-            [self.system], self.log.read_all, self.folder, RIGHTS, lambda _: None, self.clock, "here"
+            [self.system], SystemStandings(self.log.read_all), self.folder, RIGHTS, lambda _: None, self.clock, "here"
         )
 
     def close(self) -> Verdict:

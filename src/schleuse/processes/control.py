@@ -46,6 +46,7 @@ from schleuse.scopes import Scope
 from schleuse.shutdown.automat import Agreed, Automat, Policies
 from schleuse.shutdown.closure import provable
 from schleuse.shutdown.exceptions import SignedExemption, exempt, exemptions
+from schleuse.shutdown.external import SystemStandings
 from schleuse.shutdown.external_keeper import ExternalKeeper
 from schleuse.shutdown.news import NewsBook
 from schleuse.shutdown.probes import Sources
@@ -188,7 +189,7 @@ def external_of(
     """What stops and starts them. Raises BadScopeError."""
     return ExternalKeeper(
         systems_of(config),
-        switch.entries,
+        SystemStandings.of(switch),
         config.switch_folder,
         rights_of(config),
         lambda facts: tell(facts, True),

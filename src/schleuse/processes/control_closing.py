@@ -85,7 +85,7 @@ class Closings:
 
     @cached_property
     def _theirs(self) -> SystemStandings:
-        return SystemStandings(self.switch.entries)
+        return SystemStandings.of(self.switch)
 
     @property
     def proofs(self) -> Path:

@@ -39,7 +39,7 @@ def start_order(config: Config, switch: LocalSwitch, name: str, now: datetime) -
     if system is None:
         known = ", ".join(one.name for one in config.control.external) or "none"
         raise NoSuchSystemError(f"no system {name!r} is configured; there is {known}")
-    standings = SystemStandings(switch.entries)
+    standings = SystemStandings.of(switch)
     at = standings.at(system.scope, now)
     if not at.state.begins or not standings.opened_by_two(at):
         raise NotUnsureError(f"{name} is {at.state} and nobody has opened it; `restart` opens {system.scope} first")

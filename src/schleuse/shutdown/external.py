@@ -24,9 +24,10 @@ from schleuse.journal.disk import OsDisk, replace
 from schleuse.scopes import Scope
 from schleuse.shutdown.closure import METHOD, ClosureProof, Need, Verdict, What
 from schleuse.shutdown.hooks import Action, Outcome
+from schleuse.switch.copy import LocalSwitch
 from schleuse.switch.documents import time_text
 from schleuse.switch.log import Accepted, rules_of
-from schleuse.switch.standing import ByTenant, Standing, standing
+from schleuse.switch.standing import ByTenant, Rule, Standing, standing
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,27 +146,43 @@ class SystemStandings:
     """Where scopes of systems stand. They may be wider than an atom, so the switch's own folds do not have them; and
     they are asked for many times a second, so they are folded once an epoch.
 
-    entries: the accepted commands; the same object as long as there is none more. Thread-safe.
+    entries: the accepted commands. rules: what they are folded from, also with the mark of a copy that is in doubt
+    (SW-02). Both are the same object as long as there is none more. blocked: why the next epoch cannot be read now, ""
+    if it can. Thread-safe.
     """
 
-    def __init__(self, entries: Callable[[], Sequence[Accepted]]) -> None:
+    def __init__(
+        self,
+        entries: Callable[[], Sequence[Accepted]],
+        rules: Callable[[], Sequence[Rule]] | None = None,
+        blocked: Callable[[], str] = str,
+    ) -> None:
         self._entries = entries
+        self._rules = rules or (lambda: rules_of(entries()))
+        self._blocked = blocked
         # In one piece: of two threads that meet in it, none may leave one's rules beside the other's epochs.
-        self._view: tuple[Sequence[Accepted], ByTenant, dict[Scope, Standing]] | None = None
+        self._view: tuple[Sequence[Rule], ByTenant, dict[Scope, Standing]] | None = None
+
+    @classmethod
+    def of(cls, switch: LocalSwitch) -> SystemStandings:
+        """As this copy knows it."""
+        return cls(switch.entries, switch.rules, lambda: switch.blocked)
 
     def at(self, scope: Scope, now: datetime) -> Standing:
         """Where it stands at this moment."""
-        entries, view = self._entries(), self._view
-        if view is None or view[0] is not entries:
-            view = self._view = (entries, ByTenant().with_more(rules_of(entries)), {})
+        found, view = self._rules(), self._view
+        if view is None or view[0] is not found:
+            view = self._view = (found, ByTenant().with_more(found), {})
         _, rules, known = view
         if scope not in known:
             known[scope] = standing(rules.of(scope.tenant), scope)
         return known[scope].at(now)
 
     def opened_by_two(self, at: Standing) -> bool:
-        """Whether the state comes from a command that two persons signed."""
+        """Whether the state comes from a command that two persons signed, and nothing is there that may close it."""
         entries = self._entries()
+        if self._blocked():
+            return False
         one = entries[at.epoch - 1] if 0 < at.epoch <= len(entries) else None
         return one is not None and one.command is not None and one.command.opening
 

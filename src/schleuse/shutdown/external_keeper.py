@@ -36,7 +36,6 @@ from schleuse.shutdown.hooks import Action, Outcome, nothing, post, run_program
 from schleuse.shutdown.proofs import keep, proofs
 from schleuse.switch.documents import Rights
 from schleuse.switch.effects import EffectBook, SwitchEffect
-from schleuse.switch.log import Accepted
 from schleuse.switch.standing import Standing
 
 log = structlog.get_logger()
@@ -61,7 +60,7 @@ async def perform(action: Action, step: str, facts: Mapping[str, str], timeout: 
 
 
 class ExternalKeeper:
-    """folder: `<home>/switch`. entries: the accepted commands. rights: whose signatures start what nobody knows.
+    """folder: `<home>/switch`. rights: whose signatures start what nobody knows.
 
     tell: gets each action for the journal, with its facts. place: where it runs, for the proofs.
     """
@@ -69,7 +68,7 @@ class ExternalKeeper:
     def __init__(
         self,
         systems: Sequence[ExternalSystem],
-        entries: Callable[[], Sequence[Accepted]],
+        standings: SystemStandings,
         folder: Path,
         rights: Rights,
         tell: Callable[[Mapping[str, str | int]], None],
@@ -78,7 +77,7 @@ class ExternalKeeper:
         perform: Perform = perform,
     ) -> None:
         self._systems = systems
-        self._standings = SystemStandings(entries)
+        self._standings = standings
         self._folder = folder
         self._records = RecordBook(folder)
         self._starts = StartBook(folder, rights)
@@ -87,7 +86,7 @@ class ExternalKeeper:
         self._now = now
         self._place = place
         self._perform = perform
-        self._next: dict[str, tuple[tuple[int, bool, bool], datetime]] = {}  # by name: with this due not before
+        self._next: dict[str, tuple[tuple[int, bool, bool, bool], datetime]] = {}  # by name: with this due not before
         self._unwritten: dict[str, Record] = {}  # by name: for which the disk had no room
         self._kept: dict[str, tuple[int, Verdict | None]] = {}  # by name: epoch and verdict of the newest proof
         self.states: dict[str, Runs] = {}
@@ -143,9 +142,10 @@ class ExternalKeeper:
 
     async def _one(self, system: ExternalSystem, at: Standing) -> None:
         now, record = self._now(), self._read(system)
-        wish = wanted(record, at, self._standings.opened_by_two(at))
+        opened = self._standings.opened_by_two(at)
+        wish = wanted(record, at, opened)
         ordered = wish is Wanted.ASK and self._starts.suffices(order_of(system, at), now)
-        key = (at.epoch, at.state.begins, ordered)
+        key = (at.epoch, at.state.begins, opened, ordered)
         due = self._next.get(system.name)
         # No pause is longer: a clock that was set back since puts nothing off.
         if due is not None and due[0] == key and now < due[1] <= now + LOOK_AGAIN:

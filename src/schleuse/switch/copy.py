@@ -163,6 +163,12 @@ class LocalSwitch:
         """Why this role keeps to the safe state where nobody has opened since; "" if it does not."""
         return self._blocked or (self._safe.why if self._safe else "")
 
+    @property
+    def blocked(self) -> str:
+        """Why the next epoch, which is there and may be a closing, cannot be read now; "" if it can."""
+        self.refresh()
+        return self._blocked
+
     def entries(self) -> Sequence[Accepted]:
         """All epochs seen, for showing and checking."""
         self.refresh()
