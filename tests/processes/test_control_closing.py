@@ -198,6 +198,17 @@ def test_a_path_that_opens_after_the_proof_is_an_alarm(site: Site) -> None:
     assert site.verdicts() == {Verdict.PROVEN}
 
 
+def test_a_clock_that_is_set_back_puts_off_no_look(site: Site) -> None:
+    close(site.log, "eau_intake")
+    site.follow(1)
+    site.clock.forward(86_400)
+    site.restart()  # begins while the clock is a day ahead
+    site.attempt()
+    site.answer = Answer.ACCEPTED
+    site.clock.forward(-86_400)
+    assert len(asyncio.run(site.prover.recheck())) == 2
+
+
 def test_a_role_that_restarts_during_a_look_is_no_alarm_and_leaves_no_record(site: Site) -> None:
     close(site.log, "eau_intake")
     site.follow(1)

@@ -226,7 +226,7 @@ class Prover:
 
         Returns the scopes that are not closed any more; they are proven anew.
         """
-        if not self._done or self._now() - self._rechecked < RECHECK:
+        if not self._done or timedelta(0) <= self._now() - self._rechecked < RECHECK:
             return []
         self._rechecked = self._now()
         needed = [one for one in self._closings.needed() if (one.text, one.epoch) in self._done]
@@ -274,7 +274,8 @@ class Prover:
     def _alarm(self, found: Sequence[Claim]) -> None:
         late = late_claims(found, self._exempted)
         now = self._now()
-        if not late or (self._alarmed is not None and now - self._alarmed < PROOF.limit):  # again each time this passes
+        # Again each time this passes; a clock that was set back puts nothing off.
+        if not late or (self._alarmed is not None and timedelta(0) <= now - self._alarmed < PROOF.limit):
             return
         self._alarmed = now
         ages = [one.age for one in late if one.age is not None]
