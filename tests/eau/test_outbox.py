@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from tests.eau.samples import AN_INSURER, ANOTHER_INSURER, NOON, faulty, file
 from tests.switch_double import FakeSwitch
 
-from schleuse.eau.letter_store import Unsent
-from schleuse.eau.outbox import BATCH, FIRST_PAUSE, LONGEST_PAUSE, Outbox, Step, pause_after
+from schleuse.eau.letter_store import LONGEST_PAUSE, Unsent
+from schleuse.eau.outbox import BATCH, FIRST_PAUSE, Outbox, Step, pause_after
 from schleuse.eau.store import EauStore
 from schleuse.eau.switched import delivering
 from schleuse.errors import UnavailableError
@@ -311,6 +311,23 @@ def test_letters_that_cannot_be_made_use_up_no_rate(
     clock.now += LONGEST_PAUSE
     assert asyncio.run(box.step()) == Step(sent=1)
     assert len(set(mails.taken)) == 4
+
+
+def test_a_clock_that_was_days_ahead_keeps_no_letter_back(
+    store: EauStore, mails: MailSystem, signer: Signer, clock: Clock, limited: FakeSwitch
+) -> None:
+    """Neither by a rate that was used up then, nor by a pause that began then."""
+    clock.now += timedelta(days=3)
+    file(store, faulty(1), faulty(2), faulty(3), faulty(4))
+    assert asyncio.run(outbox(store, mails, signer, clock, limited).step()) == Step(sent=2)
+    mails.fail = "before"
+    assert asyncio.run(outbox(store, mails, signer, clock).step()) == Step(failed=2)
+    mails.fail = None
+    clock.now -= timedelta(days=3)
+    assert asyncio.run(outbox(store, mails, signer, clock, limited).step()) == Step(sent=2)
+    file(store, faulty(5))
+    clock.now -= timedelta(minutes=30)
+    assert asyncio.run(outbox(store, mails, signer, clock, limited).step()) == Step()  # these may well be of this hour
 
 
 def test_a_killed_outbox_has_no_fresh_rate_when_it_comes_back(

@@ -579,6 +579,9 @@ def test_a_limited_feed_grows_by_no_more_than_its_rate_in_any_hour(store: EauSto
     assert [publish(61), publish(120)] == [3, 0]
     assert publish(122) == 1
     assert [event.seq for event in store.feed.events(AN_INSURER, 0, 10)] == [1, 2, 3, 4, 5, 6, 7]
+    file(store, *(eau(number) for number in range(8, 15)))
+    assert [publish(9000), publish(200)] == [3, 3]  # a clock that was days ahead keeps nothing back
+    assert publish(170) == 0  # and one that was set back by less than an hour gives nothing more
 
 
 def test_a_limited_feed_gets_its_share_and_the_others_their_numbers_later(store: EauStore) -> None:

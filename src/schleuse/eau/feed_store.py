@@ -277,7 +277,10 @@ def _allowed(connection: sa.Connection, ik: IK, last: int, terms: Terms | None) 
     if terms is None or terms.per_hour is None:
         return _UNLIMITED
     recent = sa.select(sa.func.count()).where(
-        EVENT.c.ik == ik.value, EVENT.c.seq > last - terms.per_hour, EVENT.c.published_at > terms.now - _HOUR
+        EVENT.c.ik == ik.value,
+        EVENT.c.seq > last - terms.per_hour,
+        EVENT.c.published_at > terms.now - _HOUR,
+        EVENT.c.published_at <= terms.now + _HOUR,  # else of a clock that was set back since
     )
     return max(terms.per_hour - connection.execute(recent).scalar_one(), 0)
 

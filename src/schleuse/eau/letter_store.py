@@ -19,6 +19,8 @@ from schleuse.kim.store.delivery import share_sql
 from schleuse.switch import fence
 
 _HOUR = timedelta(hours=1)
+#: Nothing is put off for longer, unless the clock was set back since: then it is due.
+LONGEST_PAUSE = timedelta(minutes=15)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -60,7 +62,10 @@ class LetterStore:
         """
         query = (
             sa.select(LETTER)
-            .where(sa.text("sent_at IS NULL"), LETTER.c.next_at <= now)
+            .where(
+                sa.text("sent_at IS NULL"),
+                sa.or_(LETTER.c.next_at <= now, LETTER.c.next_at > now + LONGEST_PAUSE),
+            )
             .order_by(LETTER.c.next_at, LETTER.c.delivery)
             .limit(limit)
         )
@@ -74,7 +79,7 @@ class LetterStore:
         with transaction(reading(self._engine)) as connection:
             for ik, per_hour in rates.items():
                 if _out(connection, ik, now) >= per_hour:
-                    query = query.where(sa.or_(LETTER.c.ik != ik.value, LETTER.c.out_at > now - _HOUR))
+                    query = query.where(sa.or_(LETTER.c.ik != ik.value, _lately(now)))
             return [
                 Unsent(
                     row.delivery,
@@ -160,8 +165,13 @@ class LetterStore:
 
 def _out(connection: sa.Connection, ik: IK, now: datetime, but: int | None = None) -> int:
     """How many letters of this insurer went out in the hour before now, not counting that one."""
-    query = sa.select(sa.func.count()).where(LETTER.c.ik == ik.value, LETTER.c.out_at > now - _HOUR)
+    query = sa.select(sa.func.count()).where(LETTER.c.ik == ik.value, _lately(now))
     return connection.execute(query if but is None else query.where(LETTER.c.delivery != but)).scalar_one()
+
+
+def _lately(now: datetime) -> sa.ColumnElement[bool]:
+    """It went out in the hour before now; what lies far in the future is of a clock that was set back since."""
+    return LETTER.c.out_at.between(now - _HOUR + timedelta(microseconds=1), now + _HOUR)
 
 
 def _require(connection: sa.Connection, under: Under | None) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 import structlog
 
 from schleuse.clock import Now
-from schleuse.eau.letter_store import LetterStore, Unsent
+from schleuse.eau.letter_store import LONGEST_PAUSE, LetterStore, Unsent
 from schleuse.eau.switched import delivered_rate, delivered_share, delivering, delivery
 from schleuse.errors import Error
 from schleuse.identifiers import IK
@@ -37,7 +37,6 @@ Submit = Callable[[bytes, str, str], Coroutine[Any, Any, None]]
 Finish = Callable[[Unsent], bytes]
 
 FIRST_PAUSE = timedelta(seconds=5)
-LONGEST_PAUSE = timedelta(minutes=15)
 BATCH = 32
 #: How long the loop rests when nobody tells it that there is work.
 IDLE = timedelta(seconds=5)
