@@ -145,6 +145,24 @@ def test_an_effect_is_named_also_after_the_insurers_system_took_it_over(config: 
         assert asked(config, tools)[2].answer is Answer.VIOLATED
 
 
+def test_a_closing_that_a_worker_followed_only_with_the_next_one_is_not_said_to_be_looked_at(
+    config: Config, home: Path
+) -> None:
+    """Such as after one more worker was configured: of all closings before, nobody knows when it was quiet."""
+    with offline(config) as tools:
+        scope = next(one for one in tools.closings.atoms if one.tenant == EINS and one.direction == "process")
+        workers, now = [*tools.closings.sources.workers(scope)], utc_now()
+        for round, there in enumerate((workers[1:], workers)):
+            epoch = switching.close(home, "eau/*", ScopeState.HOLD)
+            tools.closings.switch.refresh()
+            for worker in there:
+                at = now + timedelta(seconds=10 * round)
+                effect_book(config).write(SwitchEffect(worker, epoch, at, at))
+        found = asked(config, tools)[2]
+    others = len(config.insurers) - 1
+    assert found.text.en.startswith(f"{1 + others} of {2 * (1 + others)} closings"), found.text.en
+
+
 def finished(config: Config, id: int, at: datetime, epoch: int) -> None:
     execute(
         config.kim_database,

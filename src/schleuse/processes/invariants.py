@@ -136,13 +136,14 @@ class Checks:
         Of every closing of the log, up to the moment when the next one was quiet: older epochs are older for that, too.
         """
         cases: list[str] = []
-        asked = 0
+        asked = known = 0
         for insurer in self._config.insurers:
             scope = atom(Service.EAU_INTAKE, insurer.ik, Direction.PROCESS)
             until = _FOR_EVER
             for closed in reversed(self._closings_of(scope)):
+                known += 1
                 quiet = self._closings.quiet_at([scope], closed.epoch)
-                if quiet is None:
+                if quiet is None or to_us(quiet) >= until:  # a worker came later, or went on to the next at once
                     continue
                 asked += 1
                 values = {
@@ -154,13 +155,14 @@ class Checks:
                 late = self._number(self._config.kim_database, _LATE, values)
                 if late:
                     cases.append(f"{insurer.ik}: {late} deliveries were finished under an epoch before {closed.epoch}")
-                until = min(until, to_us(quiet))
+                until = to_us(quiet)
         return Found(
             cases,
             _numbers(
-                "{} Schließungen mit allen Wirkungen danach angesehen",
-                "{} closings were looked at, with all effects after them",
+                "{} von {} Schließungen mit allen Wirkungen danach angesehen",
+                "{} of {} closings were looked at, with all effects after them",
                 asked,
+                known,
             ),
         )
 
