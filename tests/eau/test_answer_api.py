@@ -36,7 +36,7 @@ from schleuse.clock import Now
 from schleuse.eau.document import Period
 from schleuse.eau.feed import AnswersOf, create_app
 from schleuse.eau.feed_client import Signature
-from schleuse.eau.feed_login import Happened
+from schleuse.eau.feed_login import Happened, Logins
 from schleuse.eau.feed_session import Door
 from schleuse.eau.sealing import person_without_kvnr
 from schleuse.eau.store import EauStore
@@ -248,6 +248,19 @@ def test_a_request_is_cancelled_once_and_that_is_told(http: Http, mail: Mail, jo
     assert (unknown.status_code, unknown.json()["code"]) == (404, "eau.answers.unknown-request")
     late = http.post(URL, json=ASK)
     assert (late.status_code, late.json()["code"]) == (409, "eau.answers.request-cancelled")
+
+
+def test_what_cannot_be_told_is_not_cancelled(http: Http, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes pseudonyms and answers away for good: record, then act."""
+
+    def no_room(*_: object) -> None:
+        raise UnavailableError("the trail cannot be written")
+
+    http.post(URL, json=ASK)
+    with monkeypatch.context() as patched:
+        patched.setattr(Logins, "tell_cancelled", no_room)
+        assert http.delete(f"{URL}/ds-1").status_code == 503
+    assert [one["request"] for one in http.get(f"{URL}/open").json()["requests"]] == ["ds-1"]
 
 
 def test_while_it_is_closed_nothing_is_cancelled(http: Http, switch: FakeSwitch) -> None:

@@ -207,8 +207,13 @@ def add_answers(app: FastAPI, answers: Answers) -> None:
         request_id: Annotated[str, Path(pattern=REQUEST_ID, description="As it was asked")],
     ) -> None:
         """Nothing follows this request any more, and what did is no longer listed. Its id stays used."""
-        store.ends.cancel(client.ik, request_id, answers.now(), answers.terms(client.ik))
-        request.app.state.logins.tell_cancelled(client, request_id)
+        store.ends.cancel(
+            client.ik,
+            request_id,
+            answers.now(),
+            answers.terms(client.ik),
+            tell=lambda: request.app.state.logins.tell_cancelled(client, request_id),
+        )
 
     @app.post(
         "/v1/{ik}/answers/ack", responses=responses(400, 409), operation_id="acknowledge_answers", tags=["answers"]

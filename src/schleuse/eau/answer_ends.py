@@ -6,6 +6,7 @@ replies, and goes with what followed it. What followed leaves its number behind,
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
@@ -34,10 +35,13 @@ class AnswerEnds:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def cancel(self, ik: IK, id: str, now: datetime, terms: AnswerTerms | None = None) -> None:
+    def cancel(
+        self, ik: IK, id: str, now: datetime, terms: AnswerTerms | None = None, tell: Callable[[], None] = lambda: None
+    ) -> None:
         """Nothing follows this request from now on, and what did follow is no longer listed. Again: nothing new.
 
-        Its id stays used, without the person, until it would have been forgotten. Raises UnknownRequestError.
+        Its id stays used, without the person, until it would have been forgotten. tell: before anything is taken away;
+        what it raises leaves all as it was. Raises UnknownRequestError.
         """
         with transaction(self._engine) as connection:
             require_answering(connection, ik, terms)
@@ -46,6 +50,7 @@ class AnswerEnds:
             known = connection.execute(_KNOWN, which).one_or_none()
             if known is None:
                 raise UnknownRequestError("no request of this insurer has this id; name one that was asked")
+            tell()
             if known.cancelled_at is None:
                 connection.execute(_CANCEL, {**which, "now": now, "under": None if terms is None else terms.answering})
                 connection.execute(_UNSAY, which)

@@ -149,7 +149,7 @@ class Logins:
         self._told(FeedEvent(Happened.ANSWER, *who, code=code, count=count, request=request))
 
     def tell_cancelled(self, session: Session, request: str) -> None:
-        """Raises UnavailableError: then it is not said to be cancelled."""
+        """Raises UnavailableError: then it is not cancelled."""
         who = (session.ik, session.client, session.ik, session.token_id, session.peer)
         self._told(FeedEvent(Happened.ANSWER_CANCELLED, *who, request=request))
 
