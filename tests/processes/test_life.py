@@ -37,9 +37,10 @@ def test_a_role_that_keeps_freed_memory_does_not_take_it_from_the_kernel_again()
 
 def test_a_role_may_have_as_many_files_open_as_the_system_allows() -> None:
     code = (
-        "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (256, 2048));"
-        "from schleuse.processes.life import open_many; open_many(); print(resource.getrlimit(resource.RLIMIT_NOFILE))"
+        "import resource as r; _, most = r.getrlimit(r.RLIMIT_NOFILE); r.setrlimit(r.RLIMIT_NOFILE, (256, most));"
+        "from schleuse.processes.life import open_many; open_many();"
+        "print(r.getrlimit(r.RLIMIT_NOFILE) == (most, most))"
     )
     path = {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, env=os.environ | path)
-    assert done.stdout == b"(2048, 2048)\n"
+    assert done.stdout == b"True\n"
