@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -521,6 +522,69 @@ def test_a_stop_whose_file_cannot_be_read_stops(home: Home) -> None:
 
 
 # --- crashes ---
+
+
+#: `progress.json` as it was written before mailboxes went together (decision 0029).
+OLDER: Mapping[str, Json] = {"done": [], "account": KASSE, "above": 0, "upto": 2, "size": 2, "batches": 1} | {
+    "released": 2,
+    "errors_before": 0,
+    "begun_at": NOW.isoformat(),
+    "epoch": 0,
+    "stopped": "",
+    "finished": False,
+}
+
+
+@pytest.mark.parametrize("over", [{"finished": True}, {"stopped": "looks wrong"}], ids=["finished", "stopped"])
+def test_what_an_older_version_has_ended_keeps_nothing_waiting(home: Home, over: Mapping[str, Json]) -> None:
+    home.hold(5)
+    home.plan(2, "r0")
+    (home.folder / "r0" / "progress.json").write_text(json.dumps({**OLDER, **over}))
+    home.approve(home.plan(2, "r1"))
+    assert home.releases.step("r1").released == 2
+    assert home.releases.step("r0").released == 2
+
+
+@pytest.mark.parametrize("text", [json.dumps(OLDER), "{", ""], ids=["of an older version", "damaged", "empty"])
+def test_a_release_whose_progress_nobody_can_read_goes_no_further_and_is_stopped_as_any(home: Home, text: str) -> None:
+    """HD-42, T-14: by one person, and by an abort, which stops the others as well."""
+    home.hold(5)
+    home.hold(5, ZWEI, start=100)
+    home.approve(home.plan(2, "r0"))
+    home.approve(home.plan(2, "r1", ZWEI))
+    home.approve(home.plan(2, "r2"))
+    for id in ("r0", "r1"):
+        home.releases.step(id)
+    (home.folder / "r0" / "progress.json").write_text(text)
+    with pytest.raises(ReleaseDamagedError):
+        home.releases.step("r0")
+    with pytest.raises(MailboxBusyError, match="r0"):
+        home.releases.step("r2")
+    assert home.releases.stop_all([KASSE, ZWEI], "looks wrong", "control") == ["r0", "r1"]
+    assert (home.work(), home.work(account=ZWEI)) == ([], [])
+    assert [home.releases.step(id).stopped for id in ("r0", "r1")] == ["looks wrong"] * 2
+    assert home.releases.step("r2").released == 2
+
+
+def test_a_stop_that_was_ordered_is_carried_out_whatever_the_progress_says(home: Home) -> None:
+    home.hold(5)
+    home.approve(home.plan(2))
+    home.releases.step("r1")
+    home.releases.book.order_stop("r1", "looks wrong", "anna", NOW)  # and whoever ordered it dies
+    (home.folder / "r1" / "progress.json").write_text("{")
+    assert home.releases.step("r1", alone=True).stopped == "looks wrong"
+    assert home.work() == []
+
+
+def test_a_release_whose_plan_is_damaged_keeps_no_other_from_stopping(home: Home) -> None:
+    """T-14."""
+    home.hold(5)
+    home.hold(5, ZWEI, start=100)
+    for id, account in (("r0", KASSE), ("r1", ZWEI)):
+        home.approve(home.plan(2, id, account))
+        home.releases.step(id)
+    (home.folder / "r0" / "plan.json").write_text("{")
+    assert home.releases.stop_all([KASSE, ZWEI], "looks wrong", "control") == ["r1"]
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])

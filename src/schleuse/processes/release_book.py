@@ -113,8 +113,9 @@ class ReleaseBook:
         return sorted(path.parent.name for path in self._folder.glob("*/plan.json"))
 
     def running(self) -> list[str]:
-        """Those that somebody has begun and that are neither finished nor stopped."""
-        return [id for id in self.ids() if self.progress(id).runs]
+        """Those that somebody has begun and that are neither finished nor stopped; nor can one be left out of which
+        nobody can say it."""
+        return [id for id in self.ids() if (at := self.known(id)) is None or at.runs]
 
     def keep(self, plan: ReleasePlan) -> None:
         """Write the plan."""
@@ -148,14 +149,24 @@ class ReleaseBook:
         return found
 
     def progress(self, id: str) -> Progress:
-        """Raises ReleaseDamagedError."""
+        """Raises ReleaseDamagedError; also for what an older version has begun and nobody has ended (decision 0029)."""
         table = self._read(id, "progress.json")
         if table is None:
             return Progress()
         try:
+            if "parts" not in table and (table["finished"] or table["stopped"]):  # by an older version
+                over = ("released", "begun_at", "epoch", "stopped", "finished")
+                return Progress(**{name: table[name] for name in over})
             return Progress(**{**table, "parts": {account: Part(**one) for account, one in table["parts"].items()}})
         except (TypeError, KeyError, AttributeError) as cause:
             raise ReleaseDamagedError(f"the progress of {id} cannot be read ({type(cause).__name__})") from cause
+
+    def known(self, id: str) -> Progress | None:
+        """As `progress`; None if it cannot be read."""
+        try:
+            return self.progress(id)
+        except ReleaseDamagedError:
+            return None
 
     def note(self, id: str, progress: Progress) -> None:
         """Durable when it returns."""

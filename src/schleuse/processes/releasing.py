@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -38,7 +38,7 @@ from schleuse.journal.opening import Json
 from schleuse.kim.dienstkennung import EAU_LIEFERUNG, EAU_STORNO_ARZT
 from schleuse.kim.store import Leases, open_leases
 from schleuse.processes.operators import rights_of
-from schleuse.processes.release_book import Part, Progress, ReleaseBook, StopOrder
+from schleuse.processes.release_book import Part, Progress, ReleaseBook, ReleaseDamagedError, StopOrder
 from schleuse.processes.switching import open_switch
 from schleuse.scopes import Direction, Service
 from schleuse.switch.approval import Approval, approved_by_two, valid
@@ -153,18 +153,22 @@ class Releases:
         """
         plan = self.book.read(id)
         with self.book.alone():
-            at, order = self.book.progress(id), self.book.stop_order(id)
-            if at.stopped or at.finished:
+            at, order = self.book.known(id), self.book.stop_order(id)
+            if at is not None and (at.stopped or at.finished):
                 return at
             if order is not None:  # whoever ordered it may have died before it was done
                 return self._end(plan, order)
-            return self._go_on(plan, at, alone)
+            return self._go_on(plan, self.book.progress(id), alone)
 
     def stop(self, id: str, reason: str, by: str) -> Progress:
-        """Nothing more goes, at once; what nobody has taken is held again (HD-42). One person suffices."""
+        """Nothing more goes, at once; what nobody has taken is held again (HD-42). One person suffices.
+
+        Nobody need be able to read how far it is, as after an upgrade or a damage.
+        """
         plan = self.book.read(id)
-        if self.book.progress(id).finished:
-            return self.book.progress(id)
+        at = self.book.known(id)
+        if at is not None and at.finished:
+            return at
         order = self.book.order_stop(id, reason, by, self._now())
         returned = self._take_back(plan)
         with self.book.alone():  # a step that was under way may have let a batch go; it is over now
@@ -172,9 +176,7 @@ class Releases:
 
     def stop_all(self, accounts: Collection[str], reason: str, by: str) -> list[str]:
         """Every release that was begun and has one of these mailboxes, as when a restart is aborted (T-14, RS-06)."""
-        those = [
-            id for id in self.book.running() if any(one.account in accounts for one in self.book.read(id).mailboxes)
-        ]
+        those = [id for id, plan in self._running().items() if any(one.account in accounts for one in plan.mailboxes)]
         for id in those:
             self.stop(id, reason, by)
         return those
@@ -297,7 +299,7 @@ class Releases:
     def _end(self, plan: ReleasePlan, order: StopOrder, returned: int = 0) -> Progress:
         """What follows from an order to stop; the last act notes that it was done."""
         returned += self._take_back(plan)
-        at = self.book.progress(plan.id)
+        at = self.book.known(plan.id) or Progress()
         if at.stopped:
             return at
         self._said("stopped", plan, by=order.by, reason=order.reason, returned=returned)
@@ -310,9 +312,17 @@ class Releases:
 
     def _require_free(self, plan: ReleasePlan) -> None:
         mine = {one.account for one in plan.mailboxes}
-        for id in self.book.running():
-            if id != plan.id and mine & {one.account for one in self.book.read(id).mailboxes}:
+        for id, other in self._running().items():
+            if id != plan.id and mine & {one.account for one in other.mailboxes}:
                 raise MailboxBusyError(f"{id} runs and has a mailbox of {plan.id}")
+
+    def _running(self) -> dict[str, ReleasePlan]:
+        """Those whose plan can be read; of another nothing goes, because every step reads it first."""
+        found: dict[str, ReleasePlan] = {}
+        for id in self.book.running():
+            with suppress(ReleaseDamagedError):
+                found[id] = self.book.read(id)
+        return found
 
     def _moved(self, plan: ReleasePlan, at: Progress, gone: Mapping[str, int]) -> Progress:
         """gone: up to which delivery each mailbox goes now. Told first: nothing goes that the journal does not have."""
