@@ -333,6 +333,22 @@ def test_a_mailbox_whose_mail_is_slow_keeps_no_other_waiting(home: Home) -> None
     assert home.work() != []
 
 
+def test_a_mailbox_whose_next_mail_is_put_back_from_before_the_hold_keeps_no_other_waiting(home: Home) -> None:
+    put(home.store, a_mail(1))
+    taken = [one.id for one in home.store.leases.claim([Take(KASSE)], 1, "w", NOW, LEASE).mails]
+    home.store.leases.put_back(taken, "w", NOW + timedelta(hours=1))
+    home.hold(3, start=2)
+    home.hold(20, ZWEI, start=1000)
+    home.approve(home.plan(2, "r1", KASSE, ZWEI))
+    for _ in range(3):
+        home.releases.step("r1")
+        home.work(account=ZWEI)
+    assert (len(home.backlog(ZWEI)), len(home.backlog())) == (0, 4)
+    home.clock.now += timedelta(hours=1)
+    assert home.carry_out()[0] == taken[0]
+    assert home.releases.book.progress("r1").finished
+
+
 def test_an_insurer_that_is_held_again_keeps_no_other_waiting(home: Home) -> None:
     """HD-25, SW-03: its own rest waits for its opening and for people who have looked."""
     both(home)

@@ -194,46 +194,52 @@ class Releases:
         # Again, if a crash came before it.
         self._leases.holds.release({one: at.part(one).upto for one in todo if at.part(one).size and one not in barred})
         seen = self._seen(plan, at, todo, barred)
-        steps = next_steps(plan, seen, at.released, at.failed)
-        if isinstance(steps, Stop):
-            return self._stopped_by_rule(plan, steps.reason)
+        while True:
+            steps = next_steps(plan, seen, at.released, at.failed)
+            if isinstance(steps, Stop):
+                return self._stopped_by_rule(plan, steps.reason)
+            sizes = {one: step.count for one, step in steps.items() if isinstance(step, Release)}
+            batches = {one: self._waiting(todo[one], count) for one, count in sizes.items()}
+            parts = self._next(at, {one: batch for one, batch in batches.items() if batch})
+            late = {one for one, batch in batches.items() if batch and one not in parts}
+            if not late:
+                break
+            seen = {one: replace(was, barred=was.barred or one in late) for one, was in seen.items()}
         done = {one for one, step in steps.items() if isinstance(step, MailboxDone)}
-        sizes = {one: step.count for one, step in steps.items() if isinstance(step, Release)}
-        batches = {one: self._waiting(todo[one], count) for one, count in sizes.items()}
-        done |= {one for one, batch in batches.items() if not batch}
-        return self._act(plan, at, seen, done, {one: batch for one, batch in batches.items() if batch}, alone)
+        done |= batches.keys() - parts.keys()
+        parts |= {one: replace(at.part(one), done=True) for one in done}
+        return self._act(plan, at, seen, parts, {one: batches[one] for one in parts.keys() - done}, alone)
 
     def _act(
         self,
         plan: ReleasePlan,
         at: Progress,
         seen: Mapping[str, Seen],
-        done: Collection[str],
+        parts: Mapping[str, Part],
         batches: Mapping[str, Sequence[int]],
         alone: bool,
     ) -> Progress:
-        """Record, then let go. done: mailboxes of which nothing is left; batches: what goes now, by account."""
+        """Record, then let go. parts: what has changed, by account; batches: what goes now."""
         for account, batch in batches.items():
             broken = sum(not one.whole for one in self._leases.release_view.peek(batch))
             if broken:  # HD-45: before the release, not after it
                 reason = f"{account}: {broken} of the next {len(batch)} no longer match their seal"
                 return self._stopped_by_rule(plan, reason)
-        parts = {one: replace(at.part(one), done=True) for one in done} | self._next(at, batches)
         if not parts:
             return at if alone else self._seen_by_people(plan, at)
         moved = replace(
             at,
             parts={**at.parts, **parts},
-            released=at.released + sum(part.size for part in parts.values() if not part.done),
+            released=at.released + sum(parts[one].size for one in batches),
             failed=at.failed + sum(seen[one].errors for one in parts),
-            begun_at=at.begun_at or (self._now().isoformat() if len(parts) > len(done) else ""),
+            begun_at=at.begun_at or (self._now().isoformat() if batches else ""),
         )
         moved = replace(moved, finished=all(moved.part(one.account).done for one in plan.mailboxes))
-        self._moved(plan, moved, {one: part.upto for one, part in parts.items() if not part.done})
+        self._moved(plan, moved, {one: parts[one].upto for one in batches})
         order = self.book.stop_order(plan.id)
         if order is not None:
             return self._end(plan, order)
-        self._leases.holds.release({one: part.upto for one, part in parts.items() if not part.done})
+        self._leases.holds.release({one: parts[one].upto for one in batches})
         return moved
 
     def _next(self, at: Progress, batches: Mapping[str, Sequence[int]]) -> dict[str, Part]:
