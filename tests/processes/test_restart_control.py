@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.restart.restarting_site import ANNA, EINS, NOW, ZWEI, DeathError, Deaths, Site
@@ -17,7 +18,7 @@ from schleuse.processes.restart_evidence import touched
 from schleuse.processes.restarting import NotReadyError, RoleMissingError
 from schleuse.restart.gates import Result
 from schleuse.restart.ladder import default_plan
-from schleuse.restart.plan import GateKind, PlanRefusedError, RestartPlan, StageName, next_version
+from schleuse.restart.plan import GateKind, PlanRefusedError, RestartPlan, StageName, next_version, refuse_change
 from schleuse.restart.progress import Changed, Noted, Returned
 from schleuse.scopes import Direction, Scope, ScopeState, Service
 from schleuse.switch.documents import Kind, Role
@@ -305,3 +306,22 @@ def test_until_its_last_soak_is_over_a_plan_is_aborted_by_rule_or_by_any_closing
     site.trouble = "a decoy was touched"
     site.settle()
     assert (site.state(EINS), site.at().place) == (HOLD, -1)
+
+
+def test_a_closing_in_the_moment_in_which_a_new_version_is_made_is_an_abort_as_any(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RS-06: the new version stands under what was looked at, so what came after it is still seen."""
+    climbed(site, CANARY)
+    before = site.at().plan
+    assert before is not None
+    made, refused = next_version(before, site.now), refuse_change
+
+    def close_first(*versions: Any) -> None:
+        site.close("eau")
+        refused(*versions)
+
+    monkeypatch.setattr("schleuse.processes.restarting.refuse_change", close_first)
+    site.restarts.make(made, "anna")
+    site.settle()
+    assert (len(site.restarts.aborts("r1")), site.at().place) == (1, -1)

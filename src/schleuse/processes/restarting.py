@@ -185,10 +185,12 @@ class Restarts:
     def make(self, plan: RestartPlan, by: str) -> None:
         """A new plan, or a new version of one, under all that is ordered now.
 
-        An abort that nobody has recorded yet is recorded first: a new version would hide it.
+        An abort that nobody has recorded yet is recorded first: a new version would hide it, as it would one that comes
+        after this look if it did not stand under the very same.
         Raises PlanRefusedError (a cycle, an overlap, a changed past), OvertakenError.
         """
-        rules = rules_of(self._log.read_all())
+        entries = self._log.read_all()
+        rules = rules_of(entries)
         for name, one in self.all().items():
             closing = closed_since(one, rules, self._now()) if one.place >= 0 else None
             if closing is not None:
@@ -203,7 +205,7 @@ class Restarts:
         if plan.id in known:
             before, count = self._book.read(plan.id)
             refuse_change(_plan_of(before), plan, before.place)
-        made = Made(self._now(), plan, by, len(self._log.read_all()))
+        made = Made(self._now(), plan, by, len(entries))
         self._append(plan.id, made, count, hash=plan.hash, basis=made.basis)
 
     def approve_plan(self, plan: str, signer: Signer, role: Role) -> None:
