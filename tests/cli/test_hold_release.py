@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from tests.scenarios import switching
 from schleuse.cli import EXIT_CODES
 from schleuse.cli.hold_release import STOPPED
 from schleuse.config import read_config
-from schleuse.errors import ConflictError, MalformedError, RefusedError, UnavailableError
+from schleuse.errors import ConflictError, CorruptError, MalformedError, RefusedError, UnavailableError
 from schleuse.processes.releasing import release_book
 from schleuse.scopes import ScopeState
 
@@ -107,6 +108,18 @@ def test_one_person_stops_it_and_run_says_so(shell: Shell, home: Path, place: Pl
     assert (ended.code, ended.out) == (STOPPED, "angehalten: sieht komisch aus\n")
     status = json.loads(shell("hold", "release", "status", id, "--home", str(home), "--json").out)
     assert (status["approved"], status["stopped"]) == (True, "sieht komisch aus")
+
+
+def test_one_that_is_damaged_hides_no_other(shell: Shell, home: Path, place: Place) -> None:
+    id = planned(shell, home)
+    broken = release_book(read_config(home))
+    broken.keep(replace(broken.read(id), id="r0"))
+    (home / "switch" / "releases" / "r0" / "progress.json").write_text("{")
+    status = ("hold", "release", "status", "--home", str(home))
+    other, damaged = shell(*status).out.splitlines()
+    assert (other, damaged[:4]) == (f"{id}  0/3  wartet", "r0  ")
+    assert [json.loads(line)["id"] for line in shell(*status, "--json").out.splitlines()] == [id, "r0"]
+    assert shell("hold", "release", "status", "r0", "--home", str(home)).code == EXIT_CODES[CorruptError]
 
 
 def test_every_act_is_in_the_trail_with_who_typed_it(shell: Shell, home: Path, place: Place) -> None:

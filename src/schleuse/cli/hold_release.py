@@ -26,6 +26,7 @@ from schleuse.errors import RefusedError
 from schleuse.holding.release import FIRST_BATCH, DryRun, ReleasePlan
 from schleuse.journal.client import JournalClient
 from schleuse.journal.entry import Purpose
+from schleuse.processes.release_book import ReleaseDamagedError
 from schleuse.processes.releasing import LOOK_SECONDS, PURPOSE, Releases, StillHeldError, open_releases
 from schleuse.processes.trail import OUTSIDE, open_trail, teller
 from schleuse.switch.approval import approve as sign_approval
@@ -146,7 +147,13 @@ def status(id: str | None = None, *, home: Home = None, json_output: AsJson = Fa
     """How far each release is."""
     with _releases(read_config(home or default_home())) as releases:
         for one in [id] if id else releases.book.ids():
-            made, at = releases.book.read(one), releases.book.progress(one)
+            try:
+                made, at = releases.book.read(one), releases.book.progress(one)
+            except ReleaseDamagedError as damaged:
+                if id:
+                    raise
+                print(json.dumps({"id": one, "damaged": str(damaged)}) if json_output else f"{one}  {damaged}")
+                continue
             if json_output:
                 print(json.dumps({"id": one, "approved": releases.is_approved(made), **asdict(at)}))
                 continue
