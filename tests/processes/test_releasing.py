@@ -541,7 +541,13 @@ def test_a_stop_whose_file_cannot_be_read_stops(home: Home) -> None:
 
 
 #: `progress.json` as it was written before mailboxes went together (decision 0029).
-OLDER: Mapping[str, Json] = {"done": [], "account": KASSE, "above": 0, "upto": 2, "size": 2, "batches": 1} | {
+OLDER: Mapping[str, Json] = {
+    "done": [],
+    "account": KASSE,
+    "above": 0,
+    "upto": 2,
+    "size": 2,
+    "batches": 1,
     "released": 2,
     "errors_before": 0,
     "begun_at": NOW.isoformat(),

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from tests.cli.conftest import NEW
+from tests.processes.test_reconciling import Place
+from tests.scenarios import switching
 
 from schleuse.config import FILE_NAME, Config, read_config
+from schleuse.eau.hold_changes import hold_changes
+from schleuse.eau.switched import processing
 from schleuse.holding.release import Mailbox, ReleasePlan
+from schleuse.identifiers import IK
 from schleuse.journal.opening import Json
 from schleuse.processes.home import create_home
 from schleuse.processes.release_book import Part
 from schleuse.processes.releasing import release_book
 from schleuse.processes.restart_home import backlog_of, fingerprint_of, mailboxes, restarts_of, take_back_of
+from schleuse.processes.switching import switch_log
 from schleuse.restart.ladder import default_plan
 from schleuse.restart.plan import RestartPlan
-from schleuse.scopes import Service
+from schleuse.scopes import ScopeState, Service
+from schleuse.switch.log import rules_of
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 
@@ -57,6 +64,39 @@ def test_a_release_that_runs_is_stopped_by_the_abort(config: Config) -> None:
     assert "r1 was aborted" in book.progress("r-mine").stopped
     assert not book.progress("r-other").stopped
     assert [one["act"] for one in told] == ["release.stopped"]
+
+
+@pytest.mark.parametrize("seen", [0, 2, 3], ids=["no worker ran", "the opening was followed", "all was followed"])
+def test_what_an_aborted_opening_let_go_stays_held_whenever_a_worker_follows(config: Config, seen: int) -> None:
+    """RS-06, HD-25: a worker that hears of opening and closing only after the abort lets nothing go by them."""
+    ik, account = IK(config.insurers[0].ik), config.insurers[0].address.lower()
+    place = Place(config.home)
+    with place.store:
+        place.accept(1, 2, 3, at=datetime.now(UTC) - timedelta(hours=2))
+        holds = place.store.leases.holds
+
+        def follow(head: int) -> None:
+            rules = rules_of(switch_log(config).read_all()[:head])
+            now = datetime.now(UTC)
+            holds.follow(
+                {},
+                head,
+                [account],
+                lambda _account, after, is_open: hold_changes(rules, processing(ik), after, is_open, now),
+                now,
+            )
+
+        switching.close(config.home, "eau", ScopeState.HOLD)
+        follow(1)
+        switching.open(config.home, "eau", with_backlog=True)
+        switching.close(config.home, "eau", ScopeState.HOLD)
+        follow(seen)
+        take_back_of(config, lambda _facts, _granted: None)(plan(Service.EAU_INTAKE))
+        follow(2)  # a worker that is late
+        follow(3)
+        switching.open(config.home, "eau")
+        follow(4)
+        assert len(holds.backlog(account)) == 3
 
 
 def test_a_store_that_does_not_answer_is_not_an_empty_one(config: Config) -> None:

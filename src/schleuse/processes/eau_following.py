@@ -28,6 +28,7 @@ from schleuse.processes.switching import effect_book
 from schleuse.processes.trail import Act, Trail
 from schleuse.scopes import Scope
 from schleuse.switch.copy import LocalSwitch, standing_of
+from schleuse.switch.log import Accepted, rules_of
 
 log = structlog.get_logger()
 
@@ -44,6 +45,17 @@ def atoms_of(config: Config) -> list[Scope]:
     """Every atom that the `eau` role enforces."""
     iks = [IK(insurer.ik) for insurer in config.insurers]
     return [scope(ik) for ik in iks for scope in (processing, delivering, answering)]
+
+
+def mailbox_scopes(config: Config) -> dict[str, Scope]:
+    """What holds the mailbox of each insurer."""
+    return {insurer.address.lower(): processing(IK(insurer.ik)) for insurer in config.insurers}
+
+
+def changes_of(entries: Sequence[Accepted], scopes: Mapping[str, Scope], now: Now) -> Changes:
+    """What these epochs tell the windows of mailboxes. scopes: by mailbox."""
+    rules = rules_of(entries)
+    return lambda account, after, is_open: hold_changes(rules, scopes[account], after, is_open, now())
 
 
 class EauFollower:
@@ -66,7 +78,7 @@ class EauFollower:
         self._store = store
         self._leases = leases
         self._now = now
-        self._scopes = {insurer.address.lower(): processing(IK(insurer.ik)) for insurer in config.insurers}
+        self._scopes = mailbox_scopes(config)
         self._emergencies: set[str] = set()
         self._follower = EpochFollower(
             switch,
@@ -100,10 +112,7 @@ class EauFollower:
         self._store.raise_fence(epochs, head)
 
     def _changes(self, head: int) -> Changes:
-        entries = self._switch.entries()[:head]
-        rules = [one.rule for one in entries]
-        known = [rule for rule in rules if rule is not None]
-        return lambda account, after, is_open: hold_changes(known, self._scopes[account], after, is_open, self._now())
+        return changes_of(self._switch.entries()[:head], self._scopes, self._now)
 
     def _lapse(self) -> None:
         """Begin the windows of emergency openings that have ended since we looked last."""

@@ -13,6 +13,7 @@ from schleuse.clock import utc_now
 from schleuse.config import FILE_NAME, Config
 from schleuse.errors import Error
 from schleuse.kim.store import open_leases
+from schleuse.processes.eau_following import changes_of, mailbox_scopes
 from schleuse.processes.operators import rights_of
 from schleuse.processes.releasing import open_releases
 from schleuse.processes.restarting import Restarts, Tell
@@ -56,11 +57,17 @@ def backlog_of(config: Config) -> Callable[[RestartPlan], int | None]:
 def take_back_of(config: Config, tell: Tell) -> Callable[[RestartPlan], int]:
     """After an abort: releases stop, and what was let go and nobody has taken is held again (RS-06, T-14).
 
-    Returns how many mails of releases without a plan it was; a stopped release says its own number.
+    The windows follow the switch first: a worker that sees an opening with backlog and its abort only later would let
+    go then what is taken back here. Returns how many mails of releases without a plan it was; a stopped release says
+    its own number.
     """
 
     def take_back(plan: RestartPlan) -> int:
         accounts = mailboxes(config, plan)
+        entries = switch_log(config).read_all()
+        with open_leases(config.kim_database, config.kim.spool, _retention(config)) as leases:
+            changes = changes_of(entries, mailbox_scopes(config), utc_now)
+            leases.holds.follow({}, len(entries), accounts, changes, utc_now())
         with open_releases(config, tell, "control-release") as releases:
             releases.stop_all(accounts, f"the restart {plan.id} was aborted", "control")
         with open_leases(config.kim_database, config.kim.spool, _retention(config)) as leases:
