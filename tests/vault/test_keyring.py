@@ -9,14 +9,17 @@ from pathlib import Path
 from threading import Event
 
 import pytest
-from tests.vault.vaults import KASSE, store_in
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from tests.vault.vaults import KASSE, certificate, store_in
 
 from schleuse.vault.contracts import ErasedError, KeyMissingError
 from schleuse.vault.kek import SoftwareKek
 from schleuse.vault.keyring import Keyring
 from schleuse.vault.reflected import Key
 from schleuse.vault.sk1 import derive, seal_all
-from schleuse.vault.store import Deposit, VaultStore
+from schleuse.vault.store import Deposit, Identity, VaultStore
+from schleuse.vault.ve1 import seal_container
 
 PATIENCE_S = 10.0
 SHARE = b"s" * 32
@@ -94,6 +97,31 @@ def test_a_key_that_was_on_its_way_when_all_were_dropped_stays_in_no_memory(tmp_
         store.gate.set()
         assert await waiting == keys[subject]  # its entry was durable before
         assert await ring.subject_key(subject, 1, SHARE) == keys[subject]
+        assert store.asked == [1, 1]
+
+    asyncio.run(run())
+
+
+def test_an_identity_that_was_on_its_way_when_all_were_dropped_stays_in_no_memory(tmp_path: Path) -> None:
+    """SW-06: whoever follows the switch drops them from a thread of his own."""
+    ring, store, keys = keyring(tmp_path, 1)
+    (subject,) = keys
+    private = ec.generate_private_key(ec.SECP256R1())
+    der = private.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+    container = seal_container(
+        keys[subject], subject=subject, key_version=1, object_id=bytes(16), object_version=0, plaintext=der
+    )
+    identity = Identity(KASSE, "kim", bytes(32), certificate(private, 1), container)
+
+    async def run() -> None:
+        waiting = asyncio.create_task(asyncio.to_thread(ring.identity_key, identity, SHARE))
+        await asyncio.to_thread(store.began.wait, PATIENCE_S)
+        ring.drop()
+        store.gate.set()
+        assert await waiting
+        ring.identity_key(identity, SHARE)
+        assert store.asked == [1, 1]
+        ring.identity_key(identity, SHARE)
         assert store.asked == [1, 1]
 
     asyncio.run(run())

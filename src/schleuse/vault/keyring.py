@@ -10,6 +10,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from threading import Lock
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -74,6 +75,7 @@ class Keyring:
         self._monotonic = monotonic
         self._subjects: OrderedDict[tuple[bytes, int], _Remembered] = OrderedDict()
         self._dropped = 0
+        self._dropping = Lock()
         self._unwrapping: Together[_Asked, bytes | Error] = Together(self._unwrap, _AT_ONCE)
         self.hits = 0
         self.misses = 0
@@ -90,8 +92,7 @@ class Keyring:
         found = await self._unwrapping.ask((subject, version, share))
         if isinstance(found, Error):
             raise found
-        if dropped == self._dropped:  # else it was for this entry, and nothing stays in memory
-            self._remember(subject, version, found)
+        self._remember(subject, version, found, dropped)
         return found
 
     def identity_key(self, identity: Identity, share: bytes) -> PrivateKey:
@@ -111,9 +112,10 @@ class Keyring:
                 self._subjects.pop(key, None)
 
     def drop(self) -> None:
-        """Everything that opens content, at once."""
-        self._dropped += 1
-        self._subjects.clear()
+        """Everything that opens content, at once. From any thread."""
+        with self._dropping:
+            self._dropped += 1
+            self._subjects.clear()
 
     def tenant(self, ik: IK) -> TenantKeys:
         """Unwrapped anew with each call; `Core.tenant` remembers them. Raises UnavailableError, SealBrokenError."""
@@ -147,10 +149,11 @@ class Keyring:
         known = self._known(subject, version)
         if known is not None:
             return known
+        dropped = self._dropped
         (sk,) = self._unwrap([(subject, version, share)])
         if isinstance(sk, Error):
             raise sk
-        return self._remember(subject, version, sk)
+        return self._remember(subject, version, sk, dropped)
 
     def _known(self, subject: bytes, version: int) -> _Remembered | None:
         known = self._subjects.get((subject, version))
@@ -160,10 +163,14 @@ class Keyring:
         self.misses += 1
         return None
 
-    def _remember(self, subject: bytes, version: int, sk: bytes) -> _Remembered:
-        known = self._subjects[subject, version] = _Remembered(self._monotonic() + REMEMBER_S, sk)
-        if len(self._subjects) > REMEMBER_SUBJECTS:
-            self._subjects.popitem(last=False)
+    def _remember(self, subject: bytes, version: int, sk: bytes, dropped: int) -> _Remembered:
+        """Unless all were dropped since: then it was for this entry, and nothing stays in memory."""
+        known = _Remembered(self._monotonic() + REMEMBER_S, sk)
+        with self._dropping:
+            if dropped == self._dropped:
+                self._subjects[subject, version] = known
+                if len(self._subjects) > REMEMBER_SUBJECTS:
+                    self._subjects.popitem(last=False)
         return known
 
     def _unwrap(self, asked: Sequence[_Asked]) -> list[bytes | Error]:
