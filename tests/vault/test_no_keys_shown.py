@@ -7,10 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.pretty import pretty_repr
 
 from schleuse.errors import Error
+from schleuse.identifiers import IK
+from schleuse.journal.contracts import Receipt
+from schleuse.vault.core import Wanted
+from schleuse.vault.details import Details
 from schleuse.vault.kek import FILE, SoftwareKek, add_generation, open_kek
 from schleuse.vault.sk1 import open_sk1, rewrap, seal_sk1
+from schleuse.vault.store import Deposit, SealedOpening
 from schleuse.vault.ve1 import open_container, parse_header, seal_container
 
 KEY = bytes(range(0x41, 0x61))  # also readable as text, as a passphrase would be
@@ -25,7 +31,7 @@ SECRETS = (KEY, S_VAULT, SK, PLAINTEXT)
 
 def shown(thing: object) -> str:
     """All that a log could get of it: its representations, those of its attributes, its whole traceback."""
-    texts = [repr(thing), str(thing), repr(getattr(thing, "__dict__", ""))]
+    texts = [repr(thing), str(thing), pretty_repr(thing), repr(getattr(thing, "__dict__", ""))]
     if isinstance(thing, BaseException):
         texts += traceback.format_exception(thing)
         for linked in (thing.__cause__, thing.__context__):
@@ -85,7 +91,16 @@ def test_a_damaged_file_is_never_quoted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "thing",
-    [SoftwareKek(1, KEY), SoftwareKek(2, S_VAULT, {1: KEY}), parse_header(CONTAINER)],
+    [
+        SoftwareKek(1, KEY),
+        SoftwareKek(2, S_VAULT, {1: KEY}),
+        parse_header(CONTAINER),
+        Wanted(SK, 1, PLAINTEXT.decode()),
+        SealedOpening(SUBJECT, SUBJECT, S_VAULT, SK, 1),
+        Deposit(IK("109900011"), keys=[(SUBJECT, 1, S_VAULT)]),
+        Details(KEY, PLAINTEXT, ((SK, PLAINTEXT.decode(), 1),)),
+        Receipt("origin", 1, SUBJECT * 8, 2, S_VAULT),
+    ],
     ids=lambda t: type(t).__name__,
 )
 def test_what_holds_keys_prints_none(thing: object) -> None:

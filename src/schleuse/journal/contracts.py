@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Any
 
 import msgspec
 
@@ -37,6 +38,9 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
 
     def __repr__(self) -> str:  # the share is half of a key
         return f"Receipt({self.origin!r}, {self.index}, {self.leaf_hash.hex()})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:  # the library's own shows every field
+        return [("origin", self.origin), ("index", self.index), ("leaf_hash", self.leaf_hash.hex())]
 
 
 class JournalUnavailableError(UnavailableError):
