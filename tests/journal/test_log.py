@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.journal.faulty_disk import FaultyDisk, When, nth
-from tests.journal.journals import ORIGIN, OTHER, config, entry, journal, release
+from tests.journal.journals import NOW_US, ORIGIN, OTHER, config, entry, journal, release
 
 from schleuse.journal import housekeeping, store
 from schleuse.journal.admission import InvalidEntryError
@@ -95,6 +95,31 @@ def test_the_same_event_with_other_bytes_is_refused(tmp_path: Path) -> None:
                 await opened.append(ORIGIN, entry(1, kind=0x11))
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("later_s", [0, 119])
+def test_a_repeat_is_known_after_a_restart_though_its_segment_was_given_up(tmp_path: Path, later_s: int) -> None:
+    """§ 4: as long as its time is admitted; whoever heard no answer sends it again (§ 13)."""
+    first = []
+
+    async def write() -> None:
+        async with journal(tmp_path) as opened:
+            for number in range(300):
+                first.append((await opened.append(ORIGIN, entry(number))).index)
+                await opened.keeping.idle()
+            assert opened.keeping._oldest.segment > 1
+
+    asyncio.run(write())
+
+    async def again() -> None:
+        async with journal(tmp_path, now_us=lambda: NOW_US + later_s * 1_000_000) as opened:
+            for number in (0, 150, 299):
+                assert (await opened.append(ORIGIN, entry(number))).index == first[number]
+            with pytest.raises(EventReusedError):
+                await opened.append(ORIGIN, entry(0, kind=0x11))
+            assert (await opened.append(ORIGIN, entry(300))).index == first[-1] + 1
+
+    asyncio.run(again())
 
 
 def test_a_repeat_is_known_after_a_restart(tmp_path: Path) -> None:

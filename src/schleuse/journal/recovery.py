@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 
 from schleuse.errors import Error, MalformedError
+from schleuse.journal.admission import MAX_CLOCK_DIFFERENCE_US
 from schleuse.journal.checkpoint import Checkpoint, parse_checkpoint
 from schleuse.journal.contracts import BeyondSizeError, QuarantinedError
 from schleuse.journal.disk import Disk, OsDisk
@@ -33,6 +34,7 @@ from schleuse.journal.log import Log, Recent, Signed
 from schleuse.journal.note import parse_note
 from schleuse.journal.state import BadStateError, LogState, State, read_state
 from schleuse.journal.store import LOGS_FOLDER, WAL_FOLDER, Journal, Settings
+from schleuse.journal.tiles import WIDTH
 from schleuse.journal.tree import root_at
 from schleuse.journal.wal import Frame, Position, Wal, Walk
 
@@ -195,6 +197,8 @@ class _Opening:
 
     def _replay(self) -> None:
         sizes = {one.number: one.started for one in self.state.logs}
+        for number, size in sizes.items():
+            self._remember(self.logs[number], size)
         waiting: dict[int, list[bytes]] = {}
         for frame in self._frames:
             applied = frame.position.batch < self.state.applied.batch
@@ -212,6 +216,30 @@ class _Opening:
                 self._grow(waiting)
         self._grow(waiting)
         self._frames = []
+
+    def _remember(self, log: Log, end: int) -> None:
+        """Events before `end`, where the frames that are kept begin: their segment may have been given up a moment ago,
+        and whoever heard no answer sends them again as long as their time is admitted (§ 4)."""
+        told = [now for now in (self._settings.now_us(), self._believed()) if now is not None]
+        # Those before an entry of this time were admitted when nothing was that is admitted now: 120 s each for the
+        # entry that comes again, for its first time, and for the one that ends the search.
+        since = min(told) - 3 * MAX_CLOCK_DIFFERENCE_US
+        found: list[tuple[bytes, int]] = []
+        while log.minimum < end and len(found) < self._settings.window:
+            start = max((end - 1) // WIDTH * WIDTH, log.minimum)
+            try:
+                entries = list(log.entries.read(start, end))
+            except BeyondSizeError:
+                break
+            found += [(log.key + entry[16:32], start + place) for place, entry in reversed(list(enumerate(entries)))]
+            if max(int.from_bytes(entry[8:16]) for entry in entries) < since:
+                break
+            end = start
+        for key, index in reversed(found):
+            self.recent.add(key, index)
+
+    def _believed(self) -> int | None:
+        return self._settings.believed_us() if self._settings.believed_us is not None else None
 
     def _grow(self, waiting: dict[int, list[bytes]]) -> None:
         for number, entries in waiting.items():
