@@ -120,6 +120,8 @@ async def run(role: JournalRole) -> None:
         host, port = host_and_port(role.http)
         app = JournalPages(journal, readers.told).app()
         web = uvicorn.Config(app, host=host, port=port, log_config=None, access_log=False, lifespan="off")
+        # Whoever reads on the pages that we run may tell us to stop; until then a signal ends the start itself.
+        stopped = asyncio.create_task(until_stopped())
         # the socket first: whoever reads on the pages that the journal runs may write to it (`answering`)
         await stack.enter_async_context(listen(role.socket, journal, peers, shares=shares))
         await stack.enter_async_context(serving(web))
@@ -132,7 +134,7 @@ async def run(role: JournalRole) -> None:
             registry.register(Figures(journal, clock))
             await stack.enter_async_context(observed("journal", role.metrics, registry, lambda: readiness(journal)))
         log.info("journal.ready", logs=len(list(journal.logs())), findings=len(journal.findings))
-        await until_stopped()
+        await stopped
 
 
 def _alarm(event: str, origin: str, witness: str) -> None:
