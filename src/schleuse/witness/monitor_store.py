@@ -16,7 +16,7 @@ from pathlib import Path
 from schleuse.journal.checkpoint import Checkpoint, parse_checkpoint
 from schleuse.journal.note import Note, parse_note
 from schleuse.witness.alarm import Alarm, Finding
-from schleuse.witness.rules import Memory
+from schleuse.witness.rules import Gap, Memory
 from schleuse.witness.store import immediate, open_sqlite
 
 _TABLES = (
@@ -39,6 +39,9 @@ CREATE TABLE person (
     actor BLOB NOT NULL, subject BLOB NOT NULL, at_us INTEGER NOT NULL, PRIMARY KEY (actor, subject)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE over_budget (actor BLOB PRIMARY KEY, told_us INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+""",
+    """
+CREATE TABLE release_gap (first BLOB PRIMARY KEY, last BLOB NOT NULL, at_us INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 """,
 )
 
@@ -93,6 +96,8 @@ class MonitorStore:
         memory.denials = dict(self._connection.execute("SELECT actor, count FROM denials").fetchall())
         for one in self._connection.execute("SELECT actor, subject, at_us FROM person ORDER BY at_us"):
             memory.persons.setdefault(one["actor"], OrderedDict())[one["subject"]] = one["at_us"]
+        gaps = self._connection.execute("SELECT first, last, at_us FROM release_gap ORDER BY first").fetchall()
+        memory.gaps = [Gap(int.from_bytes(one["first"]), int.from_bytes(one["last"]), one["at_us"]) for one in gaps]
         memory.over = dict(self._connection.execute("SELECT actor, told_us FROM over_budget").fetchall())
         return memory
 
@@ -115,6 +120,7 @@ class MonitorStore:
         self._replace("denials", memory.denials.items())
         self._replace("person", ((actor, *one) for actor, persons in memory.persons.items() for one in persons.items()))
         self._replace("over_budget", memory.over.items())
+        self._replace("release_gap", ((_octets(one.first), _octets(one.last), one.at_us) for one in memory.gaps))
 
     def _replace(self, name: str, rows: Iterable[tuple[object, ...]]) -> None:
         """All rows of a table of the rules' memory, which is small: a limit bounds the persons of an actor."""

@@ -17,6 +17,9 @@ from schleuse.witness.alarm import Alarm, Finding
 
 CLOCK_OFF = timedelta(minutes=10)  #: between an entry and the cosignatures that cover it (§ 16)
 WINDOW = timedelta(hours=1)  #: of the budget of persons, at every moment the hour before it
+LATE = timedelta(minutes=10)  #: so long a release number may be missing: a vault settles what is in doubt in minutes
+MAX_GAPS = 1000  #: more at once are told at once
+_LATE_US = LATE // timedelta(microseconds=1)
 _WINDOW_US = WINDOW // timedelta(microseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -36,14 +39,27 @@ class Settings:
     denials_in_series: int = 20
 
 
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Release numbers of which no entry has come, both included. at_us: time of the entry that showed it."""
+
+    first: int
+    last: int
+    at_us: int
+
+    def __str__(self) -> str:
+        return f"release {self.first}" if self.first == self.last else f"releases {self.first} to {self.last}"
+
+
 @dataclass(slots=True)
 class Memory:
     """What the entries so far have left behind.
 
-    counts: entries by kind and result, for `reconcile`. counter: last release counter of the vault; reported: what it
-    said last about it by itself (§ 14.5). denials: by actor, since his last success. persons: by actor, whom he opened
-    within the last hour and when, in µs since 1970, the longest ago first. over: when an actor was last told about.
-    All of it is kept over a restart, so that nobody's hour begins anew with ours.
+    counts: entries by kind and result, for `reconcile`. counter: highest release counter of the vault; gaps: what
+    is missing below it; reported: what it said last about it by itself (§ 14.5). denials: by actor, since his last
+    success. persons: by actor, whom he opened within the last hour and when, in µs since 1970, the longest ago
+    first. over: when an actor was last told about. All of it is kept over a restart, so that nobody's hour begins
+    anew with ours.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -52,6 +68,7 @@ class Memory:
     denials: dict[bytes, int] = field(default_factory=dict)
     persons: dict[bytes, OrderedDict[bytes, int]] = field(default_factory=dict)
     over: dict[bytes, int] = field(default_factory=dict)
+    gaps: list[Gap] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +155,13 @@ class Watcher:
     def _counter(self, entry: Entry) -> Iterator[tuple[Finding, str]]:
         """The vault numbers its releases without gaps (§ 14.5); a gap is a release whose entry is missing.
 
-        At each start it says its number by itself, and then there must be so many entries of releases at least.
+        Batches in flight together change places when a connection breaks, so what is missing may still come for a
+        while. At each start the vault says its number by itself, and then there must be so many entries of releases at
+        least.
         """
+        at_us = (entry.at - _EPOCH) // timedelta(microseconds=1)
+        for gap in self._overdue(at_us):
+            yield Finding.COUNTER_GAP, f"no entry of {gap} has come"
         found, last = entry.release_counter, self._memory.counter
         if entry.kind is Kind.ADMINISTRATION and found is not None:
             self._memory.reported = found
@@ -147,9 +169,29 @@ class Watcher:
                 yield Finding.COUNTS_DIFFER, f"the vault reports {found} releases, there are {entries} entries of them"
         if entry.kind is not Kind.KEY_RELEASED or found is None:
             return
-        if last is not None and found != last + 1:
-            yield Finding.COUNTER_GAP, f"release {found} follows release {last}"
-        self._memory.counter = found if last is None else max(last, found)
+        if last is None or found > last:
+            if last is not None and found > last + 1:
+                self._memory.gaps.append(Gap(last + 1, found - 1, at_us))
+            self._memory.counter = found
+        elif not self._fill(found):
+            yield Finding.COUNTER_GAP, f"release {found} stands twice, or long after its place"
+
+    def _fill(self, number: int) -> bool:
+        """Whether this number was missing: batches in flight together change places when a connection breaks."""
+        gaps = self._memory.gaps
+        for place, gap in enumerate(gaps):
+            if gap.first <= number <= gap.last:
+                around = Gap(gap.first, number - 1, gap.at_us), Gap(number + 1, gap.last, gap.at_us)
+                gaps[place : place + 1] = [one for one in around if one.first <= one.last]
+                return True
+        return False
+
+    def _overdue(self, now_us: int) -> list[Gap]:
+        gaps = self._memory.gaps
+        late = [one for one in gaps if one.at_us <= now_us - _LATE_US] or gaps[:-MAX_GAPS]
+        for one in late:
+            gaps.remove(one)
+        return late
 
     def _denials(self, entry: Entry) -> Iterator[tuple[Finding, str]]:
         denials = self._memory.denials
