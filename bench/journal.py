@@ -160,6 +160,8 @@ async def opened(folder: Path, logs: int, disk: OsDisk | None = None) -> Journal
 
 async def in_process(folder: Path, appenders: int, logs: int, seconds: float, disk: OsDisk | None = None) -> float:
     journal = await opened(folder, logs, disk)
+    await load(journal.append, appenders, logs, 0.1)
+    journal.tick()  # the first one makes the files of each tree, once in the life of a log
     task = asyncio.create_task(ticking(journal))
     rate = await load(journal.append, appenders, logs, seconds)
     task.cancel()

@@ -76,6 +76,8 @@ def continues(frame: bytes, head: Head, chain: bytes) -> bytes | None:
 
 def pack_records(number: int, records: Sequence[bytes]) -> bytes:
     """Records of one log, as they stand in a body."""
+    if len(records) == 1:
+        return _RECORD.pack(number, len(records[0])) + records[0]
     heads = {length: _RECORD.pack(number, length) for length in set(map(len, records))}
     if len(heads) == 1:  # mostly; then one call does it for all
         (head,) = heads.values()

@@ -6,6 +6,7 @@ the write-ahead log and may lag behind it, so nothing here is flushed before seg
 
 from __future__ import annotations
 
+import resource
 import struct
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
@@ -16,18 +17,21 @@ from schleuse.journal.disk import Disk, write_all
 from schleuse.journal.hashing import HASH_SIZE
 from schleuse.journal.tiles import WIDTH, Bundle, Tile
 
+_MANY = 8_192  #: open files; more than a journal needs, where a process may have as many as it likes
 SEGMENT_ENTRIES = 65_536  #: entries in one file of entries, 256 bundles
-_MAX_OPEN = 512
 _OFFSET = struct.Struct(">Q")
 
 
 class Files:
-    """Descriptors by path, the least recently used closed first: 95 logs of 20 levels are more than a process has."""
+    """Descriptors by path, the least recently used closed first: 95 logs of 20 levels are more than many may have.
 
-    def __init__(self, disk: Disk, most: int = _MAX_OPEN) -> None:
+    most: so many at once; None: half of what the process may have, for its connections need some, too.
+    """
+
+    def __init__(self, disk: Disk, most: int | None = None) -> None:
         self.disk = disk
         self.unflushed: set[Path] = set()
-        self._most = most
+        self._most = most or min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], _MANY) // 2
         self._open: dict[Path, int] = {}
 
     def write(self, path: Path, data: bytes, offset: int) -> None:
@@ -116,7 +120,7 @@ class TreeFiles:
             if level == len(self._waiting):
                 self._waiting.append(bytearray())
                 self._written.append(0)
-            self._waiting[level] += b"".join(hashes)
+            self._waiting[level] += hashes[0] if len(hashes) == 1 else b"".join(hashes)
 
     def write(self) -> None:
         """Append what waits to the files. After OSError it waits still, and may be written again."""
@@ -186,6 +190,11 @@ class EntryFiles:
 
     def add(self, entries: Sequence[bytes]) -> None:
         """Entries in the order of the log."""
+        if len(entries) == 1:
+            (entry,) = entries
+            self._lengths.append(2 + len(entry))
+            self._waiting += len(entry).to_bytes(2) + entry
+            return
         lengths = set(map(len, entries))
         if len(lengths) == 1:  # mostly; then one call does it for all
             (length,) = lengths

@@ -397,11 +397,12 @@ class Journal(Reading):
         whole = self._bytes + 4 * self._count <= room
         active, self._active = self._active, []
         for log in active:
-            taken = len(log.pending) if whole else _fitting(log.pending, room)
-            entries, sinks, tokens = log.pending[:taken], log.sinks[:taken], log.tokens[:taken]
-            log.pending, log.sinks, log.tokens = log.pending[taken:], log.sinks[taken:], log.tokens[taken:]
-            if log.pending:
+            entries, sinks, tokens = log.pending, log.sinks, log.tokens
+            taken = len(entries) if whole else _fitting(entries, room)
+            log.pending, log.sinks, log.tokens = entries[taken:], sinks[taken:], tokens[taken:]
+            if taken < len(entries):
                 self._active.append(log)
+                entries, sinks, tokens = entries[:taken], sinks[:taken], tokens[:taken]
             if not entries:
                 continue
             group.append((log, log.size, entries, sinks, tokens))
@@ -578,6 +579,8 @@ def _closed(log: Log) -> Error:
 
 def _answer(told: Told, first: int, sinks: list[Sink], tokens: list[Any]) -> None:
     """Add what each sink is told about the entries from index `first` on."""
+    if len(sinks) == 1:
+        return _tell(told, sinks[0], tokens[0], first)
     if sinks.count(sinks[0]) == len(sinks):  # mostly all are of one connection, or of this process
         done, indexes = told.setdefault(sinks[0], ([], []))
         done += tokens

@@ -64,6 +64,8 @@ class Frontier:
         The first new hash of level l has index `old_size >> l`. Costs about one node hash per leaf.
         Raises TreeRangeError above MAX_SIZE.
         """
+        if len(leaves) == 1:
+            return self._add(leaves[0])
         added: list[list[bytes]] = []
         waiting = list(self._waiting)
         current = list(leaves)
@@ -84,6 +86,21 @@ class Frontier:
             level += 1
         self._size += len(leaves)
         self._waiting = waiting
+        return added
+
+    def _add(self, leaf: bytes) -> list[list[bytes]]:
+        """As `extend`, of one: many logs that grow side by side get their entries one by one."""
+        _checked_size(self._size + 1)
+        added, waiting, current, level = [[leaf]], self._waiting, leaf, 0
+        while level < len(waiting) and (odd := waiting[level]) is not None:
+            waiting[level] = None
+            current = sha256(NODE_PREFIX + odd + current).digest()
+            added.append([current])
+            level += 1
+        if level == len(waiting):
+            waiting.append(None)
+        waiting[level] = current
+        self._size += 1
         return added
 
     def root(self) -> bytes:
