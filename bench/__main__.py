@@ -17,6 +17,7 @@ NAMES = (
     "shutdown",
     "abort",
     "release",
+    "state_check",
     "soak",
 )
 
