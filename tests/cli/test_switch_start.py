@@ -14,6 +14,7 @@ from tests.scenarios import switching
 from schleuse.clock import utc_now
 from schleuse.config import read_config
 from schleuse.processes.control import external_of
+from schleuse.processes.operators import rights_of
 from schleuse.processes.switching import open_switch
 from schleuse.scopes import ScopeState
 from schleuse.shutdown.external import Record, RecordBook, Runs
@@ -40,7 +41,7 @@ def shown(shell: Shell, home: Path) -> dict[str, object]:
 def carry_out(home: Path) -> None:
     """What the `control` role does at one look."""
     config = read_config(home)
-    asyncio.run(external_of(config, open_switch(config, "control"), lambda *_: None).step())
+    asyncio.run(external_of(config, open_switch(config, "control"), rights_of(config), lambda *_: None).step())
 
 
 def test_two_persons_start_what_nobody_saw_run(shell: Shell, site: Path, tmp_path: Path) -> None:

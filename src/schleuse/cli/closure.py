@@ -16,13 +16,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from schleuse.cli.drill import AsJson, Home
-from schleuse.cli.operator_key import KeyFile, Operator, key_of
+from schleuse.cli.operator_key import KeyFile, Operator
 from schleuse.cli.up import german
 from schleuse.clock import utc_now
 from schleuse.config import Config, default_home, read_config
 from schleuse.errors import ConflictError
 from schleuse.processes.control_offline import Offline, offline
-from schleuse.processes.operators import rights_of
+from schleuse.processes.operators import key_of, rights_of
 from schleuse.scopes import parse_scopes
 from schleuse.shutdown.closure import Verdict
 from schleuse.shutdown.exceptions import (

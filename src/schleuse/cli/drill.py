@@ -17,13 +17,14 @@ from rich.console import Console
 from rich.table import Table
 
 from schleuse.cli.numbers import number
-from schleuse.cli.operator_key import KeyFile, Operator, key_of
+from schleuse.cli.operator_key import KeyFile, Operator
 from schleuse.cli.switch_view import print_missing
 from schleuse.cli.up import german
 from schleuse.clock import utc_now
 from schleuse.config import default_home, read_config
 from schleuse.processes.control_drills import Freshness, drill_book, tell_result, windows_of
 from schleuse.processes.control_offline import offline
+from schleuse.processes.operators import key_of
 from schleuse.scopes import ScopeState, parse_scopes
 from schleuse.shutdown.drill import BadDrillError, DrillPlan, DrillResult, Outcome, check_plan, meet, plan_drill
 from schleuse.shutdown.drill_book import DrillBook

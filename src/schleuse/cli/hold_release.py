@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
-from schleuse.cli.operator_key import KeyFile, Operator, key_of
+from schleuse.cli.operator_key import KeyFile, Operator
 from schleuse.cli.up import german
 from schleuse.clock import utc_now
 from schleuse.config import Config, default_home, read_config
@@ -26,6 +26,7 @@ from schleuse.errors import RefusedError
 from schleuse.holding.release import FIRST_BATCH, DryRun, ReleasePlan
 from schleuse.journal.client import JournalClient
 from schleuse.journal.entry import Purpose
+from schleuse.processes.operators import key_of
 from schleuse.processes.release_book import ReleaseDamagedError
 from schleuse.processes.releasing import LOOK_SECONDS, PURPOSE, Releases, StillHeldError, open_releases
 from schleuse.processes.trail import OUTSIDE, open_trail, teller

@@ -14,13 +14,14 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from schleuse.cli.operator_key import KeyFile, Operator, key_of
+from schleuse.cli.operator_key import KeyFile, Operator
 from schleuse.cli.up import german
 from schleuse.clock import utc_now
-from schleuse.config import default_home, read_config
+from schleuse.config import Config, default_home, read_config
 from schleuse.holding.suspicion import Fate, Order, Suspicion, sign_suspicion
 from schleuse.journal.client import JournalClient
 from schleuse.journal.entry import Purpose
+from schleuse.processes.operators import key_of
 from schleuse.processes.suspecting import PURPOSE, Suspecting, open_suspecting
 from schleuse.processes.trail import OUTSIDE, open_trail, teller
 from schleuse.switch.approval import approve as sign_approval
@@ -63,8 +64,9 @@ def add(
         sender,
         insurer,
     )
-    key = key_of(read_config(home or default_home()), operator, operator_key)
-    with _suspecting(home) as suspecting:
+    config = _config(home)
+    key = key_of(config, operator, operator_key)
+    with _suspecting(config) as suspecting:
         kept = suspecting.hand_in(sign_suspicion(one, operator, role, key))
     print(f"{one.id}: {kept} {'Mails in Quarantäne' if german() else 'mails quarantined'}")
 
@@ -72,7 +74,7 @@ def add(
 @app.command(name="list")
 def list_all(*, home: Home = None, json_output: AsJson = False) -> None:
     """What is suspected, by whom, and how many mails are kept aside for it."""
-    with _suspecting(home) as suspecting:
+    with _suspecting(_config(home)) as suspecting:
         for id in suspecting.ids():
             signed, kept = suspecting.read(id), len(suspecting.quarantined(id))
             if json_output:
@@ -86,7 +88,7 @@ def list_all(*, home: Home = None, json_output: AsJson = False) -> None:
 @app.command
 def opened(id: str, *, home: Home = None, json_output: AsJson = False) -> None:
     """Mail that matches and was opened before it was suspected: for each insurer, which judges it."""
-    with _suspecting(home) as suspecting:
+    with _suspecting(_config(home)) as suspecting:
         found = suspecting.opened(id)
     for gone in sorted(name for name in found if "@" in name):
         hint = (
@@ -120,7 +122,7 @@ def order(
         Numbers of `hold list`; none: all of it, and the suspicion ends.
     """
     made = Order(f"o{utc_now():%Y%m%d}-{secrets.token_hex(2)}", suspicion, fate, reason, ids)
-    with _suspecting(home) as suspecting:
+    with _suspecting(_config(home)) as suspecting:
         count = len(ids) or len(suspecting.quarantined(suspicion))
         print(f"{suspicion}: {count} Mails QUARANTINED -> {fate.value}   {made.hash[:16]}")
         if yes:
@@ -140,13 +142,14 @@ def approve(
     home: Home = None,
 ) -> None:
     """Approve exactly this order; two different persons, in different roles, have to."""
-    with _suspecting(home) as suspecting:
+    config = _config(home)
+    with _suspecting(config) as suspecting:
         made = suspecting.read_order(suspicion, order)
         print(f"{made.fate.value}  {len(made.deliveries) or '*'}  {made.reason}   {made.hash[:16]}")
         if not yes:
             print("--yes gibt frei" if german() else "--yes approves")
             return
-        key = key_of(read_config(home or default_home()), operator, operator_key)
+        key = key_of(config, operator, operator_key)
         suspecting.approve(made, sign_approval(PURPOSE, made.hash, operator, role, key, utc_now()))
         word = ("freigegeben" if german() else "approved") if suspecting.is_approved(made) else "1/2"
     print(f"{order}: {word}")
@@ -155,14 +158,17 @@ def approve(
 @app.command(name="carry-out")
 def carry_out(suspicion: str, order: str, *, home: Home = None) -> None:
     """Do what two persons ordered; again after a crash, it does what is left."""
-    with _suspecting(home) as suspecting:
+    with _suspecting(_config(home)) as suspecting:
         moved = suspecting.carry_out(suspecting.read_order(suspicion, order))
     print(f"{moved} Mails")
 
 
+def _config(home: Path | None) -> Config:
+    return read_config(home or default_home())
+
+
 @contextmanager
-def _suspecting(home: Path | None) -> Iterator[Suspecting]:
-    config = read_config(home or default_home())
+def _suspecting(config: Config) -> Iterator[Suspecting]:
     trail = open_trail(config, OUTSIDE, JournalClient(config.journal_socket))
     tell = teller(trail, Purpose.INCIDENT, user=getpass.getuser())
     with open_suspecting(config, tell) as suspecting:

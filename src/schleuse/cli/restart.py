@@ -17,7 +17,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from schleuse.cli.operator_key import KeyFile, Operator, key_of
+from schleuse.cli.operator_key import KeyFile, Operator
 from schleuse.cli.restart_view import name_of, print_plan, print_status, status_json
 from schleuse.cli.up import said
 from schleuse.clock import utc_now
@@ -25,6 +25,7 @@ from schleuse.config import Config, default_home, read_config
 from schleuse.errors import ConflictError, MalformedError, UnavailableError
 from schleuse.journal.client import JournalClient
 from schleuse.journal.entry import Purpose
+from schleuse.processes.operators import key_of
 from schleuse.processes.restart_home import restarts_of
 from schleuse.processes.restarting import Restarts, RoleMissingError, Signer
 from schleuse.processes.switching import switch_log

@@ -53,7 +53,7 @@ from schleuse.processes.switch_orders import (
     tell,
     unchanged,
 )
-from schleuse.processes.switching import open_switch, switch_log
+from schleuse.processes.switching import COMMAND, open_switch, switch_log
 from schleuse.processes.trail import PLATFORM
 from schleuse.scopes import Scope, ScopeState, parse_scopes
 from schleuse.shutdown.news import BadNewsError
@@ -76,8 +76,6 @@ app = App(name="switch", help="Off in seconds, by one person; what opens is `res
 app.command("schleuse.cli.switch_policy:app", name="policy")
 app.command("schleuse.cli.switch_start:start", name="start")
 
-#: Name of the copy of the switch that commands share.
-COPY = "command"
 #: The command is in force, but --wait was asked for and something is not quiet yet.
 NOT_QUIET = 75
 DOES_NOT_HOLD = 70
@@ -294,7 +292,7 @@ def _follow(config: Config, accepted: Accepted, signing: Signing) -> None:
 def show(*scopes: str, home: Home = None, json_output: AsJson = False) -> None:
     """Show where each scope stands, since when, by whose command, why, and whether it is proven."""
     config = read_config(home or default_home())
-    switch = open_switch(config, COPY)
+    switch = open_switch(config, COMMAND)
     wanted = _scopes(scopes) if scopes else ()
     rows = rows_of(config, switch.rules(), switch.entries(), wanted, utc_now())
     if json_output:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from schleuse.cli.operator_key import KeyFile, Operator, key_of
+from schleuse.cli.operator_key import KeyFile, Operator
 from schleuse.cli.switch_view import printable
 from schleuse.cli.up import german
 from schleuse.clock import utc_now
@@ -22,7 +22,7 @@ from schleuse.config import Config, default_home, read_config
 from schleuse.errors import Error
 from schleuse.journal.entry import Kind, Result
 from schleuse.journal.opening import Json
-from schleuse.processes.operators import rights_of
+from schleuse.processes.operators import key_of, rights_of
 from schleuse.processes.policies import policies_of
 from schleuse.processes.switch_orders import tell, tenants_of
 from schleuse.scopes import ScopeState, parse_scopes

@@ -11,11 +11,8 @@ from schleuse.cli.operator_key import KeyFile, Operator
 from schleuse.cli.up import said
 from schleuse.clock import utc_now
 from schleuse.config import default_home, read_config
-from schleuse.processes.control_starts import sign_start, start_order, suffices
-from schleuse.processes.switching import open_switch
-
-#: Name of the copy of the switch that commands share.
-COPY = "command"
+from schleuse.processes.control_starts import sign_start, start_book, start_order
+from schleuse.processes.switching import COMMAND, open_switch
 
 
 def start(
@@ -38,7 +35,7 @@ def start(
         Of the system, as `control.external` has it and `switch show` names it.
     """
     config = read_config(home or default_home())
-    order = start_order(config, open_switch(config, COPY), name, utc_now())
+    order = start_order(config, open_switch(config, COMMAND), name, utc_now())
     print(
         said(
             f"{name} ({order.scope}) starten, geöffnet mit Epoche {order.epoch}",
@@ -48,9 +45,10 @@ def start(
     if not yes:
         print(said("--yes unterschreibt", "--yes signs it"))
         return
-    signers = sign_start(config, order, operator, operator_key, utc_now())
+    book = start_book(config)
+    signers = sign_start(config, book, order, operator, operator_key, utc_now())
     print(said(f"unterschrieben: {', '.join(signers)}", f"signed: {', '.join(signers)}"))
-    if suffices(config, order, utc_now()):
+    if book.suffices(order, utc_now()):
         print(said("die Rolle control startet es", "the control role starts it"))
     else:
         print(said("es fehlt eine zweite Person", "a second person is missing"))

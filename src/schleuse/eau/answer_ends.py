@@ -14,7 +14,7 @@ from sqlalchemy.engine import Engine
 
 from schleuse.database import transaction
 from schleuse.eau.locking import lock_insurer
-from schleuse.eau.switched import AnswerTerms, require_answering
+from schleuse.eau.switched import UNSWITCHED, AnswerTerms, require_answering
 from schleuse.eau.tables import FOLLOW_UP, REQUEST
 from schleuse.errors import RefusedError
 from schleuse.identifiers import IK
@@ -36,7 +36,7 @@ class AnswerEnds:
         self._engine = engine
 
     def cancel(
-        self, ik: IK, id: str, now: datetime, terms: AnswerTerms | None = None, tell: Callable[[], None] = lambda: None
+        self, ik: IK, id: str, now: datetime, terms: AnswerTerms = UNSWITCHED, tell: Callable[[], None] = lambda: None
     ) -> None:
         """Nothing follows this request from now on, and what did follow is no longer listed. Again: nothing new.
 
@@ -52,10 +52,10 @@ class AnswerEnds:
                 raise UnknownRequestError("no request of this insurer has this id; name one that was asked")
             tell()
             if known.cancelled_at is None:
-                connection.execute(_CANCEL, {**which, "now": now, "under": None if terms is None else terms.answering})
+                connection.execute(_CANCEL, {**which, "now": now, "under": terms.answering})
                 connection.execute(_UNSAY, which)
 
-    def forget(self, ik: IK, now: datetime, terms: AnswerTerms | None = None) -> int:
+    def forget(self, ik: IK, now: datetime, terms: AnswerTerms = UNSWITCHED) -> int:
         """Requests that are over for so long, with all that followed them. Returns how many."""
         with transaction(self._engine) as connection:
             require_answering(connection, ik, terms)

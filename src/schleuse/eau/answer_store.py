@@ -35,7 +35,7 @@ from schleuse.eau.cursors import acked, take_over
 from schleuse.eau.document import DocumentId, Period
 from schleuse.eau.locking import lock_insurer
 from schleuse.eau.outcome import DocumentState
-from schleuse.eau.switched import AnswerTerms, require_answering
+from schleuse.eau.switched import UNSWITCHED, AnswerTerms, require_answering
 from schleuse.eau.tables import DOCUMENT, FOLLOW_UP, FOLLOW_UP_CURSOR, REQUEST
 from schleuse.errors import ConflictError
 from schleuse.identifiers import IK
@@ -102,17 +102,17 @@ class AnswerStore:
         now: datetime,
         *,
         waits: Waits,
-        terms: AnswerTerms | None = None,
+        terms: AnswerTerms = UNSWITCHED,
     ) -> Answer:
         """The answer, recorded. Asked again under its id: what was said last, nothing new.
 
         Raises RequestReusedError, RequestCancelledError.
 
         waits: is asked before documents are read, because mail goes from there to here.
-        terms: what the switch lets be said; None where no switch rules. Of the eAU in its share is spoken, chosen by
+        terms: what the switch lets be said. Of the eAU in its share is spoken, chosen by
         their delivery (RS-06).
         """
-        found, permille = waits(asked.absent_from, now), _permille(terms)
+        found, permille = waits(asked.absent_from, now), terms.permille
         with transaction(self._engine) as connection:
             require_answering(connection, ik, terms)
             lock_insurer(connection, ik)
@@ -137,7 +137,7 @@ class AnswerStore:
                     "deliveries": json.dumps([one.delivery for one in result.found]),
                     "until": until,
                     "due": int(permille is not None),  # looked at again if the share grew meanwhile
-                    "epoch": _epoch(terms),
+                    "epoch": terms.answering,
                 },
             )
         return Answer(asked.id, code, now, until, result.found)
@@ -148,7 +148,7 @@ class AnswerStore:
         now: datetime,
         *,
         waits: Waits,
-        terms: AnswerTerms | None = None,
+        terms: AnswerTerms = UNSWITCHED,
         unit: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> int:
         """Say what the records say now and did not say before. Returns how many answers followed.
@@ -158,7 +158,7 @@ class AnswerStore:
         terms: see `answer`; when its share is another than before, all requests that are open are looked at.
         unit: entered while something is recorded; a look at what is there has no effect.
         """
-        permille = _permille(terms)
+        permille = terms.permille
         if self._shares.get(ik, _UNKNOWN) != permille:
             with transaction(self._engine) as connection:
                 lock_insurer(connection, ik)
@@ -196,7 +196,7 @@ class AnswerStore:
             return (replace(at, asked_at=rows[-1].asked_at, id=rows[-1].id) if rows else at), says
         return _Round(now), says
 
-    def _follow(self, ik: IK, blocked: dict[str, bool], now: datetime, terms: AnswerTerms | None) -> int:
+    def _follow(self, ik: IK, blocked: dict[str, bool], now: datetime, terms: AnswerTerms) -> int:
         with transaction(self._engine) as connection:
             require_answering(connection, ik, terms)
             lock_insurer(connection, ik)
@@ -205,10 +205,10 @@ class AnswerStore:
                 row = connection.execute(_REQUEST, {"ik": ik.value, "id": id}).one_or_none()
                 if row is None or row.cancelled_at is not None:
                     continue  # since it was looked at
-                said = _follow_up(connection, ik, row, waits=is_blocked, permille=_permille(terms))
+                said = _follow_up(connection, ik, row, waits=is_blocked, permille=terms.permille)
                 if said is not None:
                     seq += 1
-                    _record(connection, ik, row, said, seq, now, _epoch(terms))
+                    _record(connection, ik, row, said, seq, now, terms.answering)
             connection.execute(_DONE, {"ik": ik.value, "ids": list(blocked)})
         return seq - first
 
@@ -228,7 +228,7 @@ class AnswerStore:
         with transaction(self._reader) as connection:
             return acked(connection, FOLLOW_UP_CURSOR, ik, client), _last(connection, ik)
 
-    def ack(self, ik: IK, client: str, cursor: int, terms: AnswerTerms | None = None) -> tuple[int, int]:
+    def ack(self, ik: IK, client: str, cursor: int, terms: AnswerTerms = UNSWITCHED) -> tuple[int, int]:
         """Everything up to the cursor is taken over; a lower one changes nothing. Raises CursorBeyondEndError."""
         with transaction(self._engine) as connection:
             require_answering(connection, ik, terms)
@@ -325,14 +325,6 @@ def _certificates(connection: Connection, ik: IK, person: bytes, other: bytes | 
         )
         for row in rows
     ]
-
-
-def _permille(terms: AnswerTerms | None) -> int | None:
-    return None if terms is None else terms.permille
-
-
-def _epoch(terms: AnswerTerms | None) -> int | None:
-    return None if terms is None else terms.answering
 
 
 def which_wait(days: Collection[date], waits: Callable[[date], bool]) -> dict[date, bool]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -131,27 +132,23 @@ class Logins:
 
     def tell_listing(self, session: Session, count: int) -> None:
         """Raises UnavailableError: then the list must not be given."""
-        event = FeedEvent(
-            Happened.LISTING, session.ik, session.client, session.ik, session.token_id, session.peer, count=count
-        )
-        self._told(event)
+        self._tell_of(session, Happened.LISTING, count=count)
 
     def tell_paper(self, session: Session, reference: str) -> None:
         """Raises UnavailableError: then nothing must be kept."""
-        event = FeedEvent(
-            Happened.PAPER, session.ik, session.client, session.ik, session.token_id, session.peer, paper=reference
-        )
-        self._told(event)
+        self._tell_of(session, Happened.PAPER, paper=reference)
 
     def tell_answer(self, session: Session, count: int, request: str = "", code: str = "") -> None:
         """Raises UnavailableError: then nothing must be said. code: number of the answer."""
-        who = (session.ik, session.client, session.ik, session.token_id, session.peer)
-        self._told(FeedEvent(Happened.ANSWER, *who, code=code, count=count, request=request))
+        self._tell_of(session, Happened.ANSWER, code=code, count=count, request=request)
 
     def tell_cancelled(self, session: Session, request: str) -> None:
         """Raises UnavailableError: then it is not cancelled."""
+        self._tell_of(session, Happened.ANSWER_CANCELLED, request=request)
+
+    def _tell_of(self, session: Session, what: Happened, **more: Any) -> None:
         who = (session.ik, session.client, session.ik, session.token_id, session.peer)
-        self._told(FeedEvent(Happened.ANSWER_CANCELLED, *who, request=request))
+        self._told(FeedEvent(what, *who, **more))
 
     def _tell(self, what: Happened, asked: Asked, claims: Claims | None = None, code: str = "") -> None:
         ik = self._served.get(asked.ik)

@@ -12,13 +12,13 @@ from sqlalchemy.engine import Engine
 
 from schleuse.database import reading, transaction
 from schleuse.eau.locking import lock_insurer
+from schleuse.eau.rates import lately
 from schleuse.eau.tables import LETTER
 from schleuse.identifiers import IK
 from schleuse.kim.store import Under
 from schleuse.kim.store.delivery import share_sql
 from schleuse.switch import fence
 
-_HOUR = timedelta(hours=1)
 #: Nothing is put off for longer, unless the clock was set back since: then it is due.
 LONGEST_PAUSE = timedelta(minutes=15)
 
@@ -79,7 +79,7 @@ class LetterStore:
         with transaction(reading(self._engine)) as connection:
             for ik, per_hour in rates.items():
                 if _out(connection, ik, now) >= per_hour:
-                    query = query.where(sa.or_(LETTER.c.ik != ik.value, _lately(now)))
+                    query = query.where(sa.or_(LETTER.c.ik != ik.value, lately(LETTER.c.out_at, now)))
             return [
                 Unsent(
                     row.delivery,
@@ -165,13 +165,8 @@ class LetterStore:
 
 def _out(connection: sa.Connection, ik: IK, now: datetime, but: int | None = None) -> int:
     """How many letters of this insurer went out in the hour before now, not counting that one."""
-    query = sa.select(sa.func.count()).where(LETTER.c.ik == ik.value, _lately(now))
+    query = sa.select(sa.func.count()).where(LETTER.c.ik == ik.value, lately(LETTER.c.out_at, now))
     return connection.execute(query if but is None else query.where(LETTER.c.delivery != but)).scalar_one()
-
-
-def _lately(now: datetime) -> sa.ColumnElement[bool]:
-    """It went out in the hour before now; what lies far in the future is of a clock that was set back since."""
-    return LETTER.c.out_at.between(now - _HOUR + timedelta(microseconds=1), now + _HOUR)
 
 
 def _require(connection: sa.Connection, under: Under | None) -> None:

@@ -68,12 +68,16 @@ def answers(switch: Switch, ik: IK) -> Standing:
 class AnswerTerms:
     """On what answers to employers stand: the epochs of `answering` and of `delivering`, under which they are said.
 
-    permille: of which share of the eAU they may speak; None: of all.
+    None: no switch rules. permille: of which share of the eAU they may speak; None: of all.
     """
 
-    answering: int
-    delivering: int
+    answering: int | None
+    delivering: int | None
     permille: int | None = None
+
+
+#: Where no switch rules.
+UNSWITCHED = AnswerTerms(None, None)
 
 
 def answer_terms(answered: Standing, delivered: Standing) -> AnswerTerms:
@@ -81,11 +85,11 @@ def answer_terms(answered: Standing, delivered: Standing) -> AnswerTerms:
     return AnswerTerms(answered.epoch, delivered.epoch, answered_share(delivered))
 
 
-def require_answering(connection: sa.Connection, ik: IK, terms: AnswerTerms | None) -> None:
+def require_answering(connection: sa.Connection, ik: IK, terms: AnswerTerms) -> None:
     """As `require_delivering`, of what is said to employers: an older epoch of either atom is refused (SW-06)."""
-    if terms is not None:
+    if terms.answering is not None:
         fence.require(connection, answering(ik), terms.answering)
-        require_delivering(connection, ik, terms.delivering)
+    require_delivering(connection, ik, terms.delivering)
 
 
 def answers_begin(at: Standing) -> bool:

@@ -19,7 +19,7 @@ from schleuse.clock import utc_now
 from schleuse.config import Config
 from schleuse.errors import Error
 from schleuse.journal.client import JournalClient
-from schleuse.journal.entry import Kind, Purpose, Result
+from schleuse.journal.entry import Purpose
 from schleuse.journal.opening import Json
 from schleuse.processes.control_closing import AllEffects, Closings, Prover
 from schleuse.processes.control_drills import Freshness, Scheduler, desk, drill_book, windows_of
@@ -41,7 +41,7 @@ from schleuse.processes.restart_evidence import Looks
 from schleuse.processes.restart_home import restarts_of, take_back_of
 from schleuse.processes.switch_figures import SwitchFigures
 from schleuse.processes.switching import enforced_atoms, news_book, open_switch, switch_log
-from schleuse.processes.trail import PLATFORM, Act, Trail, open_trail
+from schleuse.processes.trail import open_trail, teller
 from schleuse.scopes import Scope
 from schleuse.shutdown.automat import Agreed, Automat, Policies
 from schleuse.shutdown.closure import provable
@@ -51,7 +51,7 @@ from schleuse.shutdown.external_keeper import ExternalKeeper
 from schleuse.shutdown.news import NewsBook
 from schleuse.shutdown.probes import Sources
 from schleuse.switch.copy import LocalSwitch
-from schleuse.switch.documents import Role
+from schleuse.switch.documents import Rights, Role
 from schleuse.vault.tokens import read_public_key, read_token_key
 
 log = structlog.get_logger()
@@ -77,8 +77,9 @@ async def run(config: Config) -> None:
         probes = PlatformProbes(config)
         stack.callback(probes.close)
         closings = closings_of(config, switch, probes, "control")
-        tell = teller(trail)
-        external, rights = external_of(config, switch, tell), rights_of(config)
+        tell = teller(trail, Purpose.OPERATION)
+        rights = rights_of(config)
+        external = external_of(config, switch, rights, tell)
         freshness = Freshness(closings, config.control.drill_days)
         drills = Scheduler(
             desk(closings, switch_log(config, rights), rights, utc_now, external.not_running),
@@ -172,26 +173,15 @@ def closings_of(config: Config, switch: LocalSwitch, probes: PlatformProbes, pla
     )
 
 
-def teller(trail: Trail) -> Callable[[Mapping[str, Json], bool], None]:
-    """An entry of the platform's log: facts, and whether it was granted. An order to switch changes a policy."""
-
-    def tell(facts: Mapping[str, Json], granted: bool) -> None:
-        kind = Kind.POLICY_CHANGED if facts.get("act") == "switch.command" else Kind.ADMINISTRATION
-        result = Result.GRANTED if granted else Result.DENIED
-        trail.tell(Act(PLATFORM, kind, result, Purpose.OPERATION, detail=facts))
-
-    return tell
-
-
 def external_of(
-    config: Config, switch: LocalSwitch, tell: Callable[[Mapping[str, Json], bool], None]
+    config: Config, switch: LocalSwitch, rights: Rights, tell: Callable[[Mapping[str, Json], bool], None]
 ) -> ExternalKeeper:
     """What stops and starts them. Raises BadScopeError."""
     return ExternalKeeper(
         systems_of(config),
         SystemStandings.of(switch),
         config.switch_folder,
-        rights_of(config),
+        rights,
         lambda facts: tell(facts, True),
         utc_now,
         f"{config.hostname} control",

@@ -12,20 +12,18 @@ import structlog
 from schleuse.clock import utc_now
 from schleuse.config import Config
 from schleuse.journal.client import JournalClient
-from schleuse.processes.control import closings_of, external_of, teller
+from schleuse.journal.entry import Purpose
+from schleuse.processes.control import closings_of, external_of
 from schleuse.processes.control_closing import Closings
 from schleuse.processes.control_drills import desk
 from schleuse.processes.control_probes import PlatformProbes
 from schleuse.processes.control_watch import Tell
 from schleuse.processes.observe import configure_log
 from schleuse.processes.operators import rights_of
-from schleuse.processes.switching import open_switch, switch_log
-from schleuse.processes.trail import OUTSIDE, open_trail
+from schleuse.processes.switching import COMMAND, open_switch, switch_log
+from schleuse.processes.trail import OUTSIDE, open_trail, teller
 from schleuse.shutdown.drill_run import Desk
 from schleuse.shutdown.external_keeper import ExternalKeeper
-
-#: Name of the copy of the switch that commands share.
-COPY = "command"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +41,17 @@ def offline(config: Config) -> Iterator[Offline]:
     """Open what a command needs, and close it."""
     log_before = structlog.get_config()
     configure_log("command", logging.ERROR)  # to stderr: what a command prints is for people or machines
-    switch = open_switch(config, COPY)
+    switch = open_switch(config, COMMAND)
     probes = PlatformProbes(config)
     try:
         closings = closings_of(config, switch, probes, "command")
-        tell = teller(open_trail(config, OUTSIDE, JournalClient(config.journal_socket)))
-        external = external_of(config, switch, tell)
+        tell = teller(open_trail(config, OUTSIDE, JournalClient(config.journal_socket)), Purpose.OPERATION)
+        rights = rights_of(config)
+        external = external_of(config, switch, rights, tell)
         yield Offline(
             closings,
             external,
-            desk(closings, switch_log(config), rights_of(config), utc_now, external.not_running),
+            desk(closings, switch_log(config, rights), rights, utc_now, external.not_running),
             tell,
         )
     finally:

@@ -11,14 +11,13 @@ from schleuse.errors import ConflictError, MalformedError
 from schleuse.journal.entry import Kind, Result
 from schleuse.journal.opening import Json
 from schleuse.processes.control_workers import systems_of
-from schleuse.processes.operators import key_file, rights_of
+from schleuse.processes.operators import key_of, rights_of
 from schleuse.processes.switch_orders import tell, tenants_of
 from schleuse.shutdown.external import RecordBook, SystemStandings
 from schleuse.shutdown.external_start import PURPOSE, StartBook, StartOrder, order_of
 from schleuse.switch.approval import approve
 from schleuse.switch.copy import LocalSwitch
 from schleuse.switch.documents import NotAuthorisedError
-from schleuse.vault.tokens import read_token_key
 
 
 class NoSuchSystemError(MalformedError):
@@ -48,7 +47,14 @@ def start_order(config: Config, switch: LocalSwitch, name: str, now: datetime) -
     return order_of(system, at)
 
 
-def sign_start(config: Config, order: StartOrder, operator: str, key: Path | None, now: datetime) -> Sequence[str]:
+def start_book(config: Config) -> StartBook:
+    """Of this home."""
+    return StartBook(config.switch_folder, rights_of(config))
+
+
+def sign_start(
+    config: Config, book: StartBook, order: StartOrder, operator: str, key: Path | None, now: datetime
+) -> Sequence[str]:
     """Sign in each role that the operator has of the two, and tell the journal. Returns all whose signatures count.
 
     Raises NotAuthorisedError, StartNotKeptError, and what reading a key raises.
@@ -58,8 +64,7 @@ def sign_start(config: Config, order: StartOrder, operator: str, key: Path | Non
     if not roles:
         wanted = " or ".join(f"{one} and {other}" for one, other in order.pairs)
         raise NotAuthorisedError(f"{operator!r} has none of the roles {wanted}")
-    secret = read_token_key(key or key_file(config, operator))
-    book = StartBook(config.switch_folder, rights_of(config))
+    secret = key_of(config, operator, key)
     for role in roles:
         book.keep(approve(PURPOSE, order.hash, operator, role, secret, now))
     detail: dict[str, Json] = {
@@ -72,8 +77,3 @@ def sign_start(config: Config, order: StartOrder, operator: str, key: Path | Non
     }
     tell(config, tenants_of(config, [order.scope]), Kind.POLICY_CHANGED, Result.GRANTED, operator, detail)
     return book.signers(order, now)
-
-
-def suffices(config: Config, order: StartOrder, now: datetime) -> bool:
-    """Whether the `control` role starts it now."""
-    return StartBook(config.switch_folder, rights_of(config)).suffices(order, now)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import structlog
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from schleuse.config import Config
 from schleuse.errors import Error
 from schleuse.switch.documents import Person, Rights, Role
-from schleuse.vault.tokens import read_public_key
+from schleuse.vault.tokens import read_public_key, read_token_key
 
 log = structlog.get_logger()
 
@@ -17,6 +18,11 @@ log = structlog.get_logger()
 def key_file(config: Config, operator: str) -> Path:
     """Where an operator's private key lies, if it lies on this host at all."""
     return config.home / "operators" / f"{operator}.key"
+
+
+def key_of(config: Config, operator: str, given: Path | None) -> Ed25519PrivateKey:
+    """The key in the file that was given, or in the one of this home. Raises what `read_token_key` raises."""
+    return read_token_key(given or key_file(config, operator))
 
 
 def rights_of(config: Config) -> Rights:

@@ -68,9 +68,8 @@ def take_back_of(config: Config, tell: Tell) -> Callable[[RestartPlan], int]:
         with open_leases(config.kim_database, config.kim.spool, _retention(config)) as leases:
             changes = changes_of(entries, mailbox_scopes(config), utc_now)
             leases.holds.follow({}, len(entries), accounts, changes, utc_now())
-        with open_releases(config, tell, "control-release") as releases:
-            releases.stop_all(accounts, f"the restart {plan.id} was aborted", "control")
-        with open_leases(config.kim_database, config.kim.spool, _retention(config)) as leases:
+            with open_releases(config, tell, "control-release") as releases:
+                releases.stop_all(accounts, f"the restart {plan.id} was aborted", "control")
             return leases.holds.take_back_all(accounts)
 
     return take_back

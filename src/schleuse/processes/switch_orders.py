@@ -64,9 +64,8 @@ class Signer:
 def signer_of(config: Config, operator: str | None, key: Path | None) -> Signer:
     """Who signs a closing; without a name the only one who may and whose key lies in this home. Raises RefusedError."""
     roles = {one.name: _closing_role(one.roles) for one in config.operators}
-    keys = config.home / "operators"
     if operator is None:
-        found = [name for name, role in roles.items() if role is not None and (keys / f"{name}.key").exists()]
+        found = [name for name, role in roles.items() if role is not None and key_file(config, name).exists()]
         if len(found) != 1:
             who = ", ".join(found) or "nobody"
             raise NoOperatorError(f"{who} could sign here; name one with --operator and --operator-key")
@@ -76,7 +75,7 @@ def signer_of(config: Config, operator: str | None, key: Path | None) -> Signer:
     role = roles[operator]
     if role is None:
         raise NotAuthorisedError(f"{operator} has no role that closes: {', '.join(sorted(CLOSERS - {Role.AUTOMAT}))}")
-    return Signer(operator, role, key or keys / f"{operator}.key")
+    return Signer(operator, role, key or key_file(config, operator))
 
 
 def speaker_of(config: Config, operator: str, key: Path | None) -> Signer:

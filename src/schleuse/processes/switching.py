@@ -18,6 +18,9 @@ from schleuse.switch.documents import Rights
 from schleuse.switch.effects import EffectBook
 from schleuse.switch.log import SwitchLog
 
+#: Name of the copy of the switch that commands share.
+COMMAND = "command"
+
 #: What the roles of today enforce: all scopes that a fence, an effect or a proof is about.
 ENFORCED: tuple[tuple[Service, Direction], ...] = (
     (Service.EAU_INTAKE, Direction.ACCEPT),

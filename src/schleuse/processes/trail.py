@@ -295,11 +295,14 @@ def new_event(now: datetime, random: int | None = None) -> UUID:
 
 
 def teller(trail: Trail, purpose: Purpose, **always: Json) -> Callable[[Mapping[str, Json], bool], None]:
-    """Gets facts, and whether it was granted: an act of administration in the platform's log. always: stand in each."""
+    """Gets facts, and whether it was granted: an act of administration in the platform's log, or one of policy if it is
+    an order to switch. always: stand in each.
+    """
 
     def tell(facts: Mapping[str, Json], granted: bool) -> None:
+        kind = Kind.POLICY_CHANGED if facts.get("act") == "switch.command" else Kind.ADMINISTRATION
         result = Result.GRANTED if granted else Result.DENIED
-        trail.tell(Act(PLATFORM, Kind.ADMINISTRATION, result, purpose, detail={**facts, **always}))
+        trail.tell(Act(PLATFORM, kind, result, purpose, detail={**facts, **always}))
 
     return tell
 

@@ -159,7 +159,7 @@ class Watcher:
         while. At each start the vault says its number by itself, and then there must be so many entries of releases at
         least.
         """
-        at_us = (entry.at - _EPOCH) // timedelta(microseconds=1)
+        at_us = _at_us(entry)
         for gap in self._overdue(at_us):
             yield Finding.COUNTER_GAP, f"no entry of {gap} has come"
         found, last = entry.release_counter, self._memory.counter
@@ -209,7 +209,7 @@ class Watcher:
         limit, memory = self._settings.subjects_per_hour, self._memory
         if limit is None or entry.kind not in _OPENS or NOBODY in {entry.actor, entry.subject}:
             return
-        at_us = (entry.at - _EPOCH) // timedelta(microseconds=1)
+        at_us = _at_us(entry)
         persons = memory.persons.setdefault(entry.actor, OrderedDict())
         persons[entry.subject] = at_us
         persons.move_to_end(entry.subject)
@@ -255,3 +255,7 @@ def reconcile(origin: str, counts: Mapping[str, int], *, vault: int, hsm: int | 
     if hsm is not None and hsm > explained:
         found.append(f"the HSM counts {hsm} unwraps, the log explains {explained}")
     return [Alarm(Finding.COUNTS_DIFFER, origin, text) for text in found]
+
+
+def _at_us(entry: Entry) -> int:
+    return (entry.at - _EPOCH) // timedelta(microseconds=1)
