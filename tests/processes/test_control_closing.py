@@ -261,14 +261,19 @@ def test_a_closing_of_others_systems_alone_is_told_and_is_an_alarm_until_it_is_p
     assert len({str(one["raw_hash"]) for one in site.told}) == 2  # of what was seen, which a restart does not change
 
 
-def test_a_system_of_another_s_is_waited_for_beside_ours_and_told_when_it_is_proven_later(site: Site) -> None:
-    machine = Machine()
+def ours_and_theirs_are_closed(site: Site) -> None:
+    """By an epoch each, and one attempt was made."""
     site.restart(SYSTEM)
     close(site.log, "eau_intake")
     site.follow(1)
     close(site.log, "payments_support", "d")
     site.follow(2)
     site.attempt()
+
+
+def test_a_system_of_another_s_is_waited_for_beside_ours_and_told_when_it_is_proven_later(site: Site) -> None:
+    machine = Machine()
+    ours_and_theirs_are_closed(site)
     asyncio.run(keeper(site, machine).step())
     site.attempt()
     site.attempt()
@@ -325,12 +330,7 @@ def test_a_system_of_another_s_that_runs_again_is_not_done_with(site: Site) -> N
 
 
 def test_what_is_proven_is_rechecked_though_something_else_is_not(site: Site) -> None:
-    site.restart(SYSTEM)
-    close(site.log, "eau_intake")
-    site.follow(1)
-    close(site.log, "payments_support", "d")
-    site.follow(2)
-    site.attempt()
+    ours_and_theirs_are_closed(site)
     site.answer = Answer.PASSED
     site.clock.forward(301)
     assert asyncio.run(site.prover.recheck())[:2] == [str(one) for one in ATOMS]
