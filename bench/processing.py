@@ -56,7 +56,7 @@ from schleuse.mail.contracts import Mail, Recipient
 from schleuse.practice.documents import Generator, Insurer
 from schleuse.practice.identity import load_practice
 from schleuse.practice.mailing import Addressee, client_mail, kim_mail, new_message_id, signed_payload
-from schleuse.processes.eau import make_worker, open_checker, open_vault
+from schleuse.processes.eau import make_worker, open_checker, open_vault, settle_memory
 from schleuse.processes.home import NewHome, NewInsurer, NewPractice, create_home
 from schleuse.processes.kim import load_accounts, store_settings
 from schleuse.processes.switching import open_switch
@@ -256,7 +256,7 @@ def work_off(
 
 
 def _work(config: Config, checker: Checker, number: int, write: int, vault: Vault) -> None:
-    gc.disable()
+    settle_memory()
     clock = StageClock()
     leases, store = open_leases(config.kim_database, config.kim.spool), open_store(config.eau_database)
     worker: Worker = make_worker(

@@ -154,7 +154,7 @@ class EauSection(_Section):
     """The role that opens, checks and files eAU."""
 
     workers: int = Field(3, gt=0, le=64)
-    batch: int = Field(64, gt=0, le=1024)
+    batch: int = Field(128, gt=0, le=1024)
     database: str | None = None
     feed: Listen = "127.0.0.1:8443"
     feed_tls: TLS

@@ -23,7 +23,7 @@ from schleuse.database import sqlite_url
 from schleuse.eau.checks import Checked, Checker
 from schleuse.eau.codes import Fault
 from schleuse.eau.decision import Flawed, judge
-from schleuse.eau.intake import Mailbox, Tools, examine
+from schleuse.eau.intake import LOOK_EVERY, Mailbox, Tools, examine
 from schleuse.eau.outcome import Policy
 from schleuse.eau.store import EauStore, open_store
 from schleuse.eau.switched import processing
@@ -608,6 +608,30 @@ def test_a_batch_that_a_closing_overtakes_is_undone_as_a_whole(bench: Bench, sto
     assert bench.leases.states == {1: State.HELD, 2: State.HELD}
     assert store.outcomes(IK(EINS)) == {}
     assert bench.told == [Overtaken(IK(EINS), 0, deliveries=(1, 2))]
+
+
+def test_a_closing_is_seen_between_the_mails_of_a_batch(
+    bench: Bench, vault: VaultDouble, store: EauStore, checker: Checker
+) -> None:
+    """A worker with a whole batch before it is quiet at once (SW-06): not one more document is looked into."""
+    checked: list[bytes] = []
+
+    class Watching:
+        def check(self, xml: bytes) -> Any:
+            checked.append(xml)
+            if len(checked) == LOOK_EVERY:
+                bench.switch.set(f"eau_intake/{EINS}/process", HELD)
+            return checker.check(xml)
+
+    first, second = bench.leases.mails
+    bench.leases.mails = [replace(first if n % 2 else second, id=n) for n in range(1, 3 * LOOK_EVERY)]
+    bench.worker.tools = replace(bench.worker.tools, checker=Watching())  # type: ignore[arg-type]
+    bench.worker.run_batch()
+    assert len(checked) == LOOK_EVERY
+    assert set(bench.leases.states.values()) == {State.HELD}
+    assert len(bench.leases.states) == 3 * LOOK_EVERY - 1
+    assert store.outcomes(IK(EINS)) == {}
+    assert [one.deliveries for one in bench.told] == [tuple(range(1, 3 * LOOK_EVERY))]
 
 
 def test_a_closing_between_the_decision_and_its_report_leaves_the_mails_uncertain(

@@ -67,8 +67,16 @@ Stage = Callable[[str], AbstractContextManager[object]]
 _DESCRIPTIONS = frozenset({"eAU", "eAUStorno"})
 
 
+#: Mails that are looked into between two looks at the switch, some hundredths of a second.
+LOOK_EVERY = 8
+
+
 def _untimed(_stage: str) -> AbstractContextManager[object]:
     return nullcontext()
+
+
+def _whatever() -> None:
+    """Nothing stops the batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +122,18 @@ class Looked:
     refused: Error | None = None
 
 
-def examine(ik: IK, mails: Sequence[Claimed], mailboxes: Mapping[str, Mailbox], tools: Tools, now: datetime) -> Looked:
+def examine(
+    ik: IK,
+    mails: Sequence[Claimed],
+    mailboxes: Mapping[str, Mailbox],
+    tools: Tools,
+    now: datetime,
+    going: Callable[[], None] = _whatever,
+) -> Looked:
     """All that can be found out about mails of one insurer, in order, with one round trip for their keys.
 
-    mailboxes: by account. Never raises for what is in a mail; own trouble is in the findings.
+    mailboxes: by account. going: called between mails; what it raises ends the batch. Never raises for what is in a
+    mail; own trouble is in the findings.
     """
     own = _Own(ik, tools.vault)
     sights = [_Sight(claimed, mailboxes[claimed.account], tools, now, own) for claimed in mails]
@@ -127,6 +143,8 @@ def examine(ik: IK, mails: Sequence[Claimed], mailboxes: Mapping[str, Mailbox], 
         trip: Trip[bytes | Error] = ask(lambda some: tools.vault.open_mails(ik, some), wanted)
     keys = iter(trip.answers)
     for place, sight in enumerate(sights):
+        if place % LOOK_EVERY == 0:
+            going()
         unopened = read[place]
         if isinstance(unopened, _Unopened):  # replaced one by one: their envelopes need not stay in memory
             read[place] = _guarded(sight, partial(_open, sight, unopened, next(keys)))

@@ -5,8 +5,9 @@ between the two repeats the batch, and filing finds its own earlier answers. Our
 never answers it (HD-01). The vault is asked three times a batch and insurer: for the keys of the mails, for pseudonyms,
 and to seal what will be filed; each time its journal is durable first (RP-01).
 
-The switch is asked for each insurer of each batch, and its epoch goes with the batch to every store that has an effect
-of it (SW-06). A batch that was overtaken by a closing is put back as a whole, as if it had not been taken (SW-10); the
+The switch is asked for each insurer of each batch, and again between its mails, so that a worker with a whole batch
+before it is quiet at once; the epoch goes with the batch to every store that has an effect of it (SW-06). A batch that
+was overtaken by a closing is put back as a whole, as if it had not been taken (SW-10); the
 other insurers' batches go on (T-24).
 """
 
@@ -17,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 
 import structlog
 
@@ -205,17 +207,22 @@ class Worker:
         under = mails[0].under  # of one claim, and each insurer has one mailbox
         epoch = None if under is None else under.epoch
         try:
-            at = may_process(self.switch, ik)
-            if at is None or (epoch is not None and at.epoch != epoch):
-                raise StaleEpochError(f"the insurer {ik} was switched after its mails were taken at epoch {epoch}")
+            self._require_unswitched(ik, epoch)
             return self._file(ik, mails, directory, epoch)
         except (StaleEpochError, ScopeClosedError) as error:
             log.warning("eau.overtaken", ik=str(ik), mails=len(mails), code=error.code, reason=str(error))
             self.told(Overtaken(ik, epoch or 0, deliveries=tuple(mail.id for mail in mails)))
             return [Recorded(mail.id, State.HELD, SWITCHED) for mail in mails]
 
+    def _require_unswitched(self, ik: IK, epoch: int | None) -> None:
+        """Raises StaleEpochError if no batch may go on that was taken at this epoch."""
+        at = may_process(self.switch, ik)
+        if at is None or (epoch is not None and at.epoch != epoch):
+            raise StaleEpochError(f"the insurer {ik} was switched after its mails were taken at epoch {epoch}")
+
     def _file(self, ik: IK, mails: Sequence[Claimed], directory: Directory | None, epoch: int | None) -> list[Recorded]:
-        looked = examine(ik, mails, self.mailboxes, self.tools, self.now())
+        going = partial(self._require_unswitched, ik, epoch)
+        looked = examine(ik, mails, self.mailboxes, self.tools, self.now(), going)
         self.step("opened")
         with self.tools.stage("seal"):
             made = make_cases(ik, looked.mails, self.tools.vault, self.settings.policy, self.membership)

@@ -57,7 +57,7 @@ from schleuse.processes.following import Running
 from schleuse.processes.http_protocol import BoundedProtocol
 from schleuse.processes.injection import injected_steps, kills_are_injected
 from schleuse.processes.letters import Submitter, finisher
-from schleuse.processes.life import until_stopped
+from schleuse.processes.life import collect_seldom, keep_freed_memory, until_stopped
 from schleuse.processes.observe import observed, serving
 from schleuse.processes.prefork import Master, ParentWatch
 from schleuse.processes.supervisor import pause_after
@@ -105,6 +105,12 @@ def main(config: Config) -> None:
     children["desk"] = lambda: uvloop.run(_desk(config, trail))
     # Deaths on order are no illness.
     Master(children, (lambda _crashes: 0.0) if kills_are_injected() else pause_after).run()
+
+
+def settle_memory() -> None:
+    """Of a worker, once after the fork: each batch makes the same objects again and needs the same megabytes."""
+    collect_seldom()
+    keep_freed_memory()
 
 
 def open_checker(config: Config) -> Checker:
@@ -189,6 +195,7 @@ def _work(config: Config, checker: Checker, owner: str, trail: Trail) -> None:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    settle_memory()
     watch = ParentWatch()
     leases = open_leases(config.kim_database, config.kim.spool, timedelta(days=config.kim.retention_days))
     store = open_store(config.eau_database)

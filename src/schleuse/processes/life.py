@@ -70,9 +70,9 @@ def only_instance(home: Path, role: str) -> Iterator[None]:
 
 
 def collect_seldom() -> None:
-    """For roles of many small requests, which make no cycles, but a few objects that wait for a flush.
+    """For roles whose requests or batches make no cycles, but many objects that live until a flush.
 
-    Looking for cycles so often costs the journal 10 %.
+    Looking for cycles so often costs the journal 10 %, and a worker of the `eau` role 3 %.
     """
     gc.collect()
     gc.freeze()

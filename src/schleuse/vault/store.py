@@ -6,10 +6,7 @@ import secrets
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cache
 from hashlib import sha256
-from itertools import chain
-from operator import itemgetter
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,6 +15,7 @@ from sqlalchemy.engine import Engine
 
 from schleuse.database import open_database, reading, transaction
 from schleuse.identifiers import IK
+from schleuse.vault.bulk import among, insert, insert_new, raise_versions
 from schleuse.vault.contracts import Unshown
 from schleuse.vault.reflected import Key, Known
 from schleuse.vault.tables import (
@@ -38,19 +36,13 @@ MIGRATIONS = "schleuse.vault.migrations"
 PAGE_OCTETS = 4096
 #: Of one query's IN; SQLite takes 32,766 variables.
 _AT_ONCE = 10_000
-#: Of one INSERT.
-_ROWS = 256
 _MANY: sa.BindParameter[bytes] = sa.bindparam("many", expanding=True)
-_BY_LOOKUP = sa.select(SUBJECT).where(SUBJECT.c.ik == sa.bindparam("of"), SUBJECT.c.lookup.in_(_MANY))
+_SUBJECT = "SELECT pseudonym, ik, lookup, nonce, last_version FROM vault_subject"
+_BY_LOOKUP = f"{_SUBJECT} WHERE ik = ? AND lookup IN"
 #: Whose row it is, is asked of the row: beside `ik = ?` SQLite, which has no statistics of its tables, takes the index
 #: of the insurer for the shorter way and reads all of its persons for every batch.
-_BY_PSEUDONYM = sa.select(SUBJECT).where(SUBJECT.c.pseudonym.in_(_MANY))
-_PRESENT = (
-    sa.select(SUBJECT.c.ik, SUBJECT.c.pseudonym)
-    .where(SUBJECT.c.pseudonym.in_(_MANY))
-    .order_by(SUBJECT.c.pseudonym)
-    .with_for_update()
-)
+_BY_PSEUDONYM = f"{_SUBJECT} WHERE pseudonym IN"
+_PRESENT = "SELECT ik, pseudonym FROM vault_subject WHERE pseudonym IN"
 _RECORDS = sa.select(SUBJECT_KEY).where(sa.tuple_(SUBJECT_KEY.c.subject, SUBJECT_KEY.c.version).in_(_MANY))
 _OWN_KEY = (
     sa.select(SUBJECT.c.pseudonym)
@@ -61,11 +53,9 @@ _OWN_KEY = (
         SUBJECT_KEY.c.version == sa.bindparam("v"),
     )
 )
-#: Another batch may have filed a later version already.
-_RAISED = (
-    sa.update(SUBJECT)
-    .where(SUBJECT.c.pseudonym == sa.bindparam("s"), SUBJECT.c.last_version < sa.bindparam("v"))
-    .values(last_version=sa.bindparam("v"))
+_REFLECTED = sa.text(
+    "INSERT INTO vault_reflected (origin, size) VALUES (:origin, :size) "
+    "ON CONFLICT (origin) DO UPDATE SET size = excluded.size WHERE vault_reflected.size < excluded.size"
 )
 
 
@@ -141,8 +131,7 @@ class VaultStore:
     def subjects(self, ik: IK, lookups: Sequence[bytes]) -> dict[bytes, Subject]:
         """By lookup, those that exist."""
         with transaction(self._reading) as connection:
-            rows = connection.execute(_BY_LOOKUP, {"of": ik.value, "many": list(lookups)}).all()
-        return {bytes(row.lookup): _subject(row) for row in rows}
+            return {row.lookup: _subject(row) for row in among(connection, _BY_LOOKUP, lookups, ik.value)}
 
     def assign(self, ik: IK, lookups: Collection[bytes]) -> dict[bytes, Subject]:
         """Rows of these lookups, made where there is none."""
@@ -163,15 +152,15 @@ class VaultStore:
             for lookup, one in new.items()
         ]
         with transaction(self._engine) as connection:
-            if connection.execute(_insert_new(connection, SUBJECT), rows).rowcount == len(rows):
+            if insert_new(connection, SUBJECT, rows) == len(rows):
                 return dict(new)
         return self.subjects(ik, list(new))
 
     def by_pseudonym(self, ik: IK, pseudonyms: Iterable[bytes]) -> dict[bytes, Subject]:
         """Those that exist at this insurer."""
         with transaction(self._reading) as connection:
-            rows = connection.execute(_BY_PSEUDONYM, {"many": list(pseudonyms)}).all()
-        return {bytes(row.pseudonym): _subject(row) for row in rows if row.ik == ik.value}
+            rows = among(connection, _BY_PSEUDONYM, list(pseudonyms))
+            return {row.pseudonym: _subject(row) for row in rows if row.ik == ik.value}
 
     def keep(self, deposits: Sequence[Deposit]) -> list[bool]:
         """All in one transaction. False: one of its subjects was erased meanwhile, and nothing of it is kept."""
@@ -184,11 +173,10 @@ class VaultStore:
                 for one in here
                 for subject, version, record in one.keys
             ]
-            if keys:
-                connection.execute(_RAISED, [{"s": one["subject"], "v": one["version"]} for one in keys])
-                _insert(connection, SUBJECT_KEY, keys)
-            _insert(connection, OPENING, [_opening(one.ik, row) for one in here for row in one.openings])
-            _insert(connection, IDENTITY, [_identity(one.identity) for one in here if one.identity is not None])
+            raise_versions(connection, _newest(here))
+            insert(connection, SUBJECT_KEY, keys)
+            insert(connection, OPENING, [_opening(one.ik, row) for one in here for row in one.openings])
+            insert(connection, IDENTITY, [_identity(one.identity) for one in here if one.identity is not None])
             for reflected in [one.reflected for one in here if one.reflected is not None]:
                 _reflect(connection, *reflected)
         return kept
@@ -241,7 +229,7 @@ class VaultStore:
         reflected: see `Deposit`.
         """
         with transaction(self._engine) as connection:
-            connection.execute(_insert_new(connection, ERASED), [{"digest": sha256(pseudonym).digest()}])
+            insert_new(connection, ERASED, [{"digest": sha256(pseudonym).digest()}])
             connection.execute(sa.delete(SUBJECT_KEY).where(SUBJECT_KEY.c.subject == pseudonym))
             connection.execute(sa.delete(OPENING).where(OPENING.c.subject == pseudonym))
             connection.execute(sa.delete(SUBJECT).where(SUBJECT.c.pseudonym == pseudonym, SUBJECT.c.ik == ik.value))
@@ -296,8 +284,8 @@ class VaultStore:
         with transaction(self._reading) as connection:
             for start in range(0, len(many), _AT_ONCE):
                 some = many[start : start + _AT_ONCE]
-                rows = connection.execute(_BY_PSEUDONYM, {"many": some})
-                versions |= {bytes(row.pseudonym): row.last_version for row in rows if row.ik == ik.value}
+                rows = among(connection, _BY_PSEUDONYM, some)
+                versions |= {row.pseudonym: row.last_version for row in rows if row.ik == ik.value}
                 found = connection.execute(sa.select(SUBJECT_KEY).where(SUBJECT_KEY.c.subject.in_(some)))
                 keys |= {(bytes(row.subject), row.version) for row in found}
                 digests = {sha256(one).digest(): one for one in some}
@@ -308,8 +296,7 @@ class VaultStore:
     def use_up(self, versions: Mapping[bytes, int], reflected: tuple[str, int] | None = None) -> None:
         """Never give these versions, by subject, again. reflected: see `Deposit`."""
         with transaction(self._engine) as connection:
-            if versions:
-                connection.execute(_RAISED, [{"s": subject, "v": version} for subject, version in versions.items()])
+            raise_versions(connection, versions)
             if reflected is not None:
                 _reflect(connection, *reflected)
 
@@ -393,47 +380,28 @@ def _fresh_subject() -> Subject:
     return Subject(secrets.token_bytes(16), secrets.token_bytes(32), 0)
 
 
-def _subject(row: sa.Row[tuple[object, ...]]) -> Subject:
-    return Subject(bytes(row.pseudonym), bytes(row.nonce), row.last_version)
+def _subject(row: sa.Row[Any]) -> Subject:
+    return Subject(row.pseudonym, row.nonce, row.last_version)
+
+
+def _newest(deposits: Iterable[Deposit]) -> dict[bytes, int]:
+    """The highest version of each subject that these bring."""
+    newest: dict[bytes, int] = {}
+    for one in deposits:
+        for subject, version, _ in one.keys:
+            newest[subject] = max(version, newest.get(subject, 0))
+    return newest
 
 
 def _present(connection: sa.Connection, pseudonyms: Collection[bytes]) -> set[tuple[str, bytes]]:
     """Those that exist, with their IK. On PostgreSQL the lock keeps an erasure away until the keys are in."""
-    if not pseudonyms:
-        return set()
-    return {(row.ik, bytes(row.pseudonym)) for row in connection.execute(_PRESENT, {"many": list(pseudonyms)})}
+    locked = " ORDER BY pseudonym FOR UPDATE" if connection.dialect.name == "postgresql" else ""
+    return {(row.ik, row.pseudonym) for row in among(connection, _PRESENT, sorted(pseudonyms), end=locked)}
 
 
 def _reflect(connection: sa.Connection, origin: str, size: int) -> None:
     """Raise it; whoever was faster may have raised it further."""
-    connection.execute(_insert_new(connection, REFLECTED), [{"origin": origin, "size": 0}])
-    columns = REFLECTED.c
-    raised = sa.update(REFLECTED).where(columns.origin == origin, columns.size < size).values(size=size)
-    connection.execute(raised)
-
-
-def _insert(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, object]]) -> None:
-    """Rows with a value for every column, in statements of 1, 2, 4 … rows, which the driver keeps prepared.
-
-    `executemany` gives the interpreter's lock away for every row, and waits for it again while requests are served.
-    """
-    if not rows:
-        return
-    mark = "?" if connection.dialect.paramstyle == "qmark" else "%s"
-    in_order = itemgetter(*(column.name for column in table.columns))
-    start = 0
-    while start < len(rows):
-        count = min(1 << (len(rows) - start).bit_length() - 1, _ROWS)
-        values = tuple(chain.from_iterable(map(in_order, rows[start : start + count])))
-        connection.exec_driver_sql(_insertion(table, count, mark), values)
-        start += count
-
-
-@cache
-def _insertion(table: sa.Table, count: int, mark: str) -> str:
-    row = f"({', '.join([mark] * len(table.columns))})"
-    columns = ", ".join(f'"{column.name}"' for column in table.columns)
-    return f"INSERT INTO {table.name} ({columns}) VALUES {', '.join([row] * count)}"  # noqa: S608  names of ours
+    connection.execute(_REFLECTED, {"origin": origin, "size": size})
 
 
 def _opening(ik: IK, one: SealedOpening) -> dict[str, object]:
@@ -455,17 +423,6 @@ def _identity(one: Identity) -> dict[str, object]:
         "certificate": one.certificate,
         "container": one.container,
     }
-
-
-def _insert_new(connection: sa.Connection, table: sa.Table) -> sa.Insert:
-    """INSERT that leaves a row which is there already as it is."""
-    if connection.dialect.name == "postgresql":
-        from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-
-        return postgresql_insert(table).on_conflict_do_nothing()
-    from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-
-    return sqlite_insert(table).on_conflict_do_nothing()
 
 
 def _overwrite_deleted(connection: Any, _record: Any) -> None:
