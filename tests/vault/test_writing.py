@@ -11,7 +11,7 @@ import pytest
 from schleuse.database import DatabaseUnavailableError
 from schleuse.identifiers import IK
 from schleuse.vault.store import Deposit, SealedOpening
-from schleuse.vault.writing import MOST, Writer
+from schleuse.vault.writing import COMPLETE, CROWD, MOST, Writer
 
 KASSE = IK("109900011")
 PATIENCE_S = 10.0
@@ -114,6 +114,35 @@ def test_whoever_stops_waiting_takes_nobody_else_along() -> None:
         assert await stays
 
     with_writer(test)
+
+
+def test_a_crowd_waits_for_the_rest_of_it_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("schleuse.vault.writing.GATHER_S", 10 * PATIENCE_S)
+
+    async def test(disk: Disk, writer: Writer) -> None:
+        some = [writer.keep(deposit(number)) for number in range(CROWD)]
+        await asyncio.sleep(0)
+        assert not disk.began.is_set()
+        rest = [writer.keep(deposit(number)) for number in range(CROWD, COMPLETE)]
+        assert all(await asyncio.gather(*some, *rest))
+
+    assert [len(one) for one in with_writer(test).transactions] == [COMPLETE]
+
+
+def test_a_crowd_that_stays_incomplete_is_served() -> None:
+    async def test(_disk: Disk, writer: Writer) -> None:
+        assert all(await asyncio.gather(*(writer.keep(deposit(number)) for number in range(COMPLETE - 1))))
+
+    assert [len(one) for one in with_writer(test).transactions] == [COMPLETE - 1]
+
+
+def test_few_wait_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("schleuse.vault.writing.GATHER_S", 10 * PATIENCE_S)
+
+    async def test(_disk: Disk, writer: Writer) -> None:
+        assert all(await asyncio.gather(*(writer.keep(deposit(number)) for number in range(CROWD - 1))))
+
+    assert [len(one) for one in with_writer(test).transactions] == [CROWD - 1]
 
 
 def test_a_transaction_has_an_end() -> None:
