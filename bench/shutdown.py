@@ -1,10 +1,12 @@
 """Time to hold and time to proof for many insurers, all services, while mail comes in (incident.md § 5.2, § 14).
 
     python -m bench.shutdown [--insurers 80] [--rounds 3] [--rate 10] [--scopes all …]
+    python -m bench.shutdown --insurers 1 --backlog 8000 --settle 1 --rate 1 --scopes eau_intake/*/process
 
 The real roles on loopback. Each round: one person closes everything with one command, the `control` role proves it, two
 persons open it again. To hold: from acceptance until the last worker was quiet, as the workers say. To proof: until
-the last check of the last scope was proven. A practice sends eAU to changing insurers all the while.
+the last check of the last scope was proven. A practice sends eAU to changing insurers all the while. With a backlog all
+workers are in the middle of a full batch when the command comes.
 """
 
 from __future__ import annotations
@@ -24,11 +26,14 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import sqlalchemy as sa
 from tests.scenarios import switching
 from tests.scenarios.platform import Platform, until
 from tests.scenarios.soak import new_insurers
 
+from bench.processing import fill, wire_mails
 from schleuse.config import read_config
+from schleuse.database import asking
 from schleuse.environment import Environment
 from schleuse.practice.outbox import hand_over
 from schleuse.practice.transport import MailServerError, submission
@@ -60,7 +65,8 @@ class Round:
 
 
 @contextmanager
-def running(folder: Path, count: int) -> Iterator[Platform]:
+def running(folder: Path, count: int, backlog: int) -> Iterator[Platform]:
+    """backlog: mails that wait in the first insurer's mailbox."""
     new = NewHome(
         Environment.TEST,
         "kim.test.kim.telematik-test",
@@ -70,6 +76,8 @@ def running(folder: Path, count: int) -> Iterator[Platform]:
     )
     create_home(folder, new, datetime.now(UTC))
     one = Platform(folder, read_config(folder))
+    if backlog:
+        fill(one.config, list(wire_mails(one.config, backlog, 1)))
     try:
         one.start_all()
         one.start("control")
@@ -155,11 +163,18 @@ def table(rounds: Sequence[Round], scopes: str) -> str:
     return "\n".join(lines)
 
 
-def head(args: argparse.Namespace, load_average: float) -> str:
+def unfiled(one: Platform) -> int:
+    """Mails that no worker has finished."""
+    with asking(one.config.kim_database) as connection:
+        return int(connection.execute(sa.text("SELECT count(*) FROM kim_delivery WHERE state = 'HELD'")).scalar_one())
+
+
+def head(args: argparse.Namespace, load_average: float, left: int) -> str:
+    backlog = f" {left:,} of a backlog of {args.backlog:,} eAU were left after the last round." if args.backlog else ""
     return (
         f"{args.insurers} insurers, {os.cpu_count()} cores that roles, probes and load share; load average before "
         f"{load_average:.1f} (above 0.5 somebody else was working). About {args.rate:g} eAU a second came in; "
-        f"the first closing came {args.settle:.0f} s after the start."
+        f"the first closing came {args.settle:.0f} s after the start.{backlog}"
     )
 
 
@@ -176,13 +191,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rate", type=float, default=10)
     parser.add_argument("--scopes", nargs="+", default=["all"])
+    parser.add_argument("--backlog", type=int, default=0)
     parser.add_argument(
         "--settle", type=float, default=ROUND.total_seconds() + 10, help="seconds of a normal day before"
     )
     parser.add_argument("--dry", action="store_true", help="print only, write no results")
     args = parser.parse_args()
     load_average = os.getloadavg()[0]
-    with tempfile.TemporaryDirectory() as folder, running(Path(folder) / "home", args.insurers) as one:
+    with tempfile.TemporaryDirectory() as folder, running(Path(folder) / "home", args.insurers, args.backlog) as one:
         switch = open_switch(one.config, "bench")
         probes = PlatformProbes(one.config)
         closings = closings_of(one.config, switch, probes, "bench")
@@ -190,19 +206,21 @@ def main() -> None:
         time.sleep(args.settle)
         load.start()
         rounds = {scopes: [measure(one, closings, scopes, load) for _ in range(args.rounds)] for scopes in args.scopes}
+        left = unfiled(one) if args.backlog else 0
         load.over.set()
         probes.close()
         if args.dry:
             attempts = [line for line in one.log("control").splitlines() if '"closure.' in line]
             print("\n".join(attempts), file=sys.stderr)
     tables = [table(made, scopes) for scopes, made in rounds.items()]
-    text = "\n\n".join([head(args, load_average), *tables]) + "\n"
+    text = "\n\n".join([head(args, load_average, left), *tables]) + "\n"
     print(text)
     if not args.dry:
         RESULTS.mkdir(exist_ok=True)
-        (RESULTS / "shutdown.md").write_text(text)
+        name = "shutdown_backlog" if args.backlog else "shutdown"
+        (RESULTS / f"{name}.md").write_text(text)
         plain = {scopes: [asdict(made) for made in rounds[scopes]] for scopes in rounds}
-        (RESULTS / "shutdown.json").write_text(json.dumps(plain, indent=1) + "\n")
+        (RESULTS / f"{name}.json").write_text(json.dumps(plain, indent=1) + "\n")
 
 
 if __name__ == "__main__":
