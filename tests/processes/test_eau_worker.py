@@ -352,7 +352,7 @@ def test_an_answer_gives_the_reason_of_its_own_code(
     liar = replace(sender.workshop, practice=replace(practice, mail_signer=OtherOctets(practice.mail_signer)))
     raw = liar.wire(sender.workshop.inner(sender.document(), b"no p7s"))
     box = {sender.account: Mailbox(IK(EINS), sender.account)}
-    (examined,) = examine(IK(EINS), [claimed(1, sender.account, raw)], box, tools, NOW).mails
+    (examined,) = examine(IK(EINS), [claimed(1, sender.account, raw)], box, tools, NOW, lambda: None).mails
     judged = judge(examined.findings, Policy("T"))
     assert isinstance(judged, Flawed)
     assert judged.fault is Fault.MAIL_CONTENT_DIFFERS

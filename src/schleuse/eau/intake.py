@@ -75,10 +75,6 @@ def _untimed(_stage: str) -> AbstractContextManager[object]:
     return nullcontext()
 
 
-def _whatever() -> None:
-    """Nothing stops the batch."""
-
-
 @dataclass(frozen=True, slots=True)
 class Mailbox:
     """An insurer's eAU mailbox. address: in small letters."""
@@ -128,7 +124,7 @@ def examine(
     mailboxes: Mapping[str, Mailbox],
     tools: Tools,
     now: datetime,
-    going: Callable[[], None] = _whatever,
+    going: Callable[[], None],
 ) -> Looked:
     """All that can be found out about mails of one insurer, in order, with one round trip for their keys.
 

@@ -7,8 +7,8 @@ and to seal what will be filed; each time its journal is durable first (RP-01).
 
 The switch is asked for each insurer of each batch, and again between its mails, so that a worker with a whole batch
 before it is quiet at once; the epoch goes with the batch to every store that has an effect of it (SW-06). A batch that
-was overtaken by a closing is put back as a whole, as if it had not been taken (SW-10); the
-other insurers' batches go on (T-24).
+was overtaken by a closing is put back as a whole, as if it had not been taken (SW-10); the other insurers' batches go
+on (T-24).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Statements about the many rows of a batch, as texts of a few sizes, which the driver keeps prepared.
 
 A list in SQLAlchemy's own statement is written anew with each call, and its `executemany` gives the interpreter's lock
-away for every row and waits for it again while requests are served: two thirds of what the store cost a batch. All
-names in the texts are ours, all values are bound.
+away for every row and waits for it again while requests are served. All names in the texts are ours, all values are
+bound.
 """
 
 from __future__ import annotations
