@@ -332,6 +332,7 @@ MADE_NAMES: Mapping[str, list[str]] = {
 }  # fmt: skip
 
 LOG: Mapping[str, str] = {
+    "config.not-kept": "a role could not keep its configuration for closings on a day on which it cannot be read",
     "release.mailbox-waits": "nothing more of one insurer goes now, as the reason says; the others of the release go on",
     "release.waits": "the release of a backlog met an error and goes on",
     "maintenance.waits": "cutting sessions that nobody watches met an error and goes on",
@@ -412,6 +413,7 @@ LOG: Mapping[str, str] = {
     "switch.fence-waits": "a fence could not be raised; tried again, and nothing is proven before",
     "switch.lapse-waits": "the end of an emergency opening could not be followed yet",
     "switch.log-gone": "the folder of the switch's log is not there; roles keep what they know",
+    "switch.log-made-anew": "the folder of the switch's log was gone; a closing has made it again from the copies. Who took it away?",
     "switch.log-not-mended": "a command could not put missing epochs back",
     "switch.log-unreadable": "the switch's log cannot be read; roles keep what they know",
     "switch.not-told": "an order is in force and its entry could not be recorded",

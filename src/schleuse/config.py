@@ -11,6 +11,7 @@ import re
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -29,6 +30,8 @@ from schleuse.errors import MalformedError
 from schleuse.identifiers import IK, BadIKError
 
 FILE_NAME = "schleuse.toml"
+#: The file as roles read it at their last start.
+LAST = Path("switch") / "last-config.toml"
 
 
 class BadConfigError(MalformedError):
@@ -494,13 +497,37 @@ def default_home() -> Path:
 def read_config(path: Path) -> Config:
     """Read the file, or the `schleuse.toml` of a folder. Raises BadConfigError with all mistakes."""
     file = path / FILE_NAME if path.is_dir() else path
+    return _read(file, file.parent.resolve())
+
+
+def read_last_config(home: Path) -> Config:
+    """What `keep_last_config` has kept of this home, for who closes. Raises BadConfigError."""
+    return _read(home / LAST, home.resolve())
+
+
+def keep_last_config(config: Config) -> None:
+    """Keep the file for a closing on a day on which it cannot be read. Raises OSError; BadConfigError if it was changed
+    meanwhile into something that cannot be read."""
+    file, kept = config.home / FILE_NAME, config.home / LAST
+    read_config(file)
+    data = file.read_bytes()
+    with suppress(OSError):
+        if kept.read_bytes() == data:
+            return
+    draft = kept.with_name(f".{kept.name}.{os.getpid()}")  # roles start side by side
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    draft.write_bytes(data)
+    draft.chmod(file.stat().st_mode & 0o777)  # whoever may read it may close
+    draft.replace(kept)
+
+
+def _read(file: Path, home: Path) -> Config:
     try:
         table = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as cause:
         raise BadConfigError([f"{file}: cannot be read ({cause.strerror}); `schleuse init` writes one"]) from cause
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as cause:
         raise BadConfigError([f"{file}: is not TOML: {cause}"]) from cause
-    home = file.parent.resolve()
     contradictions = [f"{file.name}: {mistake}" for mistake in _inconsistencies(table)]
     try:
         config = Config.model_validate({**table, "home": home}, context={"home": home})

@@ -228,7 +228,7 @@ def test_an_abort_that_a_newer_plan_has_replaced_is_told_whenever_somebody_looks
     made, epochs = restart_plan(), []
     for _ in range(2):
         climbed(back, CANARY, made)
-        epochs.append(back.restarts.abort("r1", ANNA, Role.LEAD, "looks wrong"))
+        epochs.append(back.restarts.abort("r1", ANNA, Role.LEAD, "looks wrong").epoch)
         made = next_version(made, back.now)
     back.restarts.make(made, "anna")  # nobody has looked yet
     assert back.at().aborted is None

@@ -25,6 +25,8 @@ from schleuse.processes.release_book import (
     Progress,
     ReleaseBook,
     ReleaseDamagedError,
+    ReleaseNotKeptError,
+    StopOrder,
 )
 from schleuse.processes.releasing import (
     PURPOSE,
@@ -101,7 +103,7 @@ class Home:
     def releases(self) -> Releases:
         rights = Rights([ANNA, BERT, ALIAS, GONE])
         book = DyingBook(self.folder, self.deaths)
-        return Releases(book, self.store.leases, self.switch, rights, self.tell, self.clock)
+        return Releases(book, self.store.leases, self.switch, rights, self.tell, self.clock, [KASSE, ZWEI])
 
     def tell(self, facts: Mapping[str, Json], granted: bool) -> None:
         if self.journal_is_full:
@@ -519,7 +521,7 @@ def test_a_stop_that_comes_while_a_step_is_under_way_wins(home: Home) -> None:
 
     def stop_meanwhile(facts: Mapping[str, Json], _granted: bool) -> None:
         if facts["act"] == "release.step":
-            releases.book.order_stop("r1", "meanwhile", "anna", NOW)
+            releases.book.order_stop("r1", StopOrder("meanwhile", "anna", ""))
 
     releases = Releases(
         ReleaseBook(home.folder), home.store.leases, home.switch, Rights([ANNA, BERT]), stop_meanwhile, home.clock
@@ -592,13 +594,37 @@ def test_a_stop_that_was_ordered_is_carried_out_whatever_the_progress_says(home:
     home.hold(5)
     home.approve(home.plan(2))
     home.releases.step("r1")
-    home.releases.book.order_stop("r1", "looks wrong", "anna", NOW)  # and whoever ordered it dies
+    home.releases.book.order_stop("r1", StopOrder("looks wrong", "anna", ""))  # and whoever ordered it dies
     (home.folder / "r1" / "progress.json").write_text("{")
     assert home.releases.step("r1", alone=True).stopped == "looks wrong"
     assert home.work() == []
 
 
-def test_a_release_whose_plan_is_damaged_keeps_no_other_from_stopping(home: Home) -> None:
+@pytest.mark.parametrize("damage", ["{", "", None], ids=["damaged", "empty", "gone"])
+@pytest.mark.parametrize("progress", [True, False], ids=["its progress is there", "nothing can be read"])
+def test_a_release_whose_plan_is_damaged_is_stopped_as_any(home: Home, damage: str | None, progress: bool) -> None:
+    """SW-01, HD-42: what it let go is held again, in the mailboxes that its progress names, else in all of them."""
+    home.hold(5)
+    home.hold(5, ZWEI, start=100)
+    home.approve(home.plan(2, "r0"))
+    home.releases.step("r0")
+    spoil_file(home.folder / "r0" / "plan.json", damage)
+    if not progress:
+        spoil_file(home.folder / "r0" / "progress.json", damage)
+    with pytest.raises(ReleaseDamagedError):
+        home.releases.step("r0")
+    home.approve(home.plan(2, "r1"))
+    if progress or damage is not None:  # of a file that is gone nobody knows that it was begun
+        with pytest.raises(MailboxBusyError, match="r0"):
+            home.releases.step("r1")
+    assert home.releases.stop("r0", "looks wrong", "anna").stopped == "looks wrong"
+    assert (home.work(), len(home.backlog())) == ([], 5)
+    assert home.releases.step("r0", alone=True).stopped == "looks wrong"
+    assert home.releases.step("r1").released == 2
+    assert acts(home).count("release.stopped") == 1
+
+
+def test_a_release_whose_plan_is_damaged_keeps_no_other_from_stopping_and_is_stopped_with_it(home: Home) -> None:
     """T-14."""
     home.hold(5)
     home.hold(5, ZWEI, start=100)
@@ -606,7 +632,56 @@ def test_a_release_whose_plan_is_damaged_keeps_no_other_from_stopping(home: Home
         home.approve(home.plan(2, id, account))
         home.releases.step(id)
     (home.folder / "r0" / "plan.json").write_text("{")
-    assert home.releases.stop_all([KASSE, ZWEI], "looks wrong", "control") == ["r1"]
+    assert home.releases.stop_all([KASSE, ZWEI], "looks wrong", "control") == ["r0", "r1"]
+    assert (home.work(), home.work(account=ZWEI)) == ([], [])
+
+
+def test_a_stop_that_cannot_be_written_down_still_holds_what_was_let_go_and_stops_the_others(home: Home) -> None:
+    home.hold(5)
+    home.hold(5, ZWEI, start=100)
+    for id, account in (("r0", KASSE), ("r1", ZWEI)):
+        home.approve(home.plan(2, id, account))
+        home.releases.step(id)
+    (home.folder / "r0" / "stop.json").mkdir()
+    with pytest.raises(ReleaseNotKeptError):
+        home.releases.stop_all([KASSE, ZWEI], "looks wrong", "control")
+    assert (home.work(), home.work(account=ZWEI)) == ([], [])
+    assert home.releases.step("r0").stopped  # an order that nobody can read is one
+    assert home.releases.step("r1").stopped == "looks wrong"
+
+
+def test_a_progress_that_cannot_be_replaced_is_stopped_and_told_no_more_than_it_can_be_noted(home: Home) -> None:
+    home.hold(5)
+    home.approve(home.plan(2, "r0"))
+    home.releases.step("r0")
+    spoil_file(home.folder / "r0" / "progress.json", None)
+    (home.folder / "r0" / "progress.json").mkdir()
+    for _ in range(2):
+        with pytest.raises(ReleaseNotKeptError):
+            home.releases.stop("r0", "looks wrong", "anna")
+    assert (home.work(), len(home.backlog())) == ([], 5)
+    assert "release.stopped" not in acts(home)
+
+
+def test_an_order_to_stop_that_nobody_has_carried_out_yet_is_left_to_the_control_role(home: Home) -> None:
+    """Whoever ordered it had no store, or died; also of a release whose files say nothing any more."""
+    home.hold(5)
+    home.approve(home.plan(2, "r0"))
+    home.releases.step("r0")
+    home.releases.book.order_stop("r0", StopOrder("looks wrong", "anna", ""))
+    for name in ("plan.json", "progress.json"):
+        spoil_file(home.folder / "r0" / name, None)
+    assert home.releases.book.running() == ["r0"]
+    assert home.releases.step("r0", alone=True).stopped == "looks wrong"
+    assert (home.work(), home.releases.book.running()) == ([], [])
+
+
+def spoil_file(path: Path, text: str | None) -> None:
+    """None: it is gone."""
+    if text is None:
+        path.unlink()
+    else:
+        path.write_text(text)
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])

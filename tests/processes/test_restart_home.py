@@ -43,8 +43,8 @@ def plan(service: Service) -> RestartPlan:
 
 
 def test_only_mailboxes_of_the_plan_are_looked_at(config: Config) -> None:
-    assert mailboxes(config, plan(Service.EAU_INTAKE)) == [config.insurers[0].address.lower()]
-    assert mailboxes(config, plan(Service.KEYS)) == []
+    assert mailboxes(config, plan(Service.EAU_INTAKE).scopes) == [config.insurers[0].address.lower()]
+    assert mailboxes(config, plan(Service.KEYS).scopes) == []
 
 
 def test_nothing_waits_in_a_new_home_and_nothing_is_taken_back(config: Config) -> None:

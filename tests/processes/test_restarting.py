@@ -308,6 +308,47 @@ def test_a_damaged_event_stops_the_restart_and_says_where(site: Site) -> None:
         site.restarts.all()
 
 
+@pytest.mark.parametrize("damaged", [1, 2, 9], ids=["the plan", "an approval", "later"])
+@pytest.mark.parametrize("text", ["{", '{"event": "of a newer version"}', None], ids=["damaged", "newer", "gone"])
+def test_a_damaged_restart_is_aborted_as_any(site: Site, damaged: int, text: str | None) -> None:
+    """RS-06, SW-01: by the plan where it can be read, else by what the log says that it has opened."""
+    planned(site)
+    site.sign_both()
+    site.settle()
+    assert site.state(EINS).begins
+    path = site.folder / "restart" / "r1" / f"{damaged:05d}.json"
+    path.unlink()
+    if text is not None:
+        path.write_text(text)
+    again = Site(site.folder, now=site.now)
+    done = again.restarts.abort("r1", ANNA, Role.LEAD, "looks wrong")
+    assert isinstance(done.fault, BookDamagedError)
+    assert again.log.read_all()[-1].epoch == done.epoch
+    assert again.state(EINS) is ScopeState.HOLD
+
+
+def test_a_damaged_plan_that_has_opened_nothing_closes_nothing_and_says_so(site: Site) -> None:
+    site.restarts.make(plan(), "anna")
+    (site.folder / "restart" / "r1" / "00001.json").write_text("{")
+    done = Site(site.folder).restarts.abort("r1", ANNA, Role.LEAD, "looks wrong")
+    assert (done.epoch, done.scopes, type(done.fault)) == (0, (), BookDamagedError)
+
+
+def test_an_abort_that_cannot_be_recorded_has_closed(site: Site) -> None:
+    planned(site)
+    site.sign_both()
+    site.settle()
+    folder = site.folder / "restart"
+    folder.rename(site.folder / "elsewhere")
+    folder.symlink_to(site.folder / "elsewhere")
+    next_one = len(site.book.events("r1")) + 1
+    (folder / "r1" / f".{next_one:05d}").mkdir()
+    (folder / "r1" / f"{next_one:05d}.json").mkdir()
+    done = Site(site.folder, now=site.now).restarts.abort("r1", ANNA, Role.LEAD, "looks wrong")
+    assert done.fault is not None
+    assert site.state(EINS) is ScopeState.HOLD
+
+
 def test_names_are_no_paths(site: Site) -> None:
     with pytest.raises(BadNameError):
         site.restarts.judged("../log")

@@ -71,6 +71,6 @@ def abort_and_plan_anew(one: Platform) -> int:
     made = default_plan("r1", [Service.EAU_INTAKE], insurers, insurers[0], utc_now(), fast=True)
     restarts.make(made, "betrieb-1")
     signer = Signer("betrieb-1", read_token_key(one.home / "operators" / "betrieb-1.key"))
-    epoch = restarts.abort("r1", signer, Role.LEAD, "looks wrong")
+    epoch = restarts.abort("r1", signer, Role.LEAD, "looks wrong").epoch
     restarts.make(next_version(made, utc_now()), "betrieb-1")
     return epoch

@@ -35,7 +35,7 @@ from tests.switch.faulty_disk import STEPS, DyingDisk, FaultySwitchDisk
 from schleuse.journal.opening import canonical_json
 from schleuse.scopes import ScopeState
 from schleuse.switch.documents import NotAuthorisedError, Rights, Role, SignedCommand, sign
-from schleuse.switch.log import GENESIS, RefusedCommandError, SwitchLog, SwitchLogError
+from schleuse.switch.log import GENESIS, RefusedCommandError, SwitchLog, SwitchLogError, create_log
 from schleuse.switch.standing import standing
 
 FORK = multiprocessing.get_context("fork")
@@ -170,7 +170,32 @@ def test_what_the_disk_does_not_give_is_an_error_and_no_epoch(log: SwitchLog) ->
     with pytest.raises(SwitchLogError, match="epoch 1"):
         log.read_all()
     with pytest.raises(SwitchLogError):
-        close(log, "eau")
+        log.append(signed(opening("eau", 0), OPENERS), NOW)
+
+
+def test_a_closing_after_what_nobody_can_read_is_accepted_and_closes_everything(log: SwitchLog) -> None:
+    """SW-01, SW-02: nobody can say what it follows."""
+    close(log, "eau", "a")
+    (log.folder / "0000000001.json").rename(log.folder / "first")
+    (log.folder / "0000000001.json").mkdir()
+    assert close(log, "eau", "b").epoch == 2
+    (log.folder / "0000000001.json").rmdir()
+    (log.folder / "first").rename(log.folder / "0000000001.json")
+    assert [one.signed is None for one in log.read_all()] == [False, True]
+
+
+def test_a_closing_follows_what_a_copy_has_of_an_epoch_that_nobody_can_read(tmp_path: Path) -> None:
+    kept: dict[int, bytes] = {}
+    log = SwitchLog(tmp_path / "log", RIGHTS, spare=kept.get)
+    create_log(log.folder)
+    kept[1] = close(log, "eau", "a").data
+    (log.folder / "0000000001.json").unlink()
+    (log.folder / "0000000001.json").mkdir()
+    assert close(log, "eau", "a").epoch == 1, "the same command again (SW-16)"
+    close(log, "eau", "b")
+    (log.folder / "0000000001.json").rmdir()
+    (log.folder / "0000000001.json").write_bytes(kept[1])
+    assert [one.id for one in log.read_all()] == ["a", "b"]
 
 
 def test_without_a_folder_nothing_is_accepted(tmp_path: Path) -> None:

@@ -18,18 +18,19 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
+from schleuse.cli import exit_code
+from schleuse.cli.closing import config_for_closing, tell_damage, tell_undone
 from schleuse.cli.operator_key import KeyFile, Operator
 from schleuse.cli.up import german
 from schleuse.clock import utc_now
 from schleuse.config import Config, default_home, read_config
-from schleuse.errors import RefusedError
+from schleuse.errors import Error, RefusedError
 from schleuse.holding.release import FIRST_BATCH, DryRun, ReleasePlan
-from schleuse.journal.client import JournalClient
 from schleuse.journal.entry import Purpose
 from schleuse.processes.operators import key_of
-from schleuse.processes.release_book import ReleaseDamagedError
-from schleuse.processes.releasing import LOOK_SECONDS, PURPOSE, Releases, StillHeldError, open_releases
-from schleuse.processes.trail import OUTSIDE, open_trail, teller
+from schleuse.processes.release_book import ReleaseBook, ReleaseDamagedError, ReleaseNotKeptError, StopOrder
+from schleuse.processes.releasing import LOOK_SECONDS, PURPOSE, Releases, StillHeldError, open_releases, releases_of
+from schleuse.processes.trail import outside_teller
 from schleuse.switch.approval import approve as sign_approval
 from schleuse.switch.documents import Role
 
@@ -136,11 +137,68 @@ def run(id: str, *, home: Home = None) -> None:
 
 @app.command
 def stop(id: str, *, reason: str, operator: str, home: Home = None) -> None:
-    """Release nothing more, at once; what nobody has taken is held again. One person suffices."""
-    with _releases(read_config(home or default_home())) as releases:
-        at = releases.stop(id, reason, operator)
-    if at.finished:
+    """Release nothing more, at once; what nobody has taken is held again. One person suffices.
+
+    Its order needs nothing but a file: no damaged plan, store or configuration keeps it back.
+    """
+    folder = home or default_home()
+    book = ReleaseBook(releases_of(folder))
+    book.require(id)
+    known = book.known(id)
+    if known is not None and known.finished:
         print(f"{id}: {'war schon fertig' if german() else 'was done already'}")
+        return
+    ordered = _order_stop(book, id, reason, operator)
+    try:
+        with _releases(config_for_closing(folder)) as releases:
+            releases.stop(id, reason, operator)
+    except Error as fault:
+        if ordered:
+            tell_undone(
+                fault,
+                f"{id} ist angehalten, kein weiteres Los geht. Was schon freigegeben und noch nicht verarbeitet war,"
+                " hält die Rolle control wieder an und vermerkt es, sobald der Betrieb den Schaden behoben hat;"
+                f" bis dahin hält es sicher an: {_SURE}",
+                f"{id} is stopped, no further batch goes. What was let go and not processed yet is held again, and"
+                " recorded, by the control role once the operator of this machine has mended the damage; until then"
+                f" this holds it for sure: {_SURE}",
+            )
+        sys.exit(exit_code(fault))
+    finally:
+        _tell_damaged(book, id)
+
+
+#: Holds whatever a release lets go, and needs neither its files nor a store.
+_SURE = "schleuse switch hold eau_intake --reason security_hold"
+
+
+def _order_stop(book: ReleaseBook, id: str, reason: str, operator: str) -> bool:
+    """Whether the order is durable: then no step of any process lets anything go."""
+    try:
+        book.order_stop(id, StopOrder(reason, operator, utc_now().isoformat()))
+    except ReleaseNotKeptError as fault:
+        tell_undone(
+            fault,
+            f"Die Anordnung, {id} anzuhalten, ist nicht gespeichert; der Betrieb schafft Platz oder Rechte."
+            f" Sicher hält jetzt an: {_SURE}",
+            f"the order to stop {id} is not kept; the operator of this machine makes room or gives rights."
+            f" This holds for sure now: {_SURE}",
+        )
+        return False
+    return True
+
+
+def _tell_damaged(book: ReleaseBook, id: str) -> None:
+    try:
+        book.read(id)
+        book.progress(id)
+    except ReleaseDamagedError as damaged:
+        tell_damage(
+            f"Die Dateien von {id} sind beschädigt ({damaged}); angehalten wird es trotzdem. Was noch wartet, geht mit"
+            " einem neuen Plan: schleuse hold release plan. Der Betrieb hebt den Ordner für die Untersuchung auf.",
+            f"files of {id} are damaged ({damaged}); it is stopped all the same. What still waits goes by a new plan:"
+            " schleuse hold release plan. The operator of this machine keeps the folder for the investigation.",
+        )
 
 
 @app.command
@@ -165,9 +223,7 @@ def status(id: str | None = None, *, home: Home = None, json_output: AsJson = Fa
 
 @contextmanager
 def _releases(config: Config) -> Iterator[Releases]:
-    trail = open_trail(config, OUTSIDE, JournalClient(config.journal_socket))
-    tell = teller(trail, Purpose.INCIDENT, user=getpass.getuser())
-    with open_releases(config, tell) as releases:
+    with open_releases(config, outside_teller(config, Purpose.INCIDENT, user=getpass.getuser())) as releases:
         yield releases
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+import sys
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -17,19 +18,22 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from schleuse.cli import exit_code
+from schleuse.cli.closing import config_for_closing, tell_damage, tell_undone
 from schleuse.cli.operator_key import KeyFile, Operator
 from schleuse.cli.restart_view import name_of, print_plan, print_status, status_json
 from schleuse.cli.up import said
 from schleuse.clock import utc_now
 from schleuse.config import Config, default_home, read_config
-from schleuse.errors import ConflictError, MalformedError, UnavailableError
+from schleuse.errors import ConflictError, Error, MalformedError, UnavailableError
 from schleuse.journal.client import JournalClient
 from schleuse.journal.entry import Purpose
 from schleuse.processes.operators import key_of
-from schleuse.processes.restart_home import restarts_of
-from schleuse.processes.restarting import Restarts, RoleMissingError, Signer
+from schleuse.processes.restart_home import restarts_of, take_back
+from schleuse.processes.restarting import Abort, Restarts, RoleMissingError, Signer, Tell
+from schleuse.processes.switch_orders import mend
 from schleuse.processes.switching import switch_log
-from schleuse.processes.trail import OUTSIDE, open_trail, teller
+from schleuse.processes.trail import OUTSIDE, open_trail, outside_teller, teller
 from schleuse.restart.documents import SIGNERS, Basis, Document, EvidenceStatus, sign_document
 from schleuse.restart.entering import WAIVERS, missing_roles
 from schleuse.restart.gates import Result as GateResult
@@ -261,11 +265,47 @@ def enter(name: str, *, yes: Yes = False, home: Home = None) -> None:
 def abort(
     name: str, *, reason: str, operator: Operator, operator_key: KeyFile = None, role: AsRole = None, home: Home = None
 ) -> None:
-    """Back to S0 at once, by one person (RS-06)."""
-    config = read_config(home or default_home())
+    """Back to S0 at once, by one person (RS-06). No damaged file of the restart or of the switch keeps it back."""
+    config = config_for_closing(home)
     chosen = role or _role(config, operator, sorted(CLOSERS - {Role.AUTOMAT}))
-    epoch = _restarts(config).abort(name, _signer(config, operator, operator_key), chosen, reason)
-    print(said(f"abgebrochen, Epoche {epoch}", f"aborted, epoch {epoch}"))
+    mend(config, switch_log(config), closing=True)
+    tell = outside_teller(config, Purpose.INCIDENT)
+    done = restarts_of(config, tell).abort(name, _signer(config, operator, operator_key), chosen, reason)
+    if done.scopes:
+        print(said(f"abgebrochen, Epoche {done.epoch}", f"aborted, epoch {done.epoch}"))
+    if done.fault is not None:
+        _end_by_hand(config, tell, name, done, done.fault)
+
+
+def _end_by_hand(config: Config, tell: Tell, name: str, done: Abort, fault: Error) -> None:
+    """Nothing can be recorded in this book, so the control role does not see the abort: its other half is done here."""
+    closed = ", ".join(map(str, done.scopes))
+    if not closed:
+        tell_damage(
+            f"Der Wiederanlauf {name} ist beschädigt ({fault}) und hat nach dem Protokoll des Schalters nichts"
+            " geöffnet: es ist nichts zu schließen. Der Betrieb stellt switch/restart wieder her.",
+            f"the restart {name} is damaged ({fault}) and has opened nothing by the log of the switch: nothing is to be"
+            " closed. The operator of this machine restores switch/restart.",
+        )
+        sys.exit(exit_code(fault))
+    tell_damage(
+        f"Der Wiederanlauf {name} ist beschädigt ({fault}). Geschlossen ist: {closed}; vermerken lässt es sich dort"
+        f" nicht. Der Betrieb stellt switch/restart/{name} aus der Sicherung wieder her; weiter geht es mit einem"
+        " neuen Plan.",
+        f"the restart {name} is damaged ({fault}). Closed is: {closed}; it cannot be recorded there. The operator of"
+        f" this machine restores switch/restart/{name} from a backup; a new plan goes on.",
+    )
+    try:
+        take_back(config, tell, name, done.scopes)
+    except Error as error:
+        tell_undone(
+            error,
+            "Was ein Rückstand schon freigegeben hatte, bleibt freigegeben, bis `schleuse hold release stop` gelingt;"
+            " solange geschlossen ist, holt es niemand.",
+            "What a release has let go stays so until `schleuse hold release stop` works; nobody takes it while it is"
+            " closed.",
+        )
+        sys.exit(exit_code(error))
 
 
 @app.command

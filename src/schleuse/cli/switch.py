@@ -19,6 +19,7 @@ from typing import Annotated, Literal
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cyclopts import App, Parameter
 
+from schleuse.cli.closing import config_for_closing, tell_damage
 from schleuse.cli.switch_view import (
     print_claims,
     print_entries,
@@ -42,6 +43,7 @@ from schleuse.processes.switch_orders import (
     Signer,
     accept,
     describe,
+    log_trouble,
     mend,
     progress_of,
     promise,
@@ -173,7 +175,7 @@ def _order(
     scopes: Sequence[str], state: ScopeState, words: Words, signing: Signing | None, limit: Limit | None = None
 ) -> None:
     signing = signing or Signing()
-    config = read_config(signing.home or default_home())
+    config = config_for_closing(signing.home)
     signer = signer_of(config, signing.operator, signing.operator_key)
     if signing.operator is None:
         print(said(f"unterschrieben von {signer.operator}", f"signed by {signer.operator}"), file=sys.stderr)
@@ -181,6 +183,7 @@ def _order(
     signed = SignedCommand(command, (sign(command, signer.operator, signer.role, read_token_key(signer.key)),))
     accepted = accept(config, signed, utc_now())
     _cut_sessions(config)
+    _tell_log_trouble(config, accepted)
     faults = _promise(config, command.scopes, words.next_information, signer)
     _follow(config, accepted, signing)
     if faults is not None:  # the closing did not wait for it
@@ -263,6 +266,20 @@ def _cut_sessions(config: Config) -> None:
             print(said(f"Wartungssitzung {one.id} beendet", f"maintenance session {one.id} cut"), file=sys.stderr)
     except Error as error:  # the command is accepted; their own watchers cut them as well
         print(f"schleuse: {error}", file=sys.stderr)
+
+
+def _tell_log_trouble(config: Config, accepted: Accepted) -> None:
+    """The closing is in force; where the log is damaged, it may be more than was ordered."""
+    trouble = log_trouble(config)
+    if trouble:
+        tell_damage(
+            f"Das Protokoll des Schalters ist beschädigt ({trouble}). Epoche {accepted.epoch} gilt trotzdem; Rollen,"
+            " die nicht lesen können, was vorher galt, halten alles an, bis zwei Personen öffnen. Der Betrieb stellt"
+            " die Datei aus switch/copies oder der Sicherung wieder her; `schleuse switch verify` nennt alles.",
+            f"the log of the switch is damaged ({trouble}). Epoch {accepted.epoch} is in force all the same; roles that"
+            " cannot read what was before hold everything until two persons open. The operator of this machine restores"
+            " the file from switch/copies or a backup; `schleuse switch verify` tells all.",
+        )
 
 
 def _follow(config: Config, accepted: Accepted, signing: Signing) -> None:
@@ -355,9 +372,11 @@ def import_file(file: Path, *, wait: float | None = None, home: Home = None, jso
     wait
         As for `switch hold`.
     """
-    config = read_config(home or default_home())
-    accepted = accept(config, parse_signed(read_document(file)), utc_now())
+    signed = parse_signed(read_document(file))
+    config = read_config(home or default_home()) if signed.command.opening else config_for_closing(home)
+    accepted = accept(config, signed, utc_now())
     _cut_sessions(config)
+    _tell_log_trouble(config, accepted)
     _follow(config, accepted, Signing(wait=wait, json_output=json_output))
 
 

@@ -10,17 +10,20 @@ import time
 from pathlib import Path
 from typing import Annotated, Literal, assert_never
 
+import structlog
 from cyclopts import Parameter
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from schleuse.clock import utc_now
-from schleuse.config import FILE_NAME, Config, default_home, read_config
+from schleuse.config import FILE_NAME, BadConfigError, Config, default_home, keep_last_config, read_config
 from schleuse.errors import ConflictError
 from schleuse.processes.life import keep_private, only_instance, open_many
 from schleuse.processes.observe import configure_log
 from schleuse.processes.supervisor import Role, Supervisor, role_command, witness_command
+
+log = structlog.get_logger()
 
 Home = Annotated[Path | None, Parameter(help="Folder of configuration and data [default: the user's data folder]")]
 ROLES = ("journal", "vault", "kim", "eau", "control")
@@ -57,6 +60,10 @@ def run(role: Literal["journal", "vault", "kim", "eau", "control"], *, home: Hom
         case _:
             assert_never(role)
     with only_instance(config.home, role):
+        try:
+            keep_last_config(config)
+        except (OSError, BadConfigError) as cause:  # the role itself needs it not
+            log.warning("config.not-kept", reason=str(cause))
         main(config)
 
 

@@ -40,6 +40,7 @@ from schleuse.processes.restart_control import PlanMandates, RestartController
 from schleuse.processes.restart_evidence import Looks
 from schleuse.processes.restart_home import restarts_of, take_back_of
 from schleuse.processes.switch_figures import SwitchFigures
+from schleuse.processes.switch_orders import MendingLog
 from schleuse.processes.switching import enforced_atoms, news_book, open_switch, switch_log
 from schleuse.processes.trail import open_trail, teller
 from schleuse.scopes import Scope
@@ -212,7 +213,7 @@ def automat_of(config: Config, policies: Policies) -> Automat | None:
         except Error:
             continue
         if public == mine:
-            return Automat(switch_log(config), one.name, lambda: key, policies, utc_now)
+            return Automat(MendingLog(config), one.name, lambda: key, policies, utc_now)
     log.error(
         "control.no-automat", reason="no operator with the role automat has the public key of control.automat_key"
     )

@@ -15,7 +15,6 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -109,25 +108,33 @@ class ReleaseBook:
         self._folder = folder
 
     def ids(self) -> list[str]:
-        """Names of all plans."""
-        return sorted(path.parent.name for path in self._folder.glob("*/plan.json"))
+        """Names of all releases, also of one whose plan is gone."""
+        return sorted({path.parent.name for path in self._folder.glob("*/*.json")})
 
     def running(self) -> list[str]:
-        """Those that somebody has begun and that are neither finished nor stopped; nor can one be left out of which
-        nobody can say it."""
-        return [id for id in self.ids() if (at := self.known(id)) is None or at.runs]
+        """Those of which something is left to do: begun, or ordered to stop, and neither finished nor stopped yet; nor
+        can one be left out of which nobody can say it."""
+        return [id for id in self.ids() if self._goes_on(id)]
+
+    def _goes_on(self, id: str) -> bool:
+        at = self.known(id)
+        return at is None or at.runs or (not at.finished and not at.stopped and self.stop_order(id) is not None)
 
     def keep(self, plan: ReleasePlan) -> None:
         """Write the plan."""
         self._write(plan.id, "plan.json", plan.encode())
 
+    def require(self, id: str) -> None:
+        """Raises NoSuchReleaseError where nothing of this release is there, whatever it says."""
+        if id not in self.ids():
+            raise NoSuchReleaseError(f"there is no release {id}")
+
     def read(self, id: str) -> ReleasePlan:
         """Raises NoSuchReleaseError, ReleaseDamagedError."""
+        self.require(id)
         try:
             plan = plan_from(json.loads((self._of(id) / "plan.json").read_bytes()))
-        except OSError as cause:
-            raise NoSuchReleaseError(f"there is no release plan {id}") from cause
-        except (ValueError, BadReleasePlanError) as cause:
+        except (OSError, ValueError, BadReleasePlanError) as cause:
             raise ReleaseDamagedError(f"the plan of {id} cannot be read ({type(cause).__name__})") from cause
         if plan.id != id:
             raise ReleaseDamagedError(f"the folder {id} has the plan of {plan.id}")
@@ -172,11 +179,9 @@ class ReleaseBook:
         """Durable when it returns."""
         self._write(id, "progress.json", json.dumps(asdict(progress), indent=1).encode())
 
-    def order_stop(self, id: str, reason: str, by: str, at: datetime) -> StopOrder:
+    def order_stop(self, id: str, order: StopOrder) -> None:
         """Durable when it returns; no step of any process releases anything after it."""
-        order = StopOrder(reason, by, at.isoformat())
         self._write(id, "stop.json", json.dumps(asdict(order), indent=1).encode())
-        return order
 
     def stop_order(self, id: str) -> StopOrder | None:
         """A file that cannot be read stops as well."""

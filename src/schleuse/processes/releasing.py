@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import structlog
 
@@ -95,15 +96,25 @@ class MailboxBusyError(ConflictError):
 
 
 class Releases:
-    """All releases of a home. now: with a zone."""
+    """All releases of a home. now: with a zone. accounts: of all insurers of the home."""
 
-    def __init__(self, book: ReleaseBook, leases: Leases, switch: Switch, rights: Rights, tell: Tell, now: Now) -> None:
+    def __init__(
+        self,
+        book: ReleaseBook,
+        leases: Leases,
+        switch: Switch,
+        rights: Rights,
+        tell: Tell,
+        now: Now,
+        accounts: Collection[str] = (),
+    ) -> None:
         self.book = book
         self._leases = leases
         self._switch = switch
         self._rights = rights
         self._tell = tell
         self._now = now
+        self._all_accounts = frozenset(accounts)
         self._told: dict[str, Collection[str]] = {}  # by plan: mailboxes whose waiting was logged
 
     def plan(self, id: str, mailboxes: Mapping[str, str], *, first: int, backlog_permille: int = 300) -> ReleasePlan:
@@ -124,7 +135,7 @@ class Releases:
 
     def keep(self, plan: ReleasePlan) -> None:
         """Write the plan."""
-        self._said("planned", plan, count=plan.count, hash=plan.hash)
+        self._said("planned", plan.id, count=plan.count, hash=plan.hash)
         self.book.keep(plan)
 
     def approve(self, plan: ReleasePlan, approval: Approval) -> None:
@@ -135,7 +146,7 @@ class Releases:
                 f"{approval.operator} as {approval.role.value} does not approve {plan.id}: expected an operator who has"
                 f" the role, as {' or '.join(sorted(FIRST | SECOND))}, and his own key"
             )
-        self._said("approved", plan, by=approval.operator, role=approval.role.value, hash=approval.hash)
+        self._said("approved", plan.id, by=approval.operator, role=approval.role.value, hash=approval.hash)
         self.book.keep_approval(plan.id, approval)
 
     def is_approved(self, plan: ReleasePlan) -> bool:
@@ -151,34 +162,54 @@ class Releases:
 
         Raises NotApprovedError, MailboxBusyError, StillHeldError, PeopleNeededError, UnavailableError, CorruptError.
         """
-        plan = self.book.read(id)
+        self.book.require(id)
         with self.book.alone():
             at, order = self.book.known(id), self.book.stop_order(id)
             if at is not None and (at.stopped or at.finished):
                 return at
             if order is not None:  # whoever ordered it may have died before it was done
-                return self._end(plan, order)
-            return self._go_on(plan, self.book.progress(id), alone)
+                return self._end(id, order)
+            return self._go_on(self.book.read(id), self.book.progress(id), alone)
 
     def stop(self, id: str, reason: str, by: str) -> Progress:
         """Nothing more goes, at once; what nobody has taken is held again (HD-42). One person suffices.
 
-        Nobody need be able to read how far it is, as after an upgrade or a damage.
+        Nobody need be able to read its files, as after an upgrade or a damage (SW-01). What cannot be done keeps
+        nothing else from being done, and is raised at the end: ReleaseNotKeptError, UnavailableError, CorruptError.
         """
-        plan = self.book.read(id)
+        self.book.require(id)
         at = self.book.known(id)
         if at is not None and at.finished:
             return at
-        order = self.book.order_stop(id, reason, by, self._now())
-        returned = self._take_back(plan)
+        returned, faults = 0, list[Error]()
+        order = StopOrder(reason, by, self._now().isoformat())
+        try:
+            self.book.order_stop(id, order)
+        except Error as fault:
+            faults.append(fault)
+        try:
+            returned = self._take_back(id)
+        except Error as fault:
+            faults.append(fault)
+        if faults:
+            raise faults[0]
         with self.book.alone():  # a step that was under way may have let a batch go; it is over now
-            return self._end(plan, order, returned)
+            return self._end(id, order, returned)
 
     def stop_all(self, accounts: Collection[str], reason: str, by: str) -> list[str]:
-        """Every release that was begun and has one of these mailboxes, as when a restart is aborted (T-14, RS-06)."""
-        those = [id for id, plan in self._running().items() if any(one.account in accounts for one in plan.mailboxes)]
+        """Every release that was begun and has one of these mailboxes, as when a restart is aborted (T-14, RS-06).
+
+        One that cannot be stopped whole keeps no other from being stopped; its error is raised at the end.
+        """
+        those = [id for id in self.book.running() if not self._accounts(id).isdisjoint(accounts)]
+        faults = list[Error]()
         for id in those:
-            self.stop(id, reason, by)
+            try:
+                self.stop(id, reason, by)
+            except Error as fault:
+                faults.append(fault)
+        if faults:
+            raise faults[0]
         return those
 
     def _go_on(self, plan: ReleasePlan, at: Progress, alone: bool) -> Progress:
@@ -238,7 +269,7 @@ class Releases:
         self._moved(plan, moved, {one: parts[one].upto for one in batches})
         order = self.book.stop_order(plan.id)
         if order is not None:
-            return self._end(plan, order)
+            return self._end(plan.id, order)
         self._leases.holds.release({one: parts[one].upto for one in batches})
         return moved
 
@@ -300,41 +331,48 @@ class Releases:
         return [one for one in self._leases.holds.backlog(mailbox.account, limit) if one <= mailbox.upto]
 
     def _stopped_by_rule(self, plan: ReleasePlan, reason: str) -> Progress:
-        return self._end(plan, self.book.order_stop(plan.id, reason, "rule", self._now()))
+        order = StopOrder(reason, "rule", self._now().isoformat())
+        self.book.order_stop(plan.id, order)
+        return self._end(plan.id, order)
 
-    def _end(self, plan: ReleasePlan, order: StopOrder, returned: int = 0) -> Progress:
+    def _end(self, id: str, order: StopOrder, returned: int = 0) -> Progress:
         """What follows from an order to stop; the last act notes that it was done."""
-        returned += self._take_back(plan)
-        at = self.book.known(plan.id) or Progress()
-        if at.stopped:
-            return at
-        self._said("stopped", plan, by=order.by, reason=order.reason, returned=returned)
-        moved = replace(at, stopped=order.reason or "-")
-        self.book.note(plan.id, moved)
+        returned += self._take_back(id)
+        known = self.book.known(id)
+        if known is not None and known.stopped:
+            return known
+        moved = replace(known or Progress(), stopped=order.reason or "-")
+        if known is None:  # first: where it cannot be replaced, every look would tell the journal again
+            self.book.note(id, moved)
+        self._said("stopped", id, by=order.by, reason=order.reason, returned=returned)
+        self.book.note(id, moved)
         return moved
 
-    def _take_back(self, plan: ReleasePlan) -> int:
-        return self._leases.holds.take_back_all([one.account for one in plan.mailboxes])
+    def _take_back(self, id: str) -> int:
+        return self._leases.holds.take_back_all(self._accounts(id))
+
+    def _accounts(self, id: str) -> frozenset[str]:
+        """Its mailboxes; if its plan cannot be read, those that have begun; if nobody knows those, all of this home.
+
+        Too many is safe: what another release has let go there goes again with its next step.
+        """
+        try:
+            return frozenset(one.account for one in self.book.read(id).mailboxes)
+        except ReleaseDamagedError:
+            at = self.book.known(id)
+            return frozenset(at.parts) if at is not None and at.parts else self._all_accounts
 
     def _require_free(self, plan: ReleasePlan) -> None:
         mine = {one.account for one in plan.mailboxes}
-        for id, other in self._running().items():
-            if id != plan.id and mine & {one.account for one in other.mailboxes}:
-                raise MailboxBusyError(f"{id} runs and has a mailbox of {plan.id}")
-
-    def _running(self) -> dict[str, ReleasePlan]:
-        """Those whose plan can be read; of another nothing goes, because every step reads it first."""
-        found: dict[str, ReleasePlan] = {}
         for id in self.book.running():
-            with suppress(ReleaseDamagedError):
-                found[id] = self.book.read(id)
-        return found
+            if id != plan.id and not self._accounts(id).isdisjoint(mine):
+                raise MailboxBusyError(f"{id} runs and has a mailbox of {plan.id}; stop it, or let it end first")
 
     def _moved(self, plan: ReleasePlan, at: Progress, gone: Mapping[str, int]) -> Progress:
         """gone: up to which delivery each mailbox goes now. Told first: nothing goes that the journal does not have."""
         for start in range(0, max(len(gone), 1), MOST_MAILBOXES):
             some: dict[str, Json] = dict(list(gone.items())[start : start + MOST_MAILBOXES])
-            self._said("step", plan, released=at.released, upto=some, finished=int(at.finished))
+            self._said("step", plan.id, released=at.released, upto=some, finished=int(at.finished))
         self.book.note(plan.id, at)
         return at
 
@@ -351,13 +389,18 @@ class Releases:
             for mail in self._leases.release_view.peek(ids):
                 yield HeldMail(mail.id, mailbox.account, mail.accepted_at, mail.label, mail.whole, mail.id in again)
 
-    def _said(self, what: str, plan: ReleasePlan, **facts: Json) -> None:
-        self._tell({"act": f"release.{what}", "plan": plan.id, **facts}, True)
+    def _said(self, what: str, id: str, **facts: Json) -> None:
+        self._tell({"act": f"release.{what}", "plan": id, **facts}, True)
 
 
 def release_book(config: Config) -> ReleaseBook:
     """Of this home."""
-    return ReleaseBook(config.switch_folder / "releases")
+    return ReleaseBook(releases_of(config.home))
+
+
+def releases_of(home: Path) -> Path:
+    """The folder of releases; known without a configuration, so that a stop needs none."""
+    return home / "switch" / "releases"
 
 
 @contextmanager
@@ -365,7 +408,8 @@ def open_releases(config: Config, tell: Tell, worker: str = "command") -> Iterat
     """worker: whose copy of the switch it reads. Raises UnavailableError."""
     retention = timedelta(days=config.kim.retention_days)
     with open_leases(config.kim_database, config.kim.spool, retention) as leases:
-        yield Releases(release_book(config), leases, open_switch(config, worker), rights_of(config), tell, utc_now)
+        switch, accounts = open_switch(config, worker), [one.address.lower() for one in config.insurers]
+        yield Releases(release_book(config), leases, switch, rights_of(config), tell, utc_now, accounts)
 
 
 async def run(config: Config, tell: Tell) -> None:

@@ -46,7 +46,7 @@ def backlog_of(config: Config) -> Callable[[RestartPlan], int | None]:
     def backlog(plan: RestartPlan) -> int | None:
         try:
             with open_leases(config.kim_database, config.kim.spool, _retention(config)) as leases:
-                return sum(len(leases.holds.backlog(account)) for account in mailboxes(config, plan))
+                return sum(len(leases.holds.backlog(account)) for account in mailboxes(config, plan.scopes))
         except Error as error:  # not zero: nobody knows (RS-04)
             log.error("restart.backlog-unknown", code=error.code, reason=str(error))
             return None
@@ -55,32 +55,36 @@ def backlog_of(config: Config) -> Callable[[RestartPlan], int | None]:
 
 
 def take_back_of(config: Config, tell: Tell) -> Callable[[RestartPlan], int]:
+    """See `take_back`, for the control role."""
+    return lambda plan: take_back(config, tell, plan.id, plan.scopes)
+
+
+def take_back(config: Config, tell: Tell, plan: str, scopes: Sequence[Scope]) -> int:
     """After an abort: releases stop, and what was let go and nobody has taken is held again (RS-06, T-14).
 
     The windows follow the switch first: a worker that sees an opening with backlog and its abort only later would let
     go then what is taken back here. Returns how many mails of releases without a plan it was; a stopped release says
-    its own number.
+    its own number. Raises Error.
     """
-
-    def take_back(plan: RestartPlan) -> int:
-        accounts = mailboxes(config, plan)
-        entries = switch_log(config).read_all()
-        with open_leases(config.kim_database, config.kim.spool, _retention(config)) as leases:
-            changes = changes_of(entries, mailbox_scopes(config), utc_now)
-            leases.holds.follow({}, len(entries), accounts, changes, utc_now())
+    accounts = mailboxes(config, scopes)
+    entries = switch_log(config).read_all()
+    with open_leases(config.kim_database, config.kim.spool, _retention(config)) as leases:
+        changes = changes_of(entries, mailbox_scopes(config), utc_now)
+        leases.holds.follow({}, len(entries), accounts, changes, utc_now())
+        try:
             with open_releases(config, tell, "control-release") as releases:
-                releases.stop_all(accounts, f"the restart {plan.id} was aborted", "control")
-            return leases.holds.take_back_all(accounts)
+                releases.stop_all(accounts, f"the restart {plan} was aborted", "control")
+        finally:
+            returned = leases.holds.take_back_all(accounts)
+    return returned
 
-    return take_back
 
-
-def mailboxes(config: Config, plan: RestartPlan) -> list[str]:
-    """Of the insurers whose eAU this plan brings back."""
+def mailboxes(config: Config, scopes: Sequence[Scope]) -> list[str]:
+    """Of the insurers whose eAU these scopes bring back."""
     return [
         one.address.lower()
         for one in config.insurers
-        if any(scope.meets(Scope(Service.EAU_INTAKE, one.ik, Direction.PROCESS, ANY)) for scope in plan.scopes)
+        if any(scope.meets(Scope(Service.EAU_INTAKE, one.ik, Direction.PROCESS, ANY)) for scope in scopes)
     ]
 
 

@@ -61,7 +61,7 @@ from schleuse.restart.progress import (
     Signed,
     Waived,
 )
-from schleuse.scopes import ScopeState
+from schleuse.scopes import Scope, ScopeState, parse_scopes
 from schleuse.switch.approval import LIFETIME, Approval, approve
 from schleuse.switch.documents import (
     OPENERS,
@@ -109,6 +109,18 @@ class Signer:
 
     name: str
     key: Ed25519PrivateKey
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """What was closed; epoch 0 and no scopes: the plan cannot be read, and has opened nothing.
+
+    fault: why the abort is not recorded; then nobody takes back what a release has let go, but who aborts.
+    """
+
+    epoch: int
+    scopes: tuple[Scope, ...]
+    fault: Error | None = None
 
 
 #: Tells the journal: facts, and whether it was granted.
@@ -288,26 +300,41 @@ class Restarts:
         self.changed(plan, "control", "the configuration or the program has changed", found)
         return True
 
-    def abort(self, plan: str, signer: Signer, role: Role, reason: str) -> int:
-        """Back to S0 by one person, at once (RS-06). Returns the epoch of the closing."""
-        command = self.closing(_plan_of(self._book.read(plan)[0]), signer.name, Kind.MANUAL, reason)
+    def abort(self, plan: str, signer: Signer, role: Role, reason: str) -> Abort:
+        """Back to S0 by one person, at once (RS-06). A damaged book keeps nobody from it (SW-01).
+
+        Raises NoSuchPlanError, and what `SwitchLog.append` raises.
+        """
+        made = self._book.plan_of(plan)
+        scopes = closes_on_abort(made) if made is not None else self._opened_by(plan)
+        if not scopes:
+            return Abort(0, (), _fault(lambda: _plan_of(self._book.read(plan)[0])))
+        command = self.closing(plan, scopes, made.incident if made is not None else "", signer.name, reason)
         signed = SignedCommand(command, (sign(command, signer.name, role, signer.key),))
         epoch = self._log.append(signed, self._now()).epoch  # first: a record may wait, a closing may not
-        self.aborted(plan, signer.name, reason, epoch)
-        return epoch
+        return Abort(epoch, scopes, _fault(lambda: self.aborted(plan, signer.name, reason, epoch)))
 
-    def closing(self, plan: RestartPlan, actor: str, kind: Kind, reason: str) -> Command:
+    def _opened_by(self, plan: str) -> tuple[Scope, ...]:
+        """What a plan that nobody can read has opened: what its commands name. Everything, if nobody knows those."""
+        try:
+            entries = self._log.read_all()
+        except Error:
+            return tuple(parse_scopes("all"))
+        commands = [one.command for one in entries if one.command is not None and one.command.id.startswith(f"{plan}.")]
+        return tuple(dict.fromkeys(scope for one in commands for scope in one.scopes))
+
+    def closing(self, plan: str, scopes: tuple[Scope, ...], incident: str, actor: str, reason: str) -> Command:
         """The command that takes all of a plan back to S0."""
         return Command(
-            id=f"{plan.id}.abort.{secrets.token_hex(6)}",
-            scopes=closes_on_abort(plan),
+            id=f"{plan}.abort.{secrets.token_hex(6)}",
+            scopes=scopes,
             state=ScopeState.HOLD,
-            kind=kind,
+            kind=Kind.MANUAL,
             reason=Reason.SECURITY_HOLD,
             actor=actor,
             requested_at=self._now(),
-            text=f"abort of the restart {plan.id}: {reason}"[:2000],
-            incident=plan.incident,
+            text=f"abort of the restart {plan}: {reason}"[:2000],
+            incident=incident,
         )
 
     # What happens by itself
@@ -398,6 +425,14 @@ class Restarts:
             self._tell({**said, **({"by": by} if by else {}), **facts, "sha256": digest}, True)
         except Error as error:  # it has happened and is recorded; the journal is behind, and says so itself
             log.error("restart.not-told", plan=plan, code=error.code, reason=str(error))
+
+
+def _fault(act: Callable[[], object]) -> Error | None:
+    try:
+        act()
+    except Error as fault:
+        return fault
+    return None
 
 
 def _plan_of(at: Progress) -> RestartPlan:

@@ -116,6 +116,8 @@ def _of_copy(path: Path, entries: list[Accepted]) -> Iterator[Finding]:
 def once_switched(config: Config) -> list[str]:
     """What tells that this home had a switch: then an empty log would open what is closed. Empty: it never had one."""
     found = [f"copies/{path.name}" for path in sorted((config.switch_folder / "copies").glob("*.json"))]
+    if found:  # no database has to answer
+        return found
     for name, head in heads(config).items():
         if head:
             found.append(f"the database of {name} ({head})")

@@ -23,6 +23,7 @@ from schleuse.journal.entry import Kind, Purpose, Result
 from schleuse.journal.opening import Json
 from schleuse.processes.control_workers import systems_of, workers_of
 from schleuse.processes.operators import key_file
+from schleuse.processes.switch_checks import once_switched
 from schleuse.processes.switching import effect_book, enforced_atoms, news_book, switch_log
 from schleuse.processes.trail import OUTSIDE, PLATFORM, Act, open_trail
 from schleuse.scopes import ANY, Scope
@@ -31,7 +32,7 @@ from schleuse.shutdown.drill import overdue
 from schleuse.shutdown.external import RecordBook, needs_of
 from schleuse.shutdown.news import SPEAKERS, News, parse_next, sign_news
 from schleuse.shutdown.proofs import Claim, claims, last_proven
-from schleuse.switch.copy import put_back
+from schleuse.switch.copy import make_anew, put_back
 from schleuse.switch.documents import CLOSERS, MAX_DOCUMENT, NotAuthorisedError, Role, SignedCommand, time_text
 from schleuse.switch.effects import SwitchEffect
 from schleuse.switch.log import Accepted, SwitchLog, rules_of
@@ -107,7 +108,7 @@ def accept(config: Config, signed: SignedCommand, now: datetime) -> Accepted:
     Raises what `SwitchLog.append` raises.
     """
     target = switch_log(config)
-    mend(config, target)
+    mend(config, target, closing=not signed.command.opening)
     try:
         accepted = target.append(signed, now)
     except (RefusedError, ConflictError) as error:
@@ -130,13 +131,43 @@ def unchanged(config: Config, accepted: Accepted) -> tuple[Scope, ...]:
     return refused(rules, rules[-1]) if rules and rules[-1].epoch == accepted.epoch else ()
 
 
-def mend(config: Config, target: SwitchLog) -> None:
-    """Put back what the log lost and roles still have. Never in the way of a closing."""
+def mend(config: Config, target: SwitchLog, *, closing: bool = False) -> None:
+    """Put back what the log lost and roles still have. Never in the way of a closing.
+
+    closing: a log that is gone altogether is made anew first. Nothing opens by it: its first epochs come from the
+    copies, and where none can be read the first one closes everything, as the missing log does (SW-02).
+    """
+    copies = sorted((config.switch_folder / "copies").glob("*.json"))
     try:
-        for epoch in put_back(target, sorted((config.switch_folder / "copies").glob("*.json"))):
+        if closing and not target.exists and once_switched(config):
+            log.error("switch.log-made-anew", copies=len(copies))
+            make_anew(target, copies)
+        for epoch in put_back(target, copies):
             log.error("switch.epoch-restored", epoch=epoch)
     except Error as error:
         log.error("switch.log-not-mended", code=error.code, reason=str(error))
+
+
+class MendingLog:
+    """The log of this home for who closes by rule (`automat.Log`): what it lost is put back first."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._log = switch_log(config)
+
+    def append(self, signed: SignedCommand, now: datetime) -> Accepted:
+        """See `SwitchLog.append`."""
+        mend(self._config, self._log, closing=not signed.command.opening)
+        return self._log.append(signed, now)
+
+
+def log_trouble(config: Config) -> str:
+    """What of the log cannot be read, or "": told after a closing, which does not wait for it."""
+    try:
+        bad = [one for one in switch_log(config).read_all() if one.signed is None]
+    except Error as error:
+        return str(error)
+    return f"epoch {bad[-1].epoch}: {bad[-1].fault}" if bad else ""
 
 
 def tell_order(config: Config, signed: SignedCommand, result: Result, more: Mapping[str, Json]) -> None:

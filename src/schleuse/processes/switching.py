@@ -13,7 +13,7 @@ from schleuse.processes.mandates import mandates_of
 from schleuse.processes.operators import rights_of
 from schleuse.scopes import NONE, Direction, Scope, Service, atom
 from schleuse.shutdown.news import NewsBook
-from schleuse.switch.copy import LocalSwitch
+from schleuse.switch.copy import LocalSwitch, spare_of
 from schleuse.switch.documents import Rights
 from schleuse.switch.effects import EffectBook
 from schleuse.switch.log import SwitchLog
@@ -43,7 +43,8 @@ def news_book(config: Config) -> NewsBook:
 
 def switch_log(config: Config, rights: Rights | None = None) -> SwitchLog:
     """The log of accepted commands of this home. rights: of whoever has read the operators' keys already."""
-    return SwitchLog(config.switch_folder / "log", rights_of(config) if rights is None else rights)
+    rights = rights_of(config) if rights is None else rights
+    return SwitchLog(config.switch_folder / "log", rights, spare=spare_of(config.switch_folder / "copies"))
 
 
 def open_switch(config: Config, worker: str, *, floor: int = 0) -> LocalSwitch:

@@ -24,6 +24,7 @@ import structlog
 from schleuse.clock import Now, utc_now
 from schleuse.config import Config
 from schleuse.errors import CorruptError, Error, UnavailableError
+from schleuse.journal.client import JournalClient
 from schleuse.journal.contracts import EventReusedError
 from schleuse.journal.entry import NOBODY, Entry, Kind, Purpose, Result
 from schleuse.journal.opening import Json, canonical_json, detail_commitment
@@ -89,7 +90,7 @@ Derived = Callable[[int], tuple[Sequence[tuple[str, bytes]], int]]
 class Trail:
     """One per process. `tell` from any thread; `run` once, in the event loop.
 
-    folder: `<home>/trail`. origin_of: tenant and year -> origin of the log.
+    folder: `<home>/trail`. origin_of: tenant and year -> origin of the log. Raises UnavailableError, CorruptError.
     """
 
     def __init__(
@@ -102,7 +103,10 @@ class Trail:
         *,
         derived: Derived | None = None,
     ) -> None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as cause:
+            raise UnavailableError(f"the folder {folder.name} is not there ({cause.strerror})") from cause
         self._folder = folder
         self._role = role
         self._journal = journal
@@ -226,7 +230,10 @@ class Trail:
         if not path.exists():
             years = [int(one.stem.rpartition("-")[2]) for one in self._folder.glob(f"{self._role}-[0-9]*.jsonl")]
             return _Position(min(years, default=self._now().year), 0, 0)
-        return _Position(**json.loads(path.read_text()))
+        try:
+            return _Position(**json.loads(path.read_bytes()))
+        except (OSError, ValueError, TypeError) as cause:
+            raise TrailDamagedError(f"{path.name} cannot be read ({type(cause).__name__})") from cause
 
     def _file(self, year: int) -> Path:
         return self._folder / f"{self._role}-{year}.jsonl"
@@ -248,7 +255,11 @@ def _append_line(path: Path, line: bytes) -> None:
 
 def _take_torn_line_away(path: Path) -> None:
     """What a dying machine left without an end was never said to be recorded."""
-    with path.open("r+b") as file:
+    try:
+        file = path.open("r+b")
+    except OSError as cause:
+        raise UnavailableError(f"{path.name} cannot be opened ({cause.strerror}); its operator must look") from cause
+    with file:
         size = start = file.seek(0, os.SEEK_END)
         end = 0  # of the last whole line
         while start and not end:
@@ -303,6 +314,16 @@ def teller(trail: Trail, purpose: Purpose, **always: Json) -> Callable[[Mapping[
         kind = Kind.POLICY_CHANGED if facts.get("act") == "switch.command" else Kind.ADMINISTRATION
         result = Result.GRANTED if granted else Result.DENIED
         trail.tell(Act(PLATFORM, kind, result, purpose, detail={**facts, **always}))
+
+    return tell
+
+
+def outside_teller(config: Config, purpose: Purpose, **always: Json) -> Callable[[Mapping[str, Json], bool], None]:
+    """`teller` for a command, which opens its trail when there is something to tell: a damaged one keeps nobody from
+    stopping what need not be told first. Raises UnavailableError, CorruptError when it is called."""
+
+    def tell(facts: Mapping[str, Json], granted: bool) -> None:
+        teller(open_trail(config, OUTSIDE, JournalClient(config.journal_socket)), purpose, **always)(facts, granted)
 
     return tell
 

@@ -15,6 +15,7 @@ import os
 import re
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
@@ -23,7 +24,7 @@ from typing import Any
 from schleuse.errors import ConflictError, CorruptError, Error, MalformedError, UnavailableError
 from schleuse.restart.documents import signed_document_from
 from schleuse.restart.gates import Evidence, Result
-from schleuse.restart.plan import GateKind, plan_from
+from schleuse.restart.plan import GateKind, RestartPlan, plan_from
 from schleuse.restart.progress import (
     Aborted,
     Approved,
@@ -111,6 +112,21 @@ class Book:
         """Where it stands, and after how many events. Raises as `events`."""
         events = self.events(plan)
         return fold(events), len(events)
+
+    def plan_of(self, plan: str) -> RestartPlan | None:
+        """Its newest version, whatever else of it is damaged: for who aborts. None if no version can be read.
+
+        Raises NoSuchPlanError.
+        """
+        folder = self._of(plan)
+        if not folder.is_dir():
+            raise NoSuchPlanError(f"there is no restart {plan}")
+        found: RestartPlan | None = None
+        for path in sorted(folder.glob("[0-9]*.json")):
+            with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, Error):
+                event = decode(json.loads(path.read_bytes()))
+                found = event.plan if isinstance(event, Made) else found
+        return found
 
     def append(self, plan: str, event: Event, after: int) -> str:
         """Write one event, durably, if nobody has written one since. Returns the digest of its file, in hex.

@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -29,7 +30,7 @@ from schleuse.scopes import NONE, Direction, Scope, Service, atom
 from schleuse.switch.copy_file import CopyDamagedError, CopyFile, SafeMark, read_copy
 from schleuse.switch.disk import LinkingDisk, SwitchDisk
 from schleuse.switch.documents import Command, Role
-from schleuse.switch.log import GENESIS, Accepted, Mark, SwitchLog, SwitchLogError, rules_of
+from schleuse.switch.log import GENESIS, Accepted, Mark, Spare, SwitchLog, SwitchLogError, create_log, rules_of
 from schleuse.switch.standing import UNKNOWN_TIME, ByTenant, Folded, Rule, Standing, fold, safe_standing
 
 log = structlog.get_logger()
@@ -355,6 +356,45 @@ class ClosedSwitch:
     def epoch(self) -> int:
         """None seen."""
         return 0
+
+
+def spare_of(copies: Path) -> Spare:
+    """Epochs as the copies of roles have them; a copy that cannot be read, or has not this one, gives nothing.
+
+    The copies have to agree: they are what roles act by, and no longer all alike if somebody has touched one.
+    """
+
+    def spare(epoch: int) -> bytes | None:
+        found = set[bytes]()
+        for path in sorted(copies.glob("*.json")):
+            with suppress(CopyDamagedError, FileNotFoundError):
+                found.update(read_copy(path).raws[epoch - 1 : epoch])
+        return found.pop() if len(found) == 1 else None
+
+    return spare
+
+
+#: The first epoch of a log that was lost with all copies: nobody can read it, so it closes everything.
+LOST = b"the log of the switch was lost; it was made anew for a closing"
+
+
+def make_anew(switch_log: SwitchLog, copies: Sequence[Path]) -> None:
+    """A log in the place of one that is gone, in which everything is as closed as without it. Raises SwitchLogError.
+
+    With a copy that can be read `put_back` fills it; without, its first epoch holds everything until two persons open.
+    """
+    readable = False
+    for path in copies:
+        with suppress(CopyDamagedError, FileNotFoundError):
+            readable = read_copy(path).safe is None or readable
+    try:
+        create_log(switch_log.folder)
+    except FileExistsError:
+        return  # somebody was faster
+    except OSError as cause:
+        raise SwitchLogError(f"the switch's log cannot be made ({cause.strerror})") from cause
+    if not readable:
+        switch_log.restore(1, LOST)
 
 
 def put_back(switch_log: SwitchLog, copies: Iterable[Path]) -> list[int]:

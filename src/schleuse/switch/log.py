@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -36,6 +36,7 @@ from schleuse.switch.documents import (
 from schleuse.switch.standing import UNKNOWN_TIME, Rule
 
 GENESIS = "0" * 64  #: what the first epoch names as the one before
+UNKNOWN = "f" * 64  #: what a closing names when nobody can read the one before
 _NAME = re.compile(r"[0-9]{10}\.json", re.ASCII)
 LATEST = timedelta(minutes=5)  #: a command that was requested longer after its acceptance has a wrong clock
 
@@ -93,6 +94,15 @@ def rules_of(entries: Iterable[Accepted]) -> list[Rule]:
     return [rule for one in entries if (rule := one.rule) is not None]
 
 
+#: The octets of an epoch as somebody else has kept them, or None: for who appends when the log's own file is damaged.
+Spare = Callable[[int], bytes | None]
+
+
+def no_spare(_epoch: int) -> bytes | None:
+    """Nobody has kept any."""
+    return None
+
+
 #: What `SwitchLog.mark` returns: another value means that something in the folder is new, gone or replaced.
 Mark = tuple[int, int]
 
@@ -100,8 +110,9 @@ Mark = tuple[int, int]
 class SwitchLog:
     """The folder. Thread-safe; any number of processes."""
 
-    def __init__(self, folder: Path, rights: Rights, disk: SwitchDisk | None = None) -> None:
+    def __init__(self, folder: Path, rights: Rights, disk: SwitchDisk | None = None, spare: Spare = no_spare) -> None:
         self.folder = folder
+        self._spare = spare
         self._prefix = f"{folder}{os.sep}"
         self._rights = rights
         self._disk = disk or LinkingDisk()
@@ -172,6 +183,8 @@ class SwitchLog:
     def append(self, signed: SignedCommand, now: datetime) -> Accepted:
         """Accept the command as the next epoch; the same command again returns the epoch that it has (SW-16).
 
+        A closing needs no epoch before it to be readable: where neither the log nor a copy says which it follows, it
+        is one that nobody can judge, and so closes everything (SW-01, SW-02).
         Raises NotAuthorisedError, RefusedCommandError, SwitchLogError.
         """
         self._rights.check(signed, now)
@@ -180,14 +193,14 @@ class SwitchLog:
         expired = _expired(signed.command, now)
         while True:
             last = self._last()
-            same = self._find(signed.command.id, last)
+            same = self._find(signed.command, last)
             if same is not None and same.signed is not None:
                 if same.signed.command.hash != signed.command.hash:
                     raise RefusedCommandError(f"the id of the command belongs to epoch {same.epoch} already")
                 return same
             if expired:
                 raise RefusedCommandError(expired)
-            before = self._digest(last)
+            before = self._before(signed.command, last)
             if self.restore(last + 1, _epoch(last + 1, now, before, signed)):
                 return self.read(last + 1, before)
 
@@ -198,19 +211,43 @@ class SwitchLog:
         there = self.inodes()
         return next(epoch for epoch in range(len(there) + 1) if epoch + 1 not in there)
 
-    def _find(self, id: str, last: int) -> Accepted | None:
+    def _find(self, command: Command, last: int) -> Accepted | None:
         """The command of this id, if it was accepted. Verifies only where the id occurs: there may be thousands."""
-        needle = canonical_json(id)
+        needle = canonical_json(command.id)
         for epoch in range(1, last + 1):
-            data = self.raw(epoch)
-            if needle in data:
+            try:
+                data = self._kept(epoch)
+                if needle not in data:
+                    continue
                 found = self.judge(epoch, data, self._digest(epoch - 1), ())
-                if found.id == id:
-                    return found
+            except SwitchLogError:
+                if command.opening:
+                    raise
+                continue  # closing twice is harmless
+            if found.id == command.id:
+                return found
         return None
 
+    def _before(self, command: Command, last: int) -> str:
+        try:
+            return self._digest(last)
+        except SwitchLogError:
+            if command.opening:
+                raise
+            return UNKNOWN
+
     def _digest(self, epoch: int) -> str:
-        return hashlib.sha256(self.raw(epoch)).hexdigest() if epoch else GENESIS
+        return hashlib.sha256(self._kept(epoch)).hexdigest() if epoch else GENESIS
+
+    def _kept(self, epoch: int) -> bytes:
+        """For who appends: the file, or what a copy has of it. Raises SwitchLogError."""
+        try:
+            return self.raw(epoch)
+        except SwitchLogError:
+            spare = self._spare(epoch)
+            if spare is None:
+                raise
+            return spare
 
     def restore(self, epoch: int, data: bytes) -> bool:
         """Write the file of an epoch, durably, unless it is there. Returns whether we did. Raises SwitchLogError."""
