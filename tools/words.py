@@ -382,7 +382,7 @@ LOG: Mapping[str, str] = {
     "external.start": "an external system was started after two persons had opened its scope",
     "external.stop": "an external system was stopped with its scope",
     "external.unsure": "nobody knows whether a system ran before it was stopped (its probe takes longer than 1 s?): its opening does not start it, two persons do",
-    "external.waits": "a system is open again and was not started, because nobody knows whether it ran; two persons sign `switch start NAME`",
+    "external.waits": "a system is open again and was not started, because nobody knows whether it ran, or because a limit came before its start had worked (reason); two persons sign `switch start NAME`",
     "external.ordered": "two persons ordered the start of such a system; it is carried out",
     "external.runs": "such a system runs: its own keeper has started it",
     "external.cut": "what was under way at an open system, such as a start that hangs, was cut by a closing",

@@ -77,3 +77,25 @@ def test_who_may_not_what_is_closed_and_what_is_not_there(shell: Shell, site: Pa
     switching.open(site, "payments_support")
     refused = shell("switch", "start", "firewall", "--operator", "nobody", "--yes", *at)
     assert refused.code == NOT_AUTHORISED
+
+
+def test_one_that_was_limited_before_it_was_started_is_shown_and_started_by_two(
+    shell: Shell, site: Path, tmp_path: Path
+) -> None:
+    """SW-17: it ran before; without a word it would stay down for good."""
+    at = ("--home", str(site))
+    RecordBook(site / "switch").write("firewall", Record(1, True, Runs.RUNNING), utc_now())
+    switching.open(site, "payments_support")
+    why = ("--permille", "10", "--reason", "security_hold", "--operator", "betrieb-1")
+    assert shell("switch", "limit", "payments_support", *why, *at).code == 0
+    carry_out(site)
+    assert not (tmp_path / "up").exists()
+    assert shown(shell, site)["unsure"] is True
+    text = shell("switch", "show", *at).out
+    assert "firewall: lief vor der Abschaltung; bevor es wieder lief, wurde payments_support eingeschränkt" in text
+    for operator in ("betrieb-1", "betrieb-2"):
+        assert not (tmp_path / "up").exists()
+        assert shell("switch", "start", "firewall", "--operator", operator, "--yes", *at).code == 0
+        carry_out(site)
+    assert (tmp_path / "up").exists()
+    assert shown(shell, site)["unsure"] is False

@@ -29,6 +29,7 @@ from tests.shutdown.operators import (
 from schleuse.scopes import Scope, ScopeState
 from schleuse.shutdown.closure import Need, Verdict
 from schleuse.shutdown.external import (
+    Cause,
     ExternalSystem,
     Record,
     RecordBook,
@@ -504,9 +505,90 @@ def test_a_closing_that_only_limits_stops_nothing(site: Site) -> None:
     assert site.machine.running
 
 
+def limit(log: SwitchLog, id: str = "l", permille: int = 10) -> None:
+    log.append(signed(closing("payments_support", id, ScopeState.LIMITED, Limit(permille=permille)), CLOSER), NOW)
+
+
+def limited_before_it_was_started(site: Site) -> None:
+    """It ran, was closed and opened again; its start fails, and before it works somebody limits its scope."""
+    close(site.log, "payments_support")
+    site.step()
+    open_again(site.log, "payments_support")
+    site.machine.stuck = True
+    site.step()
+    limit(site.log)
+    site.machine.stuck = False
+
+
+def test_a_limit_that_comes_before_the_start_has_worked_is_seen_and_two_persons_start_it(site: Site) -> None:
+    """SW-01, SW-17, RO-01: the opening is no longer the last word, so nobody starts it alone; nor is it forgotten."""
+    limited_before_it_was_started(site)
+    with capture_logs() as logs:
+        site.step(6)
+        site.step(61)
+    assert [one["name"] for one in logs if one["event"] == "external.waits"] == ["payments"] * 2
+    assert (site.machine.running, site.keeper.unsure()) == (False, ["payments"])
+    site.sign(OPENERS[0])
+    site.step()
+    assert not site.machine.running
+    site.sign(OPENERS[1])
+    site.restart()
+    site.step()
+    assert (site.machine.running, site.keeper.unsure()) == (True, [])
+    limit(site.log, "tighter", 5)
+    site.step(61)
+    assert (site.machine.running, site.machine.done.count("stop")) == (True, 1)
+
+
+def test_a_tighter_limit_ends_an_order_that_has_not_worked_and_asks_again(site: Site) -> None:
+    """RO-04: the two have signed under what was ordered then."""
+    site.close_unseen()
+    site.machine.stuck = True
+    site.sign(*OPENERS)
+    site.step()
+    limit(site.log)
+    site.machine.stuck = False
+    with capture_logs() as logs:
+        site.step(6)
+    assert [one["event"] for one in logs if one["event"] == "external.waits"] == ["external.waits"]
+    assert (site.machine.running, site.keeper.unsure()) == (False, ["payments"])
+    site.sign(*OPENERS)
+    site.step()
+    assert site.machine.running
+
+
+def test_what_its_own_keeper_starts_in_a_limited_scope_is_not_stopped_again(site: Site) -> None:
+    limited_before_it_was_started(site)
+    site.machine.running = True
+    site.step(61)
+    assert (site.machine.running, site.keeper.unsure()) == (True, [])
+
+
+def test_what_was_down_by_itself_waits_for_nobody_in_a_limited_scope(site: Site) -> None:
+    site.machine.running = False
+    close(site.log, "payments_support")
+    site.step()
+    open_again(site.log, "payments_support")
+    limit(site.log)
+    site.step()
+    assert (site.machine.running, site.keeper.unsure()) == (False, [])
+    assert site.told[-1]["act"] == "external.left"
+
+
+def test_a_record_that_nobody_can_read_stops_nothing_where_nobody_ordered_it(site: Site) -> None:
+    (site.folder / "external").mkdir()
+    (site.folder / "external" / "payments.json").write_text("{")
+    site.step()
+    site.step(61)
+    assert (site.machine.running, site.machine.done.count("stop")) == (True, 0)
+
+
+@pytest.mark.parametrize("cause", [Cause.CLOSING, Cause.NOBODY])
+@pytest.mark.parametrize("before", list(Runs))
 @pytest.mark.parametrize("state", list(ScopeState))
-def test_what_is_not_open_by_two_persons_is_never_started(state: ScopeState) -> None:
-    assert wanted(Record(1, True), Standing(state, 2), opened_by_two=False) is not Wanted.START
+def test_what_is_not_open_by_two_persons_is_never_started(state: ScopeState, before: Runs, cause: Cause) -> None:
+    """Without an order of theirs for this very epoch."""
+    assert wanted(Record(1, True, before, ordered=1), Standing(state, 2), cause) is not Wanted.START
 
 
 @pytest.mark.parametrize(

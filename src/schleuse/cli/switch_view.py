@@ -173,7 +173,14 @@ def print_rows(rows: Sequence[Row], epoch: int, days: int, now: datetime) -> Non
 
 
 def _unsure(row: Row) -> str:
-    """Nobody knows whether it ran: people say so, and nothing opens by itself (SW-01)."""
+    """Only people start it, and nothing opens by itself (SW-01)."""
+    if row.ran and row.at.state.begins:
+        return said(
+            f"{row.system}: lief vor der Abschaltung; bevor es wieder lief, wurde {row.scope} eingeschränkt (Epoche"
+            f" {row.at.epoch}); es steht, bis zwei Personen es starten: switch start {row.system}",
+            f"{row.system}: ran before it was closed; {row.scope} was limited (epoch {row.at.epoch}) before it ran"
+            f" again; it stays stopped until two persons start it: switch start {row.system}",
+        )
     waits = row.at.state.begins
     return said(
         f"{row.system}: unsicher, ob es vor der Abschaltung lief; "

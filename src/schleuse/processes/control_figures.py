@@ -119,7 +119,7 @@ class ControlFigures(Collector):
         yield states
         yield GaugeMetricFamily(
             "schleuse_control_external_unsure",
-            "External systems that an opening does not start, because nobody knows whether they ran before a closing",
+            "External systems that only two persons start: nobody knows whether they ran, or a limit came first",
             len(self._external.unsure()),
         )
 

@@ -13,7 +13,7 @@ from schleuse.journal.opening import Json
 from schleuse.processes.control_workers import systems_of
 from schleuse.processes.operators import key_of, rights_of
 from schleuse.processes.switch_orders import tell, tenants_of
-from schleuse.shutdown.external import RecordBook, SystemStandings
+from schleuse.shutdown.external import Cause, RecordBook, SystemStandings
 from schleuse.shutdown.external_start import PURPOSE, StartBook, StartOrder, order_of
 from schleuse.switch.approval import approve
 from schleuse.switch.copy import LocalSwitch
@@ -40,9 +40,10 @@ def start_order(config: Config, switch: LocalSwitch, name: str, now: datetime) -
         raise NoSuchSystemError(f"no system {name!r} is configured; there is {known}")
     standings = SystemStandings.of(switch)
     at = standings.at(system.scope, now)
-    if not at.state.begins or not standings.opened_by_two(at):
+    cause = standings.cause(at)
+    if not at.state.begins or cause is Cause.NOBODY:
         raise NotUnsureError(f"{name} is {at.state} and nobody has opened it; `restart` opens {system.scope} first")
-    if not RecordBook(config.switch_folder).read(name).unsure(at):
+    if not RecordBook(config.switch_folder).read(name).waits(at, cause):
         raise NotUnsureError(f"{name} does not wait for anybody: it was seen before it was stopped, or has an order")
     return order_of(system, at)
 

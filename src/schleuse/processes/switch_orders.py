@@ -29,7 +29,7 @@ from schleuse.processes.trail import OUTSIDE, PLATFORM, Act, open_trail
 from schleuse.scopes import ANY, Scope
 from schleuse.shutdown.closure import Need, Verdict, needs, newest, proof_name, provable
 from schleuse.shutdown.drill import overdue
-from schleuse.shutdown.external import RecordBook, needs_of
+from schleuse.shutdown.external import RecordBook, Runs, SystemStandings, needs_of
 from schleuse.shutdown.news import SPEAKERS, News, parse_next, sign_news
 from schleuse.shutdown.proofs import Claim, claims, last_proven
 from schleuse.switch.copy import make_anew, put_back
@@ -278,7 +278,7 @@ class Row:
     system: name of the system, "". switched_at: when it was last closed for real and proven; None: never.
     missing: this switch counts as not present, because it was not exercised in time (SW-15).
     news_by: when the next information about it is promised; None where nothing is closed.
-    unsure: nobody knows whether the system ran before it was stopped, so an opening does not start it.
+    unsure: only two persons start the system; ran: it was seen to run before, and was limited before it was started.
     """
 
     scope: Scope
@@ -290,6 +290,7 @@ class Row:
     missing: bool = False
     news_by: datetime | None = None
     unsure: bool = False
+    ran: bool = False
 
     @property
     def text(self) -> str:
@@ -306,12 +307,13 @@ def rows_of(
     entry_of = {one.id: one for one in entries if one.id is not None}
     rows = [Row(scope, one, entry_of.get(one.command), None) for scope, one in at.items()]
     systems = [one for one in systems_of(config) if not wanted or any(scope.meets(one.scope) for scope in wanted)]
-    records = RecordBook(config.switch_folder)
+    records, known = RecordBook(config.switch_folder), SystemStandings(lambda: entries, lambda: rules)
     theirs = {scope: one.at(now) for scope, one in standings(rules, [one.scope for one in systems]).items()}
     for system in systems:
         found = theirs[system.scope]
-        unsure = records.read(system.name).unsure(found)
-        rows.append(Row(system.scope, found, entry_of.get(found.command), None, system.name, unsure=unsure))
+        record = records.read(system.name)
+        unsure, ran = record.waits(found, known.cause(found)), record.before is Runs.RUNNING
+        rows.append(Row(system.scope, found, entry_of.get(found.command), None, system.name, unsure=unsure, ran=ran))
     folder = config.switch_folder / "proofs"
     needed = [one for one in needs(at) if one.scope in atoms]
     needed += needs_of(systems, lambda scope: theirs[scope])

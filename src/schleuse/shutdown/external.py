@@ -1,10 +1,12 @@
 """Systems that are not ours and are switched with their scope: a service, a deployment, a firewall (issue 4 A, SW-08).
 
 A closing stops it, as often as it takes; only an opening that two persons signed starts it again, and only if it is
-known that it ran before we stopped it. What was down by itself stays down, and where nobody knows, such as when its
-probe was too slow for a closing, two persons decide (`external_start`): nothing opens without evidence. Nothing passes
-a shell. A system of a wide scope is stopped by a closing of the whole of it: one insurer's closing does not take away
-what others use, too.
+known that it ran before we stopped it. What was down by itself stays down. Where nobody knows, such as when its probe
+was too slow for a closing, and where a closing that only limits came before the start had worked, two persons decide
+(`external_start`): nothing opens without evidence, and nothing stays down without a word.
+
+Nothing passes a shell. A system of a wide scope is stopped by a closing of the whole of it: one insurer's closing does
+not take away what others use, too.
 
 Here is what a system is and what is due; `external_keeper` does it.
 """
@@ -67,6 +69,14 @@ def runs(outcome: Outcome) -> Runs:
     return Runs.STOPPED if outcome.code == (503 if outcome.http else 1) else Runs.UNKNOWN
 
 
+class Cause(StrEnum):
+    """What the state of a scope comes from."""
+
+    TWO = "two"  # an opening that two persons signed, and nothing is there that may close it
+    CLOSING = "closing"  # one person or a rule, also one that only limits
+    NOBODY = "nobody"  # nothing was ordered, or nobody can read what
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """How far a system follows. epoch: that was carried out to the end; 0: none. stopped: whether it is kept stopped.
@@ -80,9 +90,12 @@ class Record:
     before: Runs = Runs.UNKNOWN
     ordered: int = 0
 
-    def unsure(self, at: Standing) -> bool:
-        """Whether two persons have to say that it is started: we stopped it, and nobody knows whether it ran."""
-        return self.stopped and self.before is Runs.UNKNOWN and not 0 < self.ordered == at.epoch
+    def waits(self, at: Standing, cause: Cause) -> bool:
+        """Whether two persons have to say that it is started, now or once its scope is open: we stopped it, and nobody
+        knows whether it ran, or the last word on its scope is a closing that lets it go on (SW-01)."""
+        if not self.stopped or self.before is Runs.STOPPED or self.ordered == at.epoch:  # 0: nobody ordered anything
+            return False
+        return self.before is Runs.UNKNOWN or (at.state.begins and cause is Cause.CLOSING)
 
 
 class RecordBook:
@@ -121,18 +134,18 @@ class Wanted(StrEnum):
     STOP = "stop"
     START = "start"
     LEAVE = "leave"  # open again, and it was down before we came
-    ASK = "ask"  # open again, and nobody knows whether it ran
+    ASK = "ask"  # nothing forbids it, and only two persons may say so
 
 
-def wanted(record: Record, at: Standing, opened_by_two: bool) -> Wanted:
-    """opened_by_two: whether the command that its state comes from is an opening (SW-01, SW-03). Pure."""
+def wanted(record: Record, at: Standing, cause: Cause) -> Wanted:
+    """cause: of the state where it stands (SW-01, SW-03). Pure."""
     if at.epoch == 0 and not at.safe:
         return Wanted.NOTHING
     if not at.state.begins:
         return Wanted.STOP if record.epoch < at.epoch or not record.stopped else Wanted.NOTHING
-    if not record.stopped or not opened_by_two:
+    if not record.stopped or cause is Cause.NOBODY:
         return Wanted.NOTHING
-    if record.unsure(at):
+    if record.waits(at, cause):
         return Wanted.ASK
     return Wanted.LEAVE if record.before is Runs.STOPPED else Wanted.START
 
@@ -178,13 +191,13 @@ class SystemStandings:
             known[scope] = standing(rules.of(scope.tenant), scope)
         return known[scope].at(now)
 
-    def opened_by_two(self, at: Standing) -> bool:
-        """Whether the state comes from a command that two persons signed, and nothing is there that may close it."""
+    def cause(self, at: Standing) -> Cause:
+        """What this state comes from."""
         entries = self._entries()
-        if self._blocked():
-            return False
         one = entries[at.epoch - 1] if 0 < at.epoch <= len(entries) else None
-        return one is not None and one.command is not None and one.command.opening
+        if self._blocked() or one is None or one.command is None:
+            return Cause.NOBODY
+        return Cause.TWO if one.command.opening else Cause.CLOSING
 
 
 def proof_of(need: Need, outcome: Outcome, place: str, started: datetime, finished: datetime) -> ClosureProof:

@@ -21,6 +21,7 @@ from schleuse.errors import Error
 from schleuse.scopes import Scope
 from schleuse.shutdown.closure import Verdict
 from schleuse.shutdown.external import (
+    Cause,
     ExternalSystem,
     Record,
     RecordBook,
@@ -86,7 +87,7 @@ class ExternalKeeper:
         self._now = now
         self._place = place
         self._perform = perform
-        self._next: dict[str, tuple[tuple[int, bool, bool, bool], datetime]] = {}  # by name: with this due not before
+        self._next: dict[str, tuple[tuple[int, bool, Cause, bool], datetime]] = {}  # by name: with this due not before
         self._unwritten: dict[str, Record] = {}  # by name: for which the disk had no room
         self._kept: dict[str, tuple[int, Verdict | None]] = {}  # by name: epoch and verdict of the newest proof
         self.states: dict[str, Runs] = {}
@@ -101,9 +102,14 @@ class ExternalKeeper:
         return [one.name for one, outcome in zip(mine, found, strict=True) if runs(outcome) is not Runs.RUNNING]
 
     def unsure(self) -> list[str]:
-        """Names of the systems that an opening does not start, because nobody knows whether they ran."""
+        """Names of the systems that only two persons start (`Record.waits`)."""
         now = self._now()
-        return [one.name for one in self._systems if self._read(one).unsure(self._standings.at(one.scope, now))]
+        at = {one.name: self._standings.at(one.scope, now) for one in self._systems}
+        return [
+            one.name
+            for one in self._systems
+            if self._read(one).waits(at[one.name], self._standings.cause(at[one.name]))
+        ]
 
     async def run(self) -> None:
         """For ever: a system that hangs keeps no other one open."""
@@ -142,10 +148,10 @@ class ExternalKeeper:
 
     async def _one(self, system: ExternalSystem, at: Standing) -> None:
         now, record = self._now(), self._read(system)
-        opened = self._standings.opened_by_two(at)
-        wish = wanted(record, at, opened)
+        cause = self._standings.cause(at)
+        wish = wanted(record, at, cause)
         ordered = wish is Wanted.ASK and self._starts.suffices(order_of(system, at), now)
-        key = (at.epoch, at.state.begins, opened, ordered)
+        key = (at.epoch, at.state.begins, cause, ordered)
         due = self._next.get(system.name)
         # No pause is longer: a clock that was set back since puts nothing off.
         if due is not None and due[0] == key and now < due[1] <= now + LOOK_AGAIN:
@@ -163,10 +169,12 @@ class ExternalKeeper:
                 case Wanted.ASK if ordered:
                     again = LOOK_AGAIN if await self._start_by_order(system, at, record) else TRY_AGAIN
                 case Wanted.ASK:
-                    await self._ask(system, at)
+                    await self._ask(system, at, record)
                     again = LOOK_AGAIN
                 case Wanted.NOTHING:
-                    again = LOOK_AGAIN if not record.stopped or await self._look(system, at) else TRY_AGAIN
+                    # Where nobody ordered anything, there is nothing to keep stopped, whatever a damaged record says.
+                    kept = record.stopped and (at.epoch > 0 or bool(at.safe))
+                    again = LOOK_AGAIN if not kept or await self._look(system, at) else TRY_AGAIN
         except (OSError, Error) as cause:
             log.error("external.not-recorded", name=system.name, reason=type(cause).__name__)
         self._next[system.name] = (key, self._now() + again)
@@ -214,9 +222,10 @@ class ExternalKeeper:
         self._told("ordered", system, at, nothing(who))
         return await self._start(system, at)
 
-    async def _ask(self, system: ExternalSystem, at: Standing) -> None:
+    async def _ask(self, system: ExternalSystem, at: Standing, record: Record) -> None:
         """Tell that two persons are needed, and see whether its own keeper has started it meanwhile."""
-        log.error("external.waits", name=system.name, scope=str(system.scope), epoch=at.epoch)
+        why = "limited before it was started" if record.before is Runs.RUNNING else "nobody knows whether it ran"
+        log.error("external.waits", name=system.name, scope=str(system.scope), epoch=at.epoch, reason=why)
         outcome = await self._do(system.probe, "probe", system, at)
         self.states[system.name] = runs(outcome)
         if runs(outcome) is Runs.RUNNING:
