@@ -33,6 +33,7 @@ from tests.switch_double import FakeSwitch
 from tests.vault_double import VaultDouble
 
 from schleuse.clock import Now
+from schleuse.database import transaction
 from schleuse.eau.document import Period
 from schleuse.eau.feed import AnswersOf, create_app
 from schleuse.eau.feed_client import Signature
@@ -41,6 +42,7 @@ from schleuse.eau.feed_session import Door
 from schleuse.eau.sealing import person_without_kvnr
 from schleuse.eau.store import EauStore
 from schleuse.eau.switched import answering, delivering
+from schleuse.eau.tables import REQUEST
 from schleuse.errors import UnavailableError
 from schleuse.identifiers import IK
 from schleuse.scopes import Scope, ScopeState
@@ -59,6 +61,7 @@ class Mail:
     """What waits, as a test sets it."""
 
     waits: bool | Exception = False
+    frozen: bool = False
 
     def ask(self, _ik: IK, _day: date, _upto: datetime) -> bool:
         if isinstance(self.waits, Exception):
@@ -90,7 +93,7 @@ def app(
         now=clock,
         door=Door(switch, "Telefon 0800"),
         told=journal.tell,
-        answers=AnswersOf(sqlite_store.answers, mail.ask),
+        answers=AnswersOf(sqlite_store.answers, mail.ask, lambda: mail.frozen),
     )
 
 
@@ -236,7 +239,7 @@ def test_an_answer_names_no_eau_that_the_limit_of_deliveries_keeps_back(
 
 
 def test_a_request_is_cancelled_once_and_that_is_told(http: Http, mail: Mail, journal: Journal) -> None:
-    """§ 17.2: a record that was sent wrongly. Again is harmless; an id that nobody used is an error."""
+    """§ 17.2: a record that was sent wrongly. Again is harmless."""
     mail.waits = True
     http.post(URL, json=ASK)
     for _ in range(2):
@@ -244,10 +247,41 @@ def test_a_request_is_cancelled_once_and_that_is_told(http: Http, mail: Mail, jo
         told = journal.events[-1]
         assert (told.what, told.request, told.client) == (Happened.ANSWER_CANCELLED, "ds-1", "benefits")
     assert http.get(f"{URL}/open").json()["requests"] == []
-    unknown = http.delete(f"{URL}/ds-2")
-    assert (unknown.status_code, unknown.json()["code"]) == (404, "eau.answers.unknown-request")
     late = http.post(URL, json=ASK)
     assert (late.status_code, late.json()["code"]) == (409, "eau.answers.request-cancelled")
+
+
+def test_a_cancellation_that_comes_before_its_request_is_remembered_and_that_is_said(
+    http: Http, mail: Mail, journal: Journal
+) -> None:
+    """Decision 0027: 202 also shows a wrong id to a system that has asked before."""
+    mail.waits = True
+    for _ in range(2):
+        assert http.delete(f"{URL}/ds-1").status_code == 202
+    assert (journal.events[-1].what, journal.events[-1].request) == (Happened.ANSWER_CANCELLED, "ds-1")
+    late = http.post(URL, json=ASK)
+    assert (late.status_code, late.json()["code"]) == (409, "eau.answers.request-cancelled")
+    assert http.get(f"{URL}/open").json()["requests"] == []
+    named = http.delete(f"{URL}/{KVNR}")  # it would be kept
+    assert (named.status_code, named.json()["code"]) == (400, "eau.reference-names-a-person")
+
+
+def test_a_cancellation_is_taken_while_retention_is_frozen_and_destroys_nothing(
+    http: Http, mail: Mail, sqlite_store: EauStore
+) -> None:
+    """SW-12, decision 0027."""
+    http.post(URL, json=ASK)
+    mail.frozen = True
+    assert http.delete(f"{URL}/ds-1").status_code == 204
+    assert http.get(f"{URL}/open").json()["requests"] == []
+    with transaction(sqlite_store._engine) as connection:
+        (row,) = connection.execute(REQUEST.select())
+    assert row.person
+    mail.frozen = False
+    assert http.delete(f"{URL}/ds-1").status_code == 204
+    with transaction(sqlite_store._engine) as connection:
+        (row,) = connection.execute(REQUEST.select())
+    assert row.person == b""
 
 
 def test_what_cannot_be_told_is_not_cancelled(http: Http, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from tests.eau.samples import AN_INSURER, ANOTHER_INSURER, NOON, file, storno
 from tests.eau.test_answer_store import ANOTHER, ASKED, LATER, PERSON, au, followed, nothing, something
 
 from schleuse.database import transaction
-from schleuse.eau.answer_ends import KEPT, UnknownRequestError
+from schleuse.eau.answer_ends import KEPT
 from schleuse.eau.answer_store import RequestCancelledError
 from schleuse.eau.answers import CODES, Code
 from schleuse.eau.store import EauStore
@@ -54,12 +54,41 @@ def test_of_a_cancelled_request_no_pseudonym_is_left_and_its_id_is_used_for_good
         store.answers.answer(AN_INSURER, by_name, LATER, waits=nothing)
 
 
-def test_a_request_that_is_not_there_cannot_be_cancelled(store: EauStore) -> None:
-    store.answers.answer(AN_INSURER, ASKED, NOON, waits=nothing)
-    for ik, id in ((AN_INSURER, "ds-9"), (ANOTHER_INSURER, ASKED.id)):
-        with pytest.raises(UnknownRequestError):
-            store.answers.ends.cancel(ik, id, LATER)
-    assert [one.id for one in store.answers.open(AN_INSURER, NOON)] == [ASKED.id]
+def test_a_cancellation_that_overtakes_its_request_is_remembered_as_long_as_that_of_any(store: EauStore) -> None:
+    """The network may bring the DELETE first: the POST that comes late is cancelled, and not answered for ever."""
+    store.answers.answer(AN_INSURER, replace(ASKED, id="ds-2"), NOON, waits=something)
+    for _ in range(2):
+        assert not store.answers.ends.cancel(AN_INSURER, ASKED.id, NOON)
+    with pytest.raises(RequestCancelledError):
+        store.answers.answer(AN_INSURER, ASKED, LATER, waits=something)
+    assert not store.answers.ends.cancel(AN_INSURER, ASKED.id, LATER)
+    assert [one.id for one in store.answers.open(AN_INSURER, LATER)] == ["ds-2"]
+    assert store.answers.counts(AN_INSURER, LATER) == {Code.IN_REVIEW: 1}
+    store.answers.answer(ANOTHER_INSURER, ASKED, NOON, waits=something)  # its ids are its own
+    file(store, au(1))
+    assert [one.request for one in followed(store)] == ["ds-2"]
+    assert store.answers.ends.forget(AN_INSURER, NOON + KEPT - timedelta(seconds=1)) == 0
+    assert store.answers.ends.forget(AN_INSURER, NOON + KEPT) == 1
+    assert store.answers.answer(AN_INSURER, ASKED, NOON + KEPT, waits=something).code is Code.AU
+
+
+def test_while_retention_is_frozen_a_cancellation_takes_nothing_away_and_afterwards_it_does(store: EauStore) -> None:
+    """SW-12: who asks for whom with a stolen key, and cancels it, must not take the traces away."""
+    store.answers.answer(AN_INSURER, replace(ASKED, other=ANOTHER), NOON, waits=something)
+    assert len(followed(store)) == 1
+    file(store, au(1))
+    assert store.answers.ends.cancel(AN_INSURER, ASKED.id, LATER, frozen=True)
+    with transaction(store._engine) as connection:
+        (row,), (said,) = connection.execute(REQUEST.select()), connection.execute(FOLLOW_UP.select())
+    assert (row.person, row.other, bool(said.answer)) == (ASKED.person, ANOTHER, True)
+    assert followed(store) == []
+    assert store.answers.open(AN_INSURER, LATER) == []
+    with pytest.raises(RequestCancelledError):
+        store.answers.answer(AN_INSURER, replace(ASKED, other=ANOTHER), LATER, waits=nothing)
+    assert store.answers.ends.forget(AN_INSURER, LATER) == 0
+    with transaction(store._engine) as connection:
+        (row,), (said,) = connection.execute(REQUEST.select()), connection.execute(FOLLOW_UP.select())
+    assert (row.person, row.other, row.deliveries, said.answer) == (b"", None, "[]", "")
 
 
 def test_a_request_that_is_over_is_kept_as_long_as_replies_are_and_goes_with_what_followed(store: EauStore) -> None:

@@ -3,7 +3,8 @@
     POST /v1/{ik}/answers               {"request": …, "absent_from": …, "kvnr": …}: the answer of now, recorded
     GET  /v1/{ik}/answers?after=&limit= answers that followed by themselves; without `after` those not acknowledged
     POST /v1/{ik}/answers/ack           {"cursor": n}: everything up to n is taken over
-    DELETE /v1/{ik}/answers/{id}        the employer has cancelled this request (Storno, § 17.2); again is harmless
+    DELETE /v1/{ik}/answers/{id}        the employer has cancelled this request (Storno, § 17.2); again is harmless,
+                                        and so is before it was asked: then it is cancelled when it comes
     GET  /v1/{ik}/answers/open          requests whose last answer was an interim one, and until when they are watched
     GET  /v1/{ik}/answers/codes         the code table, and which of them Schleuse gives
 
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Annotated, Literal
 
-from fastapi import FastAPI, Path, Query, Request
+from fastapi import FastAPI, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, StrictStr
 
 from schleuse.clock import Now
@@ -141,13 +142,15 @@ class Codes(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What the endpoints stand on. terms: raises FeedClosedError while answers are closed; asked before and after."""
+    """What the endpoints stand on. terms: raises FeedClosedError while answers are closed; asked before and after.
+    frozen: whether nothing may be deleted now (SW-12)."""
 
     store: AnswerStore
     vault: Vault
     waits: WaitsOf
     terms: Callable[[IK], AnswerTerms]
     now: Now
+    frozen: Callable[[], bool]
 
 
 def add_answers(app: FastAPI, answers: Answers) -> None:
@@ -196,7 +199,7 @@ def add_answers(app: FastAPI, answers: Answers) -> None:
     @app.delete(
         "/v1/{ik}/answers/{request_id}",
         status_code=204,
-        responses=responses(404),
+        responses={**responses(400), 202: {"description": "Remembered: no request of this id has come yet"}},
         operation_id="cancel",
         tags=["answers"],
     )
@@ -205,15 +208,19 @@ def add_answers(app: FastAPI, answers: Answers) -> None:
         ik: Insurer,
         client: AnswerClient,
         request_id: Annotated[str, Path(pattern=REQUEST_ID, description="As it was asked")],
-    ) -> None:
-        """Nothing follows this request any more, and what did is no longer listed. Its id stays used."""
-        store.ends.cancel(
+    ) -> Response:
+        """Nothing follows this request any more, and what did is no longer listed. Its id stays used, also if the
+        request has not come yet (202): then it is cancelled when it comes."""
+        require_no_person(request_id)
+        came = store.ends.cancel(
             client.ik,
             request_id,
             answers.now(),
             answers.terms(client.ik),
             tell=lambda: request.app.state.logins.tell_cancelled(client, request_id),
+            frozen=answers.frozen(),
         )
+        return Response(status_code=204 if came else 202)
 
     @app.post(
         "/v1/{ik}/answers/ack", responses=responses(400, 409), operation_id="acknowledge_answers", tags=["answers"]

@@ -217,7 +217,7 @@ class AnswerStore:
         with transaction(self._reader) as connection:
             query = (
                 sa.select(FOLLOW_UP.c.seq, FOLLOW_UP.c.answer)
-                .where(FOLLOW_UP.c.ik == ik.value, FOLLOW_UP.c.seq > after, FOLLOW_UP.c.answer != "")
+                .where(FOLLOW_UP.c.ik == ik.value, FOLLOW_UP.c.seq > after, FOLLOW_UP.c.answer != "", ~_CANCELLED)
                 .order_by(FOLLOW_UP.c.seq)
                 .limit(limit)
             )
@@ -275,6 +275,10 @@ _ALL_DUE = sa.text(
 ).bindparams(sa.bindparam("now", type_=REQUEST.c.until.type), au=int(Code.AU))
 _DONE = sa.text("UPDATE eau_request SET due = 0 WHERE ik = :ik AND id IN :ids AND due = 1").bindparams(
     sa.bindparam("ids", expanding=True)
+)
+#: Of what followed, that its request was cancelled: while retention is frozen it is kept, and not listed.
+_CANCELLED = sa.exists().where(
+    REQUEST.c.ik == FOLLOW_UP.c.ik, REQUEST.c.id == FOLLOW_UP.c.request, REQUEST.c.cancelled_at.is_not(None)
 )
 _DAYS_IN_REVIEW = sa.select(REQUEST.c.absent_from).where(*_REVIEWED).distinct()
 _IN_REVIEW = (

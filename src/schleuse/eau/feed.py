@@ -84,10 +84,11 @@ def confirm_acknowledged(store: FeedStore, confirm: Confirm) -> int:
 
 @dataclass(frozen=True, slots=True)
 class AnswersOf:
-    """Where answers to employers come from. waits: see `answer_api.WaitsOf`."""
+    """Where answers to employers come from. waits: see `answer_api.WaitsOf`. frozen: whether nothing is deleted now."""
 
     store: AnswerStore
     waits: WaitsOf
+    frozen: Callable[[], bool] = lambda: False
 
 
 def create_app(
@@ -179,7 +180,7 @@ def create_app(
 
     add_paper(app, store, vault, logins, door, now)
     if answers is not None:
-        standing_on = Answers(answers.store, vault, answers.waits, door.answering, now)
+        standing_on = Answers(answers.store, vault, answers.waits, door.answering, now, answers.frozen)
         add_answers(app, standing_on)
     _complete_schema(app)
     return app

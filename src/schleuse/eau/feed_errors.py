@@ -14,7 +14,6 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from schleuse.eau.answer_ends import UnknownRequestError
 from schleuse.errors import ConflictError, CorruptError, Error, MalformedError, RefusedError, UnavailableError
 from schleuse.scopes import Scope, ScopeState
 from schleuse.switch.fence import StaleEpochError
@@ -86,7 +85,6 @@ STATUS: Mapping[type[Error], int] = {
     BadTokenError: 401,
     contracts.BadTokenError: 401,
     UnknownDocumentError: 404,
-    UnknownRequestError: 404,
     NoSuchFormError: 406,
     contracts.ErasedError: 410,
     contracts.OverBudgetError: 429,

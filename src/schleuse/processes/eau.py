@@ -375,7 +375,7 @@ def _feed_server(desk: Desk, vault: Vault, told: Told) -> uvicorn.Config:
             now=utc_now,
             door=Door(desk.switch, config.kim.contact, desk.running.unit),
             told=told,
-            answers=AnswersOf(desk.store.answers, desk.answering.waits),
+            answers=AnswersOf(desk.store.answers, desk.answering.waits, config.retention_frozen.exists),
         ),
         host=host,
         port=port,
