@@ -106,6 +106,25 @@ def test_a_session_whose_watcher_died_is_listed_and_cut_by_the_command(shell: Sh
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("text", ["{", ""], ids=["damaged", "empty"])
+def test_a_session_whose_file_nobody_can_read_is_cut_by_any_closing_of_maintenance(
+    shell: Shell, home: Path, watch: Watch, text: str
+) -> None:
+    """SW-01, SW-02: what it was about nobody knows, so it counts as about everything; its processes have its mark."""
+    process = watch("sleep", "600")
+    session = begun(home)
+    process.kill()
+    process.wait(30)
+    (home / "run" / "maintenance" / f"{session.id}.json").write_text(text)
+    assert lives(session.leader)
+    done = shell("switch", "hold", f"eau_intake/{IK}", *WHY, "--home", str(home))
+    assert (done.code, f"Wartungssitzung {session.id} beendet" in done.err) == (0, True)
+    assert processes_of(session) == []
+    [line] = shell("maintenance", "list", "--json", "--home", str(home)).out.splitlines()
+    assert json.loads(line)["rotate"] == "unreadable"
+
+
+@pytest.mark.slow
 def test_a_session_of_another_scope_goes_on(shell: Shell, home: Path, watch: Watch) -> None:
     """SW-08."""
     watch("sleep", "600", scope="directory")

@@ -154,6 +154,28 @@ def test_who_has_had_least_goes_first_and_nobody_is_passed_over() -> None:
     }
 
 
+def test_before_a_whole_batch_has_passed_one_mailbox_alone_has_something_out() -> None:
+    """HD-42: "10 messages of one tenant"."""
+    small = {one: Seen(0, 0, 0, 0, 2) for one in "abc"}
+    assert next_steps(PLAN, small, 0, 0) == {"a": Release(2), "b": Patience(0), "c": Patience(0)}
+    out = {**small, "a": Seen(2, 1, 0, 0, 1, batches=1)}
+    assert next_steps(PLAN, out, 2, 0) == {"a": Patience(1), "b": Patience(0), "c": Patience(0)}
+    passed = {**small, "a": Seen(2, 0, 0, 0, 0, batches=1)}
+    assert next_steps(PLAN, passed, 2, 0) == {"a": MailboxDone(), "b": Release(2), "c": Release(2)}
+
+
+def test_what_was_held_again_goes_again_where_it_fits() -> None:
+    seen = {
+        "a": Seen(10, 10, 0, 0, 10, batches=1, back=True),
+        "b": Seen(10, 10, 0, 0, 10, batches=1, back=True),
+        "c": Seen(10, 10, 0, 0, 10, batches=1, barred=True, back=True),
+    }
+    assert next_steps(PLAN, seen, 30, 0) == {"a": Release(10), "b": Patience(10), "c": Patience(10)}
+    passed = {**seen, "d": Seen(10, 0, 0, 0, 0, batches=1)}
+    steps = next_steps(PLAN, passed, 40, 0)
+    assert steps == {"a": Release(10), "b": Release(10), "c": Patience(10), "d": MailboxDone()}
+
+
 @given(st.data(), st.lists(st.integers(0, 300), min_size=1, max_size=12))
 def test_a_whole_release_ends_and_never_has_more_out_than_it_may(data: st.DataObject, counts: list[int]) -> None:
     """Whatever is slow. counts: of each mailbox."""

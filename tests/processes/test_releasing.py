@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +21,7 @@ from schleuse.holding.release import BadReleasePlanError, ReleasePlan
 from schleuse.holding.states import State
 from schleuse.journal.opening import Json
 from schleuse.kim.store import MailStore, Outcome, Settings, Take
+from schleuse.kim.store.holds import ALL
 from schleuse.processes.release_book import (
     NoSuchReleaseError,
     Progress,
@@ -370,6 +372,74 @@ def test_an_insurer_that_is_held_again_keeps_no_other_waiting(home: Home) -> Non
     assert len(home.backlog()) == 18
     home.carry_out()
     assert home.releases.book.progress("r1").finished
+
+
+def test_before_a_first_batch_has_passed_no_other_insurer_begins_however_small_it_is(home: Home) -> None:
+    """HD-42: ten mails of one insurer, and not two each of five."""
+    home.hold(2)
+    home.hold(20, ZWEI, start=1000)
+    home.approve(home.plan(10, "r1", KASSE, ZWEI))
+    home.releases.step("r1")
+    assert home.work(account=ZWEI) == []
+    home.work(limit=1)
+    home.releases.step("r1")
+    assert home.work(account=ZWEI) == []
+    home.work(limit=1)
+    home.releases.step("r1")
+    assert len(home.work(account=ZWEI)) == 10
+
+
+def test_first_batches_of_insurers_that_are_held_in_turn_do_not_add_up(home: Home) -> None:
+    """HD-42: whatever is opened again, there is one first batch out until one has passed; also after a crash."""
+    both(home)
+    home.releases.step("r1")
+    home.switch.set(f"eau_intake/{IK}", ScopeState.HOLD)
+    home.releases.step("r1")  # the other begins, and what the first had out is held again
+    home.switch.set(f"eau_intake/{IK_ZWEI}", ScopeState.HOLD)
+    for _ in range(2):
+        with pytest.raises(StillHeldError):
+            home.releases.step("r1")
+    home.switch.set("eau_intake/*", ScopeState.OPEN)
+    assert (home.work(), home.work(account=ZWEI)) == ([], []), "nothing waits for its opening to go at once"
+    home.releases.step("r1")
+    gone = [(home.work(), home.work(account=ZWEI))]
+    assert [sorted(map(len, one)) for one in gone] == [[0, 2]]
+    home.releases.step("r1")
+    home.work()
+    assert len(home.backlog()) + len(home.backlog(ZWEI)) < 38
+    home.carry_out()
+    assert home.releases.book.progress("r1").finished
+    assert home.backlog() == home.backlog(ZWEI) == []
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("moment", range(3))
+def test_a_death_while_a_batch_is_held_again_loses_nothing(home: Home, moment: int, after: bool) -> None:
+    both(home)
+    home.releases.step("r1")
+    waiting = home.backlog() + home.backlog(ZWEI)
+    home.switch.set(f"eau_intake/{IK}", ScopeState.HOLD)
+    home.deaths.left, home.deaths.after = moment, after
+    for _ in range(3):
+        with suppress(DeathError):
+            home.releases.step("r1")
+    home.deaths.left = -1
+    assert home.work() == []
+    home.switch.set(f"eau_intake/{IK}", ScopeState.OPEN)
+    first = [one for one in home.backlog() if one not in waiting]
+    assert sorted(home.carry_out()) == sorted([*waiting, *first])
+
+
+def test_what_two_persons_open_with_its_backlog_is_not_held_again_by_a_release(home: Home) -> None:
+    """They have decided about all of it; the release waits for people, and takes nothing back."""
+    both(home)
+    home.releases.step("r1")
+    home.switch.set(f"eau_intake/{IK}", ScopeState.HOLD)
+    home.releases.step("r1", alone=True)
+    home.switch.set(f"eau_intake/{IK}", ScopeState.OPEN)
+    home.store.leases.holds.release_to(KASSE, ALL)
+    home.releases.step("r1", alone=True)
+    assert len(home.work()) == 20
 
 
 def test_errors_of_all_mailboxes_count_together(home: Home) -> None:

@@ -5,8 +5,10 @@
     steps       after each look at what became of the last batches: the next ones, patience, a stop, or the end (HD-42)
 
 Mailboxes go on by themselves, so that none waits for another's slow mail or held insurer. The rate and the stop are
-those of the whole release: so many as a first batch pass before any more go, then there is never more out than five
-times what has passed, and the errors of all of them count.
+those of the whole release: a first batch of one mailbox passes whole before any other begins, so many as a first batch
+before any more go, then there is never more out than five times what has passed, and the errors of all of them count.
+What an insurer had out that is held is held again, and goes again where it fits: insurers that are held in turn do not
+add up.
 
 Within a mailbox the order is that of acceptance. It keeps every chain (a Storno comes after its eAU from the same
 practice, HD-06), and it is the order of the deadlines, too, because those of an eAU all count from its acceptance
@@ -171,7 +173,7 @@ class Seen:
 
     errors: returned, quarantined, or put back for a reason of ours. damaged: whose seal did not match (HD-45).
     left: how many of the mailbox are not released yet. batches: how many of it were. barred: nothing more of it may go
-    now, because its insurer is held.
+    now, because its insurer is held. back: what waits of the batch was held again meanwhile, and has to go again.
     """
 
     released: int
@@ -181,11 +183,17 @@ class Seen:
     left: int
     batches: int = 0
     barred: bool = False
+    back: bool = False
+
+    @property
+    def out(self) -> int:
+        """How many workers may take now."""
+        return 0 if self.barred or self.back else self.waiting
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Let so many more go."""
+    """Let so many more go; of a batch that was held again what waits of it."""
 
     count: int
 
@@ -223,7 +231,7 @@ def next_step(plan: ReleasePlan, batches: int, last: Seen) -> Step:
     if last.errors > allowed:
         return Stop(f"{last.errors} of the last {last.released} failed; at most {allowed} may")
     if last.waiting:
-        return Patience(last.waiting)
+        return Release(last.waiting) if last.back and not last.barred else Patience(last.waiting)
     if not last.left:
         return MailboxDone()
     if last.barred:
@@ -256,18 +264,25 @@ def next_steps(plan: ReleasePlan, seen: Mapping[str, Seen], released: int, faile
     if errors > allowed:
         return Stop(f"{errors} of the {released} that were let go so far failed; at most {allowed} may")
     passed = released - sum(one.waiting for one in seen.values())
-    out = sum(one.waiting for one in seen.values() if not one.barred)  # nobody takes what is held
-    room = at_once(plan, passed) - out
+    out = sum(one.out for one in seen.values())
+    room = at_once(plan, passed) - out if _first_has_passed(seen, released) or not out else 0
     for account in sorted(steps, key=lambda account: seen[account].batches):
         step = steps[account]
         if not isinstance(step, Release):
             continue
-        count = step.count if out else min(step.count, room)
-        if count > room:
-            room, steps[account] = 0, Patience(0)
+        count = step.count if out or seen[account].back else min(step.count, room)
+        if count > room and (out or not seen[account].back):
+            room, steps[account] = 0, Patience(seen[account].waiting)
             continue
         out, room, steps[account] = out + count, room - count, Release(count)
+        if not _first_has_passed(seen, released):
+            room = 0
     return steps
+
+
+def _first_has_passed(seen: Mapping[str, Seen], released: int) -> bool:
+    """Whether a batch of a mailbox has passed whole: then more was let go than the first ones that still wait."""
+    return released > sum(one.released for one in seen.values() if one.batches == 1 and one.waiting)
 
 
 def _as_json(plan: ReleasePlan) -> dict[str, Json]:

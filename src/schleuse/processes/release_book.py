@@ -50,7 +50,8 @@ class Part:
     """How far one mailbox of a release is.
 
     above, upto, size: the batch that was released last; batches: how many there were; errors_before: what had failed
-    between `above` and `upto` before the batch went. done: nothing of it is left.
+    between `above` and `upto` before the batch went. done: nothing of it is left. back: its insurer was held, and what
+    nobody had taken of the batch is held again until there is room for it.
     """
 
     above: int = 0
@@ -59,6 +60,7 @@ class Part:
     batches: int = 0
     errors_before: int = 0
     done: bool = False
+    back: bool = False
 
 
 _NOT_BEGUN = Part()

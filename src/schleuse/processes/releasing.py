@@ -115,6 +115,7 @@ class Releases:
         self._tell = tell
         self._now = now
         self._all_accounts = frozenset(accounts)
+        self._back = set[tuple[str, str, int]]()  # batches that were held again: plan, mailbox, end
         self._told: dict[str, Collection[str]] = {}  # by plan: mailboxes whose waiting was logged
 
     def plan(self, id: str, mailboxes: Mapping[str, str], *, first: int, backlog_permille: int = 300) -> ReleasePlan:
@@ -220,16 +221,21 @@ class Releases:
         todo = {one.account: one for one in plan.mailboxes if not at.part(one.account).done}
         self._require_free(plan)
         barred = self._barred(plan, todo, at, alone)
+        at = self._held_again(plan, todo, at, barred)
+        if len(barred) == len(todo):
+            raise next(iter(barred.values()))
         if not alone:
             at = replace(at, epoch=self._switch.epoch)
         # Again, if a crash came before it.
-        self._leases.holds.release({one: at.part(one).upto for one in todo if at.part(one).size and one not in barred})
+        gone = [one for one in todo if at.part(one).size and not at.part(one).back and one not in barred]
+        self._leases.holds.release({one: at.part(one).upto for one in gone})
         seen = self._seen(plan, at, todo, barred)
         while True:
             steps = next_steps(plan, seen, at.released, at.failed)
             if isinstance(steps, Stop):
                 return self._stopped_by_rule(plan, steps.reason)
-            sizes = {one: step.count for one, step in steps.items() if isinstance(step, Release)}
+            again = [one for one, step in steps.items() if isinstance(step, Release) and seen[one].waiting]
+            sizes = {one: step.count for one, step in steps.items() if isinstance(step, Release) and one not in again}
             batches = {one: self._waiting(todo[one], count) for one, count in sizes.items()}
             parts = self._next(at, {one: batch for one, batch in batches.items() if batch})
             late = {one for one, batch in batches.items() if batch and one not in parts}
@@ -238,8 +244,28 @@ class Releases:
             seen = {one: replace(was, barred=was.barred or one in late) for one, was in seen.items()}
         done = {one for one, step in steps.items() if isinstance(step, MailboxDone)}
         done |= batches.keys() - parts.keys()
+        going = {one: batches[one] for one in parts}
         parts |= {one: replace(at.part(one), done=True) for one in done}
-        return self._act(plan, at, seen, parts, {one: batches[one] for one in parts.keys() - done}, alone)
+        parts |= {one: replace(at.part(one), back=False) for one in again}
+        return self._act(plan, at, seen, parts, going, alone)
+
+    def _held_again(
+        self, plan: ReleasePlan, todo: Collection[str], at: Progress, barred: Mapping[str, Error]
+    ) -> Progress:
+        """What a held insurer has out: nobody takes it, and at its opening it must not go beside what is out then.
+
+        Recorded first. Not where it is open again and waits for people: what two have opened with it stays open.
+        """
+        held = [one for one in todo if at.part(one).size and isinstance(barred.get(one), StillHeldError)]
+        new = [one for one in held if not at.part(one).back]
+        if new:
+            at = replace(at, parts={**at.parts, **{one: replace(at.part(one), back=True) for one in new}})
+            self.book.note(plan.id, at)
+        undone = [one for one in held if (plan.id, one, at.part(one).upto) not in self._back]
+        if new or undone:  # also after a crash that came before it
+            self._leases.holds.take_back_all({*new, *undone})
+            self._back |= {(plan.id, one, at.part(one).upto) for one in held}
+        return at
 
     def _act(
         self,
@@ -262,15 +288,16 @@ class Releases:
             at,
             parts={**at.parts, **parts},
             released=at.released + sum(parts[one].size for one in batches),
-            failed=at.failed + sum(seen[one].errors for one in parts),
+            failed=at.failed + sum(seen[one].errors for one in parts if one in batches or parts[one].done),
             begun_at=at.begun_at or (self._now().isoformat() if batches else ""),
         )
         moved = replace(moved, finished=all(moved.part(one.account).done for one in plan.mailboxes))
-        self._moved(plan, moved, {one: parts[one].upto for one in batches})
+        gone = {one: part.upto for one, part in parts.items() if not part.done}
+        self._moved(plan, moved, gone)
         order = self.book.stop_order(plan.id)
         if order is not None:
             return self._end(plan.id, order)
-        self._leases.holds.release({one: parts[one].upto for one in batches})
+        self._leases.holds.release(gone)
         return moved
 
     def _next(self, at: Progress, batches: Mapping[str, Sequence[int]]) -> dict[str, Part]:
@@ -291,7 +318,7 @@ class Releases:
     def _barred(
         self, plan: ReleasePlan, todo: Mapping[str, Mailbox], at: Progress, alone: bool
     ) -> Mapping[str, UnavailableError]:
-        """The mailboxes of which nothing may go now, and why. Raises the first reason if there are no others."""
+        """The mailboxes of which nothing may go now, and why."""
         found: dict[str, UnavailableError] = {}
         for account, mailbox in todo.items():
             standing = self._switch.standing(Service.EAU_INTAKE, mailbox.ik, Direction.PROCESS)
@@ -301,11 +328,10 @@ class Releases:
                 found[account] = PeopleNeededError(
                     f"{mailbox.ik} was switched at epoch {standing.epoch}; run {plan.id} again"
                 )
-        if len(found) == len(todo):
-            raise next(iter(found.values()))
-        for account in found.keys() - set(self._told.get(plan.id, ())):
-            log.warning("release.mailbox-waits", id=plan.id, code=found[account].code, reason=str(found[account]))
-        self._told[plan.id] = found
+        if len(found) < len(todo):  # else the release says so itself
+            for account in found.keys() - set(self._told.get(plan.id, ())):
+                log.warning("release.mailbox-waits", id=plan.id, code=found[account].code, reason=str(found[account]))
+            self._told[plan.id] = found
         return found
 
     def _seen(
@@ -321,8 +347,9 @@ class Releases:
                 continue
             errors = max(outcome.failed - part.errors_before, 0) + outcome.put_back
             left = outcome.waiting or len(self._waiting(mailbox, batch_size(plan, part.batches)))
+            is_barred, back = account in barred, part.back and outcome.waiting > 0
             found[account] = Seen(
-                part.size, outcome.waiting, errors, outcome.damaged, left, part.batches, account in barred
+                part.size, outcome.waiting, errors, outcome.damaged, left, part.batches, is_barred, back
             )
         return found
 

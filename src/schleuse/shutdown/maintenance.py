@@ -14,10 +14,9 @@ import json
 import os
 import re
 import signal
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +58,10 @@ class SessionNotKeptError(UnavailableError):
     """The session cannot be recorded; its operator looks at the disk, and nothing is started."""
 
     code = "maintenance.not-kept"
+
+
+#: Who, and with which credential, where the file of a session cannot be read.
+UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +126,8 @@ class SessionBook:
         _write(self._run / f"{session.id}.json", _table(session))
 
     def running(self) -> list[Session]:
-        """Those that nobody has seen end; a file that cannot be read is left out."""
-        return list(_sessions(self._run))
+        """Those that nobody has seen end. One whose file cannot be read is about everything, and of nobody."""
+        return list(_sessions(self._run, instead=_unreadable))
 
     def ended(self) -> list[Session]:
         """Those of before, oldest first."""
@@ -138,8 +141,10 @@ class SessionBook:
         if session.cut:
             self._flag(session)
         _write(self._kept / "ended" / f"{session.id}.json", _table(session))
-        with suppress(FileNotFoundError):
-            (self._run / f"{session.id}.json").unlink()
+        try:
+            (self._run / f"{session.id}.json").unlink(missing_ok=True)
+        except OSError as cause:
+            raise SessionNotKeptError(f"the session cannot be taken off the list ({cause.strerror})") from cause
 
     def is_running(self, id: str) -> bool:
         """Whether nobody has ended it yet."""
@@ -234,10 +239,28 @@ def _table(session: Session) -> dict[str, Any]:
     return table | {"ended_at": time_text(session.ended_at) if session.ended_at else None}
 
 
-def _sessions(folder: Path) -> Iterator[Session]:
+def _sessions(folder: Path, instead: Callable[[Path], Session | None] = lambda _: None) -> Iterator[Session]:
+    """instead: of a file that cannot be read."""
     for path in sorted(folder.glob("*.json")):
-        with suppress(OSError, ValueError, KeyError, TypeError, MalformedError):
-            yield _session(json.loads(path.read_bytes()))
+        try:
+            found: Session | None = _session(json.loads(path.read_bytes()))
+        except FileNotFoundError:
+            continue  # it has ended meanwhile
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, MalformedError):
+            found = instead(path)
+        if found is not None:
+            yield found
+
+
+def _unreadable(path: Path) -> Session | None:
+    """What is known of it: its id, which its processes have as their mark. So any closing of maintenance cuts it."""
+    try:
+        written = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    except OSError:
+        return None
+    if not path.stem.isalnum():
+        return None
+    return Session(path.stem, UNREADABLE, UNREADABLE, Scope(direction=Direction.MAINTENANCE.value), (), written)
 
 
 def _session(table: Mapping[str, Any]) -> Session:
