@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -10,9 +11,10 @@ from pathlib import Path
 
 import pytest
 from tests.scenarios.platform import Platform, platform, until
-from tests.scenarios.test_switch_eau import close, delivered, reopen, states
+from tests.scenarios.test_switch_eau import close, delivered, everybody_saw, reopen, states
 
 from schleuse.clock import utc_now
+from schleuse.config import FILE_NAME
 from schleuse.holding.release import ReleasePlan
 from schleuse.holding.states import State
 from schleuse.journal.opening import Json
@@ -119,16 +121,25 @@ async def control_role(one: Platform, made: Releases) -> None:
         await task
 
 
-def test_one_person_stops_it_and_the_rest_is_held(one: Platform) -> None:
-    """T-23: stopped, untouched messages HELD; what was released is done."""
+def test_one_person_stops_it_and_the_rest_is_held_with_its_plan_and_the_configuration_destroyed(one: Platform) -> None:
+    """T-23: stopped, untouched messages HELD; what was released is done. Promise 3: roles keep what they have read, and
+    who closes uses what they read at their start."""
     held_and_opened(one, 12)
     with releases(one) as made:
         plan = a_plan(one, made, 2)
         approved(one, made, plan)
         made.step("r1")
         until(lambda: states(one).get(State.DELIVERED) == 2, "the first batch")
-        made.stop("r1", "looks odd", "anna")
-        assert made.step("r1").stopped == "looks odd"
+        (one.home / "switch" / "releases" / "r1" / "plan.json").write_text("{")
+        whole = (one.home / FILE_NAME).read_text()
+        (one.home / FILE_NAME).write_text("[a newer version]\n")
+        words = ("--operator", "betrieb-1", "--home", str(one.home))
+        one.command("hold", "release", "stop", "r1", "--reason", "odd", *words)
+        order = ("switch", "hold", "eau", "--reason", "security_hold", "--json", "--wait", "0")
+        held = one.command(*order, *words, check=False)  # what it waits for is seen below
+        assert made.step("r1", alone=True).stopped == "odd"
+    (one.home / FILE_NAME).write_text(whole)
+    everybody_saw(one, json.loads(held.stdout)["epoch"])
     assert states(one) == {State.HELD: 10, State.DELIVERED: 2}
 
 
