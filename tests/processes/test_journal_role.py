@@ -10,7 +10,7 @@ import shutil
 import socket
 import time
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -24,6 +24,7 @@ from tests.journal.journals import WITNESS
 from tests.test_config import MINIMAL
 
 from schleuse.config import Config, read_config
+from schleuse.errors import CorruptError, MalformedError
 from schleuse.identifiers import IK
 from schleuse.journal.client import JournalClient
 from schleuse.journal.contracts import Level, QuarantinedError
@@ -115,6 +116,11 @@ class Host:
                 return health
 
         return await asyncio.to_thread(ask)
+
+    def read_entries(self) -> None:
+        """As anybody may, which leaves an entry."""
+        with urllib.request.urlopen(f"http://{self.role.http}/{KASSE}/{self.year}/tile/entries/000.p/1") as answer:
+            answer.read()
 
     def asks(self, url: str) -> None:
         """The insurer's log needs one witness."""
@@ -226,6 +232,35 @@ def test_a_home_that_was_set_back_as_a_whole_starts_in_quarantine_for_its_witnes
             assert health["state"] == "QUARANTINE"
             assert "journal.quarantine" in {one["event"] for one in told}
             assert health["logs"][host.origin]["durable"] == 2
+
+    asyncio.run(run_it())
+
+
+def flipped(data: bytes) -> bytes:
+    return data[:5] + bytes([data[5] ^ 0x80]) + data[6:]
+
+
+@pytest.mark.parametrize(
+    "damaged", [flipped, lambda data: data[:-9], lambda _data: b""], ids=["flipped", "cut", "empty"]
+)
+@pytest.mark.parametrize(
+    "name", ["keys/log-*", "keys/share-*", "vkeys/109*", "vkeys/share-*", "policies/109*", "readers*"]
+)
+def test_a_damaged_file_beside_the_logs_is_named_and_stops_the_start(
+    tmp_path: Path, name: str, damaged: Callable[[bytes], bytes]
+) -> None:
+    """Half of k_J, or none, would give shares all the same: what is sealed with them opens with no other."""
+
+    async def run_it() -> None:
+        host = Host(tmp_path)
+        async with host.running():
+            await asyncio.to_thread(host.read_entries)
+        path = next(host.role.folder.glob(name))
+        path.write_bytes(damaged(path.read_bytes()))
+        with pytest.raises((CorruptError, MalformedError)) as told:
+            async with host.running():
+                pass
+        assert path.name in str(told.value)
 
     asyncio.run(run_it())
 

@@ -445,7 +445,7 @@ def test_another_key_than_the_one_that_was_announced_signs_nothing(tmp_path: Pat
         async with host.running():
             pass
         host.key.write_bytes(bytes(32))
-        with pytest.raises(KeyReplacedError, match="was announced"):
+        with pytest.raises(KeyReplacedError, match="was noted in"):
             async with host.running():
                 pass
 

@@ -16,19 +16,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from hashlib import sha256
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from schleuse.clock import Now, Uptime, machine_uptime, utc_now
-from schleuse.errors import CorruptError
+from schleuse.errors import CorruptError, MalformedError
 from schleuse.identifiers import IK
 from schleuse.journal.disk import OsDisk, replace
 from schleuse.journal.log import LogConfig
 from schleuse.journal.note import LogSigner
-from schleuse.journal.policy import parse_policy
+from schleuse.journal.policy import BadPolicyError, Policy, parse_policy
 
 PUBLISH_SECONDS = 1.0
+SECRET = 32  #: bytes of a signing key, and of k_J
 #: Weeks, not days: at an insurer a change of configuration goes through several hands.
 ANNOUNCE = timedelta(weeks=4)
 
@@ -40,7 +42,7 @@ class KeyMissingError(CorruptError):
 
 
 class KeyReplacedError(CorruptError):
-    """The signing key of a log is another than the one that was announced; the operator puts the right one back."""
+    """A log's signing key, or its insurer's share, is damaged or another than before; the operator has the backup."""
 
     code = "journal.key-replaced"
 
@@ -102,7 +104,7 @@ def log_config(role: JournalRole, tenant: str, year: int) -> LogConfig:
     if not policy.exists():
         policy.parent.mkdir(parents=True, exist_ok=True)
         replace(OsDisk(), policy, _first_policy(role, tenant, year, signer.key.vkey).encode())
-    return LogConfig(origin, signer, parse_policy(policy.read_bytes()))
+    return LogConfig(origin, signer, read_policy(policy))
 
 
 def _first_policy(role: JournalRole, tenant: str, year: int, vkey: str) -> str:
@@ -134,7 +136,7 @@ def log_signer(folder: Path, origin: str, *, new: bool = True) -> LogSigner:
                 "operator of the journal's host puts the file back, or agrees with the insurers what becomes of the log"
             )
         signer = LogSigner(origin, Ed25519PrivateKey.from_private_bytes(_secret(path)))
-        _keep_vkey(vkey_file(folder, origin), path, signer.key.vkey)
+        _keep_same(vkey_file(folder, origin), path, signer.key.vkey)
     return signer
 
 
@@ -142,11 +144,11 @@ def known_vkey(folder: Path, origin: str) -> str | None:
     """What was announced of a log's key, from files without secrets; None if nothing was."""
     path = vkey_file(folder, origin)
     if path.exists():
-        return path.read_text(encoding="utf-8").strip()
+        return path.read_text(encoding="utf-8", errors="replace").strip()
     policy = policy_file(folder, origin)
     if not policy.exists():
         return None
-    keys = [log.key.key for log in parse_policy(policy.read_bytes()).logs]
+    keys = [log.key.key for log in read_policy(policy).logs]
     return next((key.vkey for key in keys if key.name == origin), None)
 
 
@@ -158,6 +160,14 @@ def vkey_file(folder: Path, origin: str) -> Path:
 def policy_file(folder: Path, origin: str) -> Path:
     """Where the policy of a log under `<home>/journal` is."""
     return folder / "policies" / _file_name(origin)
+
+
+def read_policy(path: Path) -> Policy:
+    """A policy file. Raises BadPolicyError, which names it, OSError."""
+    try:
+        return parse_policy(path.read_bytes())
+    except MalformedError as cause:
+        raise BadPolicyError(f"{path}: {cause}") from cause
 
 
 def key_file(folder: Path, origin: str) -> Path:
@@ -177,7 +187,10 @@ def share_key(folder: Path, tenant: str, *, new: bool) -> bytes:
                 f"{path} is not there, and logs of its insurer are; another one would open nothing. The operator of "
                 "the journal's host puts the file back"
             )
-        return _secret(path)
+        key = _secret(path)
+        # A digest of 32 random bytes tells nobody anything.
+        _keep_same(folder / "vkeys" / path.name, path, f"the SHA-256 {sha256(key).hexdigest()}")
+    return key
 
 
 def _shown_by(folder: Path, origin: str) -> str | None:
@@ -190,14 +203,15 @@ def _shown_by(folder: Path, origin: str) -> str | None:
     return None
 
 
-def _keep_vkey(path: Path, key: Path, vkey: str) -> None:
+def _keep_same(path: Path, key: Path, shown: str) -> None:
+    """shown: what may be told of the key, which is kept in `path` for good."""
     if not path.exists():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        replace(OsDisk(), path, f"{vkey}\n".encode())
-    elif (announced := path.read_text(encoding="utf-8").strip()) != vkey:
+        replace(OsDisk(), path, f"{shown}\n".encode())
+    elif (before := path.read_text(encoding="utf-8", errors="replace").strip()) != shown:
         raise KeyReplacedError(
-            f"{key} is the key {vkey}, and {announced} was announced; nothing is signed. The operator of the journal's "
-            "host puts the announced key back"
+            f"{key} is the key {shown}, and {before} was noted in {path}; nothing is signed or given out. The operator "
+            "of the journal's host puts back the one of the two that is damaged"
         )
 
 
@@ -209,8 +223,13 @@ def _file_name(origin: str) -> str:
 def _secret(path: Path) -> bytes:
     """32 random bytes, kept in a file that only this role reads; made if they are not there."""
     if path.exists():
-        return path.read_bytes()
-    value = secrets.token_bytes(32)
+        found = path.read_bytes()
+        if len(found) != SECRET:  # half of a key, or none, would still make a share of each leaf
+            raise KeyReplacedError(
+                f"{path} has {len(found)} bytes, expected {SECRET}; the operator of the journal's host puts it back"
+            )
+        return found
+    value = secrets.token_bytes(SECRET)
     replace(OsDisk(), path, value)
     return value
 

@@ -21,7 +21,7 @@ from schleuse.journal.disk import OsDisk, erase, replace
 from schleuse.journal.entry import Entry, Kind, Purpose, Result
 from schleuse.journal.log import Log, LogConfig
 from schleuse.journal.opening import Json, Opening, canonical_json, detail_commitment
-from schleuse.journal.policy import Policy, parse_policy
+from schleuse.journal.policy import Policy
 from schleuse.journal.shares import KeyShares
 from schleuse.journal.store import Journal
 from schleuse.journal.successor import Announced, announcement, is_announced, keep_announced
@@ -33,6 +33,7 @@ from schleuse.processes.journal_keys import (
     log_signer,
     origin_of,
     policy_file,
+    read_policy,
     share_key,
 )
 from schleuse.processes.trail import PLATFORM, new_event
@@ -208,7 +209,7 @@ class Shards:
         # Of a log that needs no signature any more the key may be destroyed by half.
         needed = not (one.closed and one.signed and one.signed.checkpoint.size == one.size)
         signer = log_signer(folder, origin) if needed and key_file(folder, origin).exists() else None
-        return LogConfig(origin, signer, parse_policy(policy_file(folder, origin).read_bytes()))
+        return LogConfig(origin, signer, read_policy(policy_file(folder, origin)))
 
     def _configure(self, config: LogConfig) -> None:
         self._journal.configure(config)

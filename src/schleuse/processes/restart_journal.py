@@ -25,10 +25,10 @@ from schleuse.journal.disk import OsDisk, replace
 from schleuse.journal.entry import NOTHING, Kind, parse_entry
 from schleuse.journal.note import Note, parse_note
 from schleuse.journal.opening import object_commitment
-from schleuse.journal.policy import NoQuorumError, Policy, parse_policy
+from schleuse.journal.policy import NoQuorumError, Policy
 from schleuse.journal.tile_reader import VerifiedTiles
 from schleuse.journal.tiles import WIDTH, Bundle
-from schleuse.processes.journal_keys import origin_of, policy_file
+from schleuse.processes.journal_keys import origin_of, policy_file, read_policy
 from schleuse.processes.kim_trail import object_name
 from schleuse.processes.trail import PLATFORM
 from schleuse.restart.gates import Result
@@ -84,7 +84,7 @@ class JournalWatch:
 
     def _one(self, tenant: str, origin: str) -> Compared | None:
         source = audit.from_url(f"http://{self._config.journal.http}/{origin.partition('/')[2]}")
-        policy = parse_policy(policy_file(self._config.home / "journal", origin).read_bytes())
+        policy = read_policy(policy_file(self._config.home / "journal", origin))
         kept = self._kept(origin)
         try:
             note = parse_note(source("checkpoint"))

@@ -26,9 +26,9 @@ from schleuse.errors import Error, MalformedError
 from schleuse.journal import audit
 from schleuse.journal.entry import Result, parse_entry
 from schleuse.journal.opening import detail_commitment
-from schleuse.journal.policy import NONE, parse_policy
+from schleuse.journal.policy import NONE
 from schleuse.processes.answering import journal_health
-from schleuse.processes.journal_keys import policy_file
+from schleuse.processes.journal_keys import policy_file, read_policy
 from schleuse.processes.trail import OUTSIDE, PLATFORM
 from schleuse.switch.log import Accepted
 
@@ -150,7 +150,7 @@ def _commitments(config: Config, told: Sequence[Told]) -> set[bytes]:
             continue
         source = audit.from_url(f"http://{config.journal.http}/{origin.partition('/')[2]}")
         # Signed by the log; whether witnesses have cosigned it, and it only grew, is asked elsewhere (7, G-DATA).
-        signed = replace(parse_policy(policy.read_bytes()), quorum=NONE)
+        signed = replace(read_policy(policy), quorum=NONE)
         for raw in audit.entries_of(source, signed):
             try:
                 found.add(parse_entry(raw).detail)
