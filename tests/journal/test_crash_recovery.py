@@ -102,7 +102,7 @@ def alter(*names: str, offset: int = 5000) -> Callable[[Path], str]:
         alter("logs", "00000", "b00", offset=96_000 - 1),
         alter("logs", "00000", "b01"),
         alter("logs", "00000", "b11", offset=1),
-        alter("logs", "00000", "offsets", offset=17),
+        *(alter("logs", "00000", "offsets", offset=offset) for offset in (7, 14, 15, 16, 17, 22, 23, 87)),
         alter("logs", "00001", "b00", offset=3),
         alter("state", offset=80),
         alter("state", offset=2),
@@ -124,6 +124,25 @@ def test_one_altered_byte_is_named_at_the_next_start(
         assert any(name in one for one in found)
     assert findings(tmp_path) == found
     assert not found or (tmp_path / "journal" / "state").read_bytes() == state
+
+
+@pytest.mark.parametrize("offset", range(8, 16))
+def test_an_altered_offset_is_named_where_entries_before_it_were_deleted(tmp_path: Path, offset: int) -> None:
+    """What is left below the minimum are zeros, in which many ways lead to the entries that stay (journal.md § 17)."""
+
+    async def pruned() -> None:
+        await wrote(tmp_path, 600)
+        async with journal(tmp_path) as opened:
+            await opened.prune(ORIGIN, 300)
+
+    asyncio.run(pruned())
+    path = tmp_path / "journal" / "logs" / "00000" / "offsets"
+    intact = path.read_bytes()
+    for bit in range(8):
+        data = bytearray(intact)
+        data[offset] ^= 1 << bit
+        path.write_bytes(data)
+        assert "offsets" in "".join(findings(tmp_path))
 
 
 def test_a_file_that_was_deleted_or_cut_is_named(tmp_path: Path) -> None:

@@ -247,15 +247,18 @@ class EntryFiles:
             start = WIDTH * index + width
 
     def read_checked(self, start: int, stop: int) -> Iterator[bytes]:
-        """As `read`, from files that nobody has judged yet: each bundle must begin where the one before ended."""
-        end: int | None = None
-        for index in range(start // WIDTH, -(-stop // WIDTH)):
+        """As `read`, from files that nobody has judged yet: each bundle must begin where the one before ended.
+
+        Followed from the beginning of the segment, where the first one stands.
+        """
+        end = 0
+        for index in range(start // self._per_segment * self._per_segment // WIDTH, -(-stop // WIDTH)):
             first = index * WIDTH
-            if self._offset(index) != (0 if first % self._per_segment == 0 else end) and end is not None:
-                raise BeyondSizeError(f"{self.offsets_name} has a wrong offset of bundle {index}")
-            width = min(WIDTH, stop - first)
-            data = self._cut(index, width, self._offset(index))
-            end = self._offset(index) + len(data)
+            begin = 0 if first % self._per_segment == 0 else end
+            if self._offset(index) != begin:
+                raise BeyondSizeError(f"{self._both(index)} about where it begins")
+            data = self._cut(index, min(WIDTH, stop - first), begin)
+            end = begin + len(data)
             yield from _split(data)[max(start - first, 0) :]
 
     def erase_below(self, index: int) -> list[Path]:
@@ -297,24 +300,32 @@ class EntryFiles:
     def _cut(self, index: int, width: int, start: int) -> bytes:
         """`width` entries of a bundle that begins at `start` in its segment, with their lengths."""
         path = self._segment(index * WIDTH // self._per_segment)
-        data = self._files.read(path, self._bundle_length(index, start), start)
+        size = self._files.size(path)
+        end = self._end_of_bundle(index, start, size)
+        data = self._files.read(path, end - start, start) if start < end else b""
         at = 0
         for _ in range(width):
             if at + 2 > len(data):
-                raise BeyondSizeError(f"{self.name(index * WIDTH)} ends before entry {index * WIDTH + width - 1}")
+                last = index * WIDTH + width - 1
+                if end < size:
+                    raise BeyondSizeError(f"{self._both(index)}, which is to end with entry {last}")
+                raise BeyondSizeError(f"{self.name(index * WIDTH)} ends before entry {last}")
             at += 2 + int.from_bytes(data[at : at + 2])
         if at > len(data):
+            if end < size:
+                raise BeyondSizeError(f"{self._both(index)}, which ends inside an entry")
             raise BeyondSizeError(f"{self.name(index * WIDTH)} ends inside an entry of bundle {index}")
         return data[:at]
 
-    def _bundle_length(self, index: int, start: int) -> int:
-        """Bytes up to the next bundle, or to the end of the file where there is none in this segment."""
+    def _end_of_bundle(self, index: int, start: int, size: int) -> int:
+        """Where the next bundle begins, or the end of the file where none does in this segment. size: of its file."""
         last_of_segment = (index + 1) * WIDTH % self._per_segment == 0
         following = b"" if last_of_segment else self._files.read(self._offsets, 8, 8 * (index + 1))
         end = int.from_bytes(following) if len(following) == 8 else 0
-        if end <= start:
-            end = self._files.size(self._segment(index * WIDTH // self._per_segment))
-        return max(end - start, 0)
+        return end if start < end <= size else size
+
+    def _both(self, index: int) -> str:
+        return f"{self.name(index * WIDTH)} and {self.offsets_name} contradict each other in bundle {index}"
 
     def _offset(self, index: int) -> int:
         data = self._files.read(self._offsets, 8, 8 * index)

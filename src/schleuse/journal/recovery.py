@@ -323,14 +323,16 @@ def _differences(log: Log, one: LogState) -> Iterator[str]:
     """Compare entries with leaf hashes and each level with the one above, up to the state's size."""
     where = LOGS_FOLDER
     try:
-        for start in range(log.minimum, one.size, _PIECE):
-            stop = min(start + _PIECE, one.size)
+        start = log.minimum
+        while start < one.size:
+            stop = min((start // _PIECE + 1) * _PIECE, one.size)  # whole segments, each followed from its beginning
             expected = log.tree.hashes_on_disk(0, start, stop - start)
             found = leaf_hashes(log.entries.read_checked(start, stop))
             if b"".join(found) != expected:
                 index = start + _first_difference(found, expected)
                 yield f"{where}/{log.entries.name(index)}: entry {index} does not match its hash in {log.tree.name(0)}"
                 return
+            start = stop
         for level in range(one.size.bit_length() - 1):
             yield from _level_differences(log, one.size, level)
     except BeyondSizeError as error:
