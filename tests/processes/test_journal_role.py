@@ -29,10 +29,21 @@ from schleuse.identifiers import IK
 from schleuse.journal.client import JournalClient
 from schleuse.journal.contracts import Level, QuarantinedError
 from schleuse.journal.entry import Entry, Kind, Purpose, Result
-from schleuse.journal.note import LogKey
+from schleuse.journal.housekeeping import NOTE
+from schleuse.journal.note import LogKey, parse_note
+from schleuse.journal.recovery import altered_notes, open_journal
 from schleuse.journal.server import listen
+from schleuse.journal.store import Settings
 from schleuse.processes.journal import UnknownUserError, role_of, run
-from schleuse.processes.journal_keys import JournalRole, KeyMissingError, log_signer, origin_of, policy_file
+from schleuse.processes.journal_keys import (
+    JournalRole,
+    KeyMissingError,
+    log_signer,
+    now_us,
+    origin_of,
+    policy_file,
+    read_policy,
+)
 from schleuse.processes.observe import serving
 from schleuse.processes.trail import PLATFORM, new_event
 from schleuse.witness.http import WitnessPages
@@ -263,6 +274,40 @@ def test_a_damaged_file_beside_the_logs_is_named_and_stops_the_start(
         assert path.name in str(told.value)
 
     asyncio.run(run_it())
+
+
+def test_an_altered_signature_of_the_served_note_is_named(tmp_path: Path) -> None:
+    """The note is the second witness against a write-ahead log that lost its end (§ 12.3)."""
+
+    async def run_it() -> None:
+        host = Host(tmp_path)
+        async with witness(host, tmp_path) as url:
+            host.asks(url)
+            async with host.running() as client:
+                await client.append(host.origin, entry(), Level.WITNESSED)
+        policy = policy_file(host.role.folder, host.origin)
+        policy.write_text(policy.read_text().replace(url, ""))  # from now on nobody is asked
+        (path,) = [one for one in host.role.folder.glob(f"logs/*/{NOTE}") if host.origin in one.read_text()]
+        intact = path.read_bytes()
+        assert len(parse_note(intact).lines) == 2
+        assert await found_at_a_start(host) == []
+        for place in range(intact.index(b"\n\n") + 2, len(intact), 3):
+            path.write_bytes(intact[:place] + bytes([intact[place] ^ 1]) + intact[place + 1 :])
+            assert [path.name in one for one in await found_at_a_start(host)] == [True], place
+        async with host.running():
+            assert NOTE in "".join((await host.health())["findings"])
+
+    asyncio.run(run_it())
+
+
+async def found_at_a_start(host: Host) -> list[str]:
+    """By one that is not let go on."""
+    journal = open_journal(Settings(host.role.folder, (), now_us, segment_size=host.role.segment_size))
+    policies = {host.origin: read_policy(policy_file(host.role.folder, host.origin))}
+    found = [*journal.findings] or altered_notes(journal, policies)
+    journal.stop(["only looked at"])
+    await journal.close()
+    return found
 
 
 def test_without_its_signing_key_the_journal_does_not_start_with_another(tmp_path: Path) -> None:

@@ -57,6 +57,7 @@ class Log:
     next: index of the next entry to arrive. size: durable entries. The tree may lag behind by one group.
     pending: entries that wait, sinks, tokens: who is told of each; three lists, because every entry passes here.
     damage: in QUARANTINE, why its hashes cannot be shown.
+    found: the served note as the start found it in its file; it is written anew as soon as one is served.
     closed: its last entry says so, or nobody can sign for it, or its first is not written yet; it takes no other.
     """
 
@@ -77,6 +78,7 @@ class Log:
         self.damage: Error | None = None
         self.signed: Signed | None = None
         self.served: Signed | None = None
+        self.found: Signed | None = None
         self.notes: dict[int, Signed] = {}
 
     def begin_at(self, size: int) -> None:

@@ -6,7 +6,7 @@ rebuilt). With findings the journal opens in QUARANTINE: it can be read, takes n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 
@@ -31,7 +31,8 @@ from schleuse.journal.hashing import HASH_SIZE, NODE_PREFIX, leaf_hashes
 from schleuse.journal.housekeeping import NOTE
 from schleuse.journal.levels import Files
 from schleuse.journal.log import Log, Recent, Signed
-from schleuse.journal.note import parse_note
+from schleuse.journal.note import NoteRefusedError, parse_note
+from schleuse.journal.policy import Policy
 from schleuse.journal.state import BadStateError, LogState, State, read_state
 from schleuse.journal.store import LOGS_FOLDER, WAL_FOLDER, Journal, Settings
 from schleuse.journal.tiles import WIDTH
@@ -293,13 +294,15 @@ class _Opening:
             return
         where = f"{LOGS_FOLDER}/{log.folder.name}/{NOTE}"
         try:
-            checkpoint = parse_checkpoint(parse_note(data).text)
+            note = parse_note(data)
+            checkpoint = parse_checkpoint(note.text)
         except MalformedError as error:
             self.findings.append(f"{where}: {error}")
             return
         if checkpoint.origin != log.origin:
             self.findings.append(f"{where}: is of {checkpoint.origin}, expected {log.origin}")
             return
+        log.found = Signed(checkpoint, note)
         yield where, checkpoint
 
 
@@ -317,6 +320,27 @@ def contradictions(log: Log, checkpoint: Checkpoint, source: str) -> Iterator[st
         yield f"{log.origin}: {source} has size {checkpoint.size}, the disk has {size} entries; the end is missing"
     elif root_at(checkpoint.size, log.tree) != checkpoint.root:
         yield f"{log.origin}: {source} has another root at size {checkpoint.size} than the disk"
+
+
+def altered_notes(journal: Journal, policies: Mapping[str, Policy]) -> list[str]:
+    """Served notes on disk whose signatures are not those that were made: their text alone was judged at the start.
+
+    policies: by origin. Lines that are not remembered any more (`publish.thinned`) count if their witness made them.
+    """
+    return [finding for one in journal.logs() if one.origin in policies for finding in _altered(one, policies)]
+
+
+def _altered(log: Log, policies: Mapping[str, Policy]) -> Iterator[str]:
+    if log.found is None or (ours := log.notes.get(log.found.checkpoint.size)) is None:  # none, or of long ago
+        return
+    note, where = log.found.note, f"{LOGS_FOLDER}/{log.folder.name}/{NOTE}"
+    try:
+        true = [line for _, line in policies[log.origin].witness_lines(note)]
+    except NoteRefusedError as error:
+        yield f"{where}: {error}"
+        return
+    if any(line not in true and line not in ours.note.lines for line in note.lines):
+        yield f"{where}: has a signature that neither this log nor a witness of it made"
 
 
 def _differences(log: Log, one: LogState) -> Iterator[str]:

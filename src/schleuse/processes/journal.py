@@ -24,7 +24,7 @@ from schleuse.journal.ask import ask_witnesses, get
 from schleuse.journal.entry import Entry, Kind, Purpose, Result
 from schleuse.journal.http import JournalPages
 from schleuse.journal.push import WitnessPush, post
-from schleuse.journal.recovery import open_journal
+from schleuse.journal.recovery import altered_notes, open_journal
 from schleuse.journal.server import Peers, listen
 from schleuse.journal.shares import KeyShares
 from schleuse.journal.store import Journal, Settings
@@ -110,10 +110,10 @@ async def run(role: JournalRole) -> None:
         shards = Shards(role, journal, shares, push.signed, clock)
         journal.instead, journal.clock_finding = shards.instead, clock.finding
         shards.adopt()
-        if not journal.findings and (contradicted := await ask_witnesses(journal, shards.policies, get, _alarm)):
-            for finding in contradicted:
-                log.error("journal.quarantine", finding=finding)
-            journal.stop(contradicted)
+        if not journal.findings:
+            _doubt(journal, altered_notes(journal, shards.policies))
+        if not journal.findings:
+            _doubt(journal, await ask_witnesses(journal, shards.policies, get, _alarm))
         if not journal.findings:
             await shards.open_logs()
         readers = Readers(role.folder / "readers.json", journal, role.now, shards.current)
@@ -135,6 +135,13 @@ async def run(role: JournalRole) -> None:
             await stack.enter_async_context(observed("journal", role.metrics, registry, lambda: readiness(journal)))
         log.info("journal.ready", logs=len(list(journal.logs())), findings=len(journal.findings))
         await stopped
+
+
+def _doubt(journal: Journal, findings: list[str]) -> None:
+    for finding in findings:
+        log.error("journal.quarantine", finding=finding)
+    if findings:
+        journal.stop(findings)
 
 
 def _alarm(event: str, origin: str, witness: str) -> None:
