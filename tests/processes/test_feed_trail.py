@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from tests.processes.test_trail import Clock, FakeJournal
+from tests.processes.test_trail import NOON, Clock, FakeJournal
 
 from schleuse.eau.feed_login import FeedEvent, Happened
 from schleuse.identifiers import IK
@@ -47,6 +47,13 @@ def test_a_system_that_asks_all_the_time_logs_in_once_an_hour(site: Site) -> Non
         site.feed.told(event(Happened.LOGIN))
     site.clock.now += timedelta(hours=1)
     site.feed.told(event(Happened.LOGIN))
+    assert Counter(entry.kind for _, entry in site.entries()) == {Kind.LOGIN: 2}
+
+
+def test_a_clock_that_was_ahead_and_is_put_right_hides_no_login(site: Site) -> None:
+    for minutes in (10_000, 0, 30):
+        site.clock.now = NOON + timedelta(minutes=minutes)
+        site.feed.told(event(Happened.LOGIN))
     assert Counter(entry.kind for _, entry in site.entries()) == {Kind.LOGIN: 2}
 
 

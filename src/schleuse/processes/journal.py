@@ -181,7 +181,7 @@ class Readers:
         """Write the entry unless this reader has one of this hour. Raises UnavailableError: then nothing is shown."""
         now = self._now()
         last = self._last.get((origin, reader))
-        if last is not None and now - last < READER_ENTRY_EVERY:
+        if last is not None and timedelta(0) <= now - last < READER_ENTRY_EVERY:  # a clock that was ahead hides nobody
             return
         actor = self._pseudonyms.of(reader)
         entry = Entry(Kind.READ, Result.GRANTED, Purpose.DATA_PROTECTION, now, self._event(now), actor=actor)
