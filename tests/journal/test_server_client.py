@@ -6,6 +6,7 @@ import asyncio
 import gc
 import hmac
 import os
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.journal.faulty_disk import FaultyDisk, When, nth
 from tests.journal.journals import NOW_US, ORIGIN, OTHER, entry, journal, release
 
 from schleuse.journal.admission import InvalidEntryError
@@ -116,6 +118,48 @@ def test_only_the_vault_writes_about_keys_and_gets_the_share(tmp_path: Path) -> 
                 await client.append(ORIGIN, release(4))
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("first", [entry(1), release(1)], ids=["entry", "release"])
+def test_no_share_comes_before_its_own_entry_is_durable_whatever_ids_a_client_gives(
+    tmp_path: Path, first: bytes
+) -> None:
+    """A vault that was taken over asks about one person, and under the same id about another, whose entry it then
+    keeps from becoming durable (journal.md § 14.1).
+    """
+    shares = KeyShares({ORIGIN: b"k" * 32}, per_hour=9, now_us=lambda: NOW_US)
+    other = b"\xb2" * 16
+
+    async def run() -> bytes:
+        disk = FaultyDisk()
+        async with (
+            journal(tmp_path, disk, inline=False) as opened,
+            listen(tmp_path / "s", opened, ALL, shares=shares),
+        ):
+            await opened.append(ORIGIN, entry(0))
+            reader, writer = await asyncio.open_unix_connection(str(tmp_path / "s"))
+            number = opened.log(ORIGIN).number
+            disk.gate = threading.Event()
+            disk.in_sync.clear()
+            writer.write(REQUEST.pack(len(first), number, 7) + first)
+            assert await asyncio.to_thread(disk.in_sync.wait, 20)
+            writer.write(REQUEST.pack(len(release(2, other)), number, 7) + release(2, other))
+            writer.write(REQUEST.pack(len(entry(3)), number, 8) + entry(3))
+            while not opened.log(ORIGIN).pending:
+                await asyncio.sleep(0)
+            disk.choose = nth("write", When.BEFORE)  # the next frame, with whatever waits, never gets there
+            disk.gate.set()
+            told = b""
+            while some := await reader.read(1000):
+                told += some
+                if REPLY.pack(8, 0, 0)[:8] in told:
+                    break
+            writer.close()
+            return told
+
+    told = asyncio.run(run())
+    assert shares.share(ORIGIN, other, 3) not in told
+    assert told
 
 
 def test_another_user_than_the_vault_writes_nothing_about_keys(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from schleuse.journal.store import Journal
 from schleuse.journal.wire import QUESTION, REPLY, REQUEST, WAIT, WAIT_FIELDS, WHICH_NUMBER, WHICH_TAKES, error_reply
 
 MAX_WAIT_MS = 60_000
+LAST_ID = 2**64 - 1  #: the largest request id (§ 13)
 MAX_NAME = 255  #: bytes; the length of what a reply carries is one byte (§ 13)
 
 
@@ -32,7 +33,9 @@ class Peers:
 
 
 class Connection(asyncio.Protocol):
-    """One client; a `log.Sink` whose tokens are request ids."""
+    """One client; a `log.Sink` whose tokens are request ids, or above all of those for entries that earn a share: a
+    client may give one id twice, and must not hear the share of one entry when another is durable.
+    """
 
     def __init__(self, journal: Journal, peers: Peers, shares: KeyShares | None, open_ones: set[Connection]) -> None:
         self._journal = journal
@@ -42,7 +45,8 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._is_vault = False
         self._rest = b""
-        self._earned: dict[int, tuple[str, bytes, int]] = {}
+        self._earned: dict[int, tuple[int, tuple[str, bytes, int]]] = {}
+        self._last = LAST_ID
         self._waits: set[asyncio.Task[None]] = set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -79,16 +83,17 @@ class Connection(asyncio.Protocol):
                 break
             entry = data[at + 12 : at + 12 + length]
             at += 12 + length
+            token = request_id
             try:
                 if number == QUESTION:
                     self._question(request_id, entry)
                     continue
                 log = log_number(number)
                 if length > 4 and entry[4] in reserved:
-                    self._check_reserved(request_id, log.origin, entry)
-                submit(log, entry, self, request_id)
+                    token = self._reserved(request_id, log.origin, entry)
+                submit(log, entry, self, token)
             except Error as error:
-                self._earned.pop(request_id, None)
+                self._earned.pop(token, None)
                 self._write(error_reply(request_id, error))
         self._rest = data[at:]
 
@@ -101,35 +106,41 @@ class Connection(asyncio.Protocol):
 
     def reject(self, tokens: Sequence[Any], error: Error) -> None:
         """See `log.Sink`."""
-        for request_id in tokens:
-            self._earned.pop(request_id, None)
-        self._write(b"".join([error_reply(request_id, error) for request_id in tokens]))
+        earned = [self._earned.pop(token, None) for token in tokens]
+        ids = [token if one is None else one[0] for token, one in zip(tokens, earned, strict=True)]
+        self._write(b"".join([error_reply(request_id, error) for request_id in ids]))
 
     def close(self) -> None:
         """Hang up when what is written has been sent."""
         if self._transport is not None:
             self._transport.close()
 
-    def _reply(self, request_id: int, index: int) -> bytes:
-        earned = self._earned.pop(request_id, None)
+    def _reply(self, token: int, index: int) -> bytes:
+        earned = self._earned.pop(token, None)
         if earned is None or self._shares is None:
-            return REPLY.pack(request_id, index, 0)
-        share = self._shares.share(*earned)
+            return REPLY.pack(token, index, 0)
+        request_id, about = earned
+        share = self._shares.share(*about)
         return REPLY.pack(request_id, index, len(share)) + share
 
-    def _check_reserved(self, request_id: int, origin: str, entry: bytes) -> None:
+    def _reserved(self, request_id: int, origin: str, entry: bytes) -> int:
+        """The token of an entry that not everybody may write."""
         if is_for_journal_only(entry):
             raise NotAllowedError("only the journal itself opens and closes a shard")
         if not self._is_vault:
             raise NotAllowedError("only the vault's user may write entries about keys")
         if self._shares is None:
-            return
+            return request_id
         # Judged before admission, so a malformed entry may reach this; the journal says what is wrong with it.
+        asked = None
         with suppress(Error, KeyError, IndexError):
-            if (asked := share_request(entry)) is not None:
-                self._earned[request_id] = (origin, *asked)
-        if request_id in self._earned:
-            self._shares.take(origin)
+            asked = share_request(entry)
+        if asked is None:
+            return request_id
+        self._shares.take(origin)
+        self._last += 1
+        self._earned[self._last] = request_id, (origin, *asked)
+        return self._last
 
     def _question(self, request_id: int, data: bytes) -> None:
         if data[:1] == bytes([WHICH_NUMBER]):
