@@ -76,6 +76,15 @@ def test_the_vaults_numbers_have_no_gap_and_no_repetition() -> None:
     ]  # too late, and told
 
 
+def test_the_vaults_numbers_begin_with_the_log() -> None:
+    """Else what is released first of all in a new year would need no entry."""
+    opened = event(0, kind=Kind.LOG_OPENED, purpose=Purpose.NONE)
+    assert found(opened, release(1, 1), release(2, 2), later(event(3), 10)) == []
+    assert found(opened, release(1, 3), later(event(2), 9)) == []
+    assert found(opened, release(1, 3), later(event(2), 10)) == [(Finding.COUNTER_GAP, 2)]
+    assert found(opened, release(1, 3), release(2, 1), release(3, 2), later(event(4), 10)) == []
+
+
 def test_batches_that_changed_places_are_no_gap() -> None:
     """A connection that breaks lets 9 to 12 stand before 5 to 8."""
     numbers = [1, 2, 3, 4, 9, 10, 11, 12, 6, 8, 5, 7, 13]
@@ -97,6 +106,13 @@ def test_refusals_in_a_row_are_one_finding() -> None:
     assert found(*denied) == [(Finding.DENIALS, 2)]
     assert found(*denied[:2], event(9), *denied[2:4]) == []
     assert found(event(0, result=Result.DENIED, count=100)) == [(Finding.DENIALS, 0)]
+
+
+def test_what_failed_is_no_success_that_ends_a_row_of_refusals() -> None:
+    denied = [event(n, result=Result.DENIED) for n in range(3)]
+    failed = [event(n + 5, result=Result.FAILED) for n in range(2)]
+    assert found(denied[0], failed[0], denied[1], failed[1], denied[2]) == [(Finding.DENIALS, 4)]
+    assert found(denied[0], event(9), denied[1], denied[2]) == []
 
 
 def test_too_many_persons_within_an_hour() -> None:

@@ -162,6 +162,8 @@ class Watcher:
         at_us = _at_us(entry)
         for gap in self._overdue(at_us):
             yield Finding.COUNTER_GAP, f"no entry of {gap} has come"
+        if entry.kind is Kind.LOG_OPENED:  # numbers begin with each log
+            self._memory.counter = self._memory.counter or 0
         found, last = entry.release_counter, self._memory.counter
         if entry.kind is Kind.ADMINISTRATION and found is not None:
             self._memory.reported = found
@@ -196,7 +198,8 @@ class Watcher:
     def _denials(self, entry: Entry) -> Iterator[tuple[Finding, str]]:
         denials = self._memory.denials
         if entry.result is not Result.DENIED and entry.kind is not Kind.LOGIN_FAILED:
-            denials.pop(entry.actor, None)
+            if entry.result is not Result.FAILED:  # whoever mixes in what cannot succeed hides nothing
+                denials.pop(entry.actor, None)
             return
         limit = self._settings.denials_in_series
         before = denials.get(entry.actor, 0)
