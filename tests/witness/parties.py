@@ -39,11 +39,12 @@ class Clock:
 class FakeLog:
     """A log that signs whatever entries it is given, and a `Remote` that serves it.
 
-    down: no answer. lost: it does what is asked, and the answer is lost.
+    down: no answer. lost: it does what is asked, and the answer is lost. minimum: entries below it are deleted.
     """
 
     def __init__(self, entries: Sequence[bytes] = ()) -> None:
         self.down = self.lost = False
+        self.minimum = 0
         self.quarantine = ""
         self.posted: list[Note] = []
         self.other: dict[str, bytes] = {}
@@ -78,6 +79,8 @@ class FakeLog:
             raise NotThereError(url)
         tile = parse_path(path)
         if isinstance(tile, Bundle):
+            if tile.index * 256 < self.minimum:
+                raise NotThereError(url)
             return bundle_bytes(self.entries[tile.index * 256 : tile.index * 256 + tile.width])
         return tile_bytes(tile, self.tree)
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
+from uuid import UUID
 
 import pytest
-from tests.journal.samples import leaves, policy
+from tests.journal.samples import AN_ENTRY, leaves, policy
 from tests.witness.parties import URL, FakeLog, rewritten
 
 from schleuse.journal.audit import audit_log, from_folder
 from schleuse.journal.policy import NoQuorumError
 from schleuse.journal.tile_reader import FalseTileError
-from schleuse.witness.mirror import NotContinuedError, mirror
+from schleuse.witness.mirror import NotContinuedError, forget, mirror
 from schleuse.witness.remote import RemoteError, RemoteLog
 
 RULES = policy("none")
@@ -88,3 +91,46 @@ def test_a_copy_that_was_cut_short_is_the_one_before(tmp_path: Path) -> None:
     log.get = get  # type: ignore[method-assign]
     assert copy(log, tmp_path) == 900
     assert audit_log(from_folder(tmp_path), RULES).judged.checkpoint.size == 900
+
+
+def test_what_was_deleted_before_it_was_copied_is_missing_and_the_rest_is_proven(tmp_path: Path) -> None:
+    """journal.md § 17: proofs and consistency stay valid."""
+    log = FakeLog(leaves(900))
+    log.minimum = 300
+    assert copy(log, tmp_path) == 900
+    found = audit_log(from_folder(tmp_path), RULES)
+    assert (found.judged.checkpoint.size, found.minimum) == (900, 512)
+    log.now_holds(leaves(1500))
+    log.minimum = 700  # the copy has these
+    assert copy(log, tmp_path) == 1500
+    assert audit_log(from_folder(tmp_path), RULES).minimum == 512
+
+
+def test_what_is_gone_in_the_middle_is_no_copy(tmp_path: Path) -> None:
+    log = FakeLog(leaves(300))
+    copy(log, tmp_path)
+    log.now_holds(leaves(1500))
+    log.minimum = 1000
+    with pytest.raises(RemoteError):
+        copy(log, tmp_path)
+    assert audit_log(from_folder(tmp_path), RULES).judged.checkpoint.size == 300
+
+
+def test_a_copy_forgets_after_its_period_and_proves_what_it_has(tmp_path: Path) -> None:
+    """§ 17: mirrors follow the period as the log does; RP-08: and nothing that is younger goes."""
+    first = AN_ENTRY.at
+    dated = [
+        replace(AN_ENTRY, event=UUID(int=n + 1), at=AN_ENTRY.at + timedelta(minutes=n)).encode() for n in range(900)
+    ]
+    log = FakeLog(dated[:600])
+    copy(log, tmp_path)
+    log.now_holds(dated)
+    copy(log, tmp_path)
+    assert forget(tmp_path, first + timedelta(minutes=255)) == 0  # entry 255 is not older
+    assert forget(tmp_path, first + timedelta(minutes=700)) == 512
+    assert audit_log(from_folder(tmp_path), RULES).minimum == 512
+    assert not any(dated[n] in data for n in (0, 511) for data in files(tmp_path).values())
+    assert forget(tmp_path, first + timedelta(days=900)) == 256  # the last bundle still grows
+    assert copy(log, tmp_path) == 900
+    assert audit_log(from_folder(tmp_path), RULES).minimum == 768
+    assert forget(tmp_path / "nothing", first) == 0

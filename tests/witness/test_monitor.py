@@ -18,7 +18,7 @@ from schleuse.journal.entry import Entry, Kind, Purpose, Result
 from schleuse.journal.note import Note
 from schleuse.journal.policy import Witness
 from schleuse.witness.alarm import Alarm, Finding
-from schleuse.witness.monitor import STALE, Monitor
+from schleuse.witness.monitor import BUNDLES_A_STEP, STALE, Monitor
 from schleuse.witness.monitor_store import MonitorStore
 from schleuse.witness.remote import NotThereError, RemoteError, RemoteLog
 from schleuse.witness.rules import ROTATED, Between, Known, Memory, Settings, Watcher, reconcile, releases
@@ -172,6 +172,7 @@ class Watch:
         self.clock, self.alarms, self.log = Clock(), list[Alarm](), FakeLog()
         self._folder, self._ask_peer = folder, ask_peer
         self.kept: list[tuple[Finding, Note, Note | None]] = []
+        self.reread = BUNDLES_A_STEP
         self.start()
 
     def start(self) -> None:
@@ -186,6 +187,7 @@ class Watch:
             self.alarms.append,
             self._ask_peer,
             keep=lambda finding, shown, _reason, before: self.kept.append((finding, shown, before)),
+            reread=self.reread,
         )
 
     def restart(self) -> None:
@@ -391,6 +393,24 @@ def test_what_is_changed_after_it_was_read_is_noticed(watch: Watch, at: int) -> 
         told += watch.alarms
     assert [alarm.finding for alarm in told] == [Finding.FALSE_TILES]
     assert f"tile/entries/{at // 256:03}" in told[0].text
+
+
+def test_a_monitor_that_begins_late_reads_what_was_not_deleted_if_its_insurer_says_that_there_is_such(
+    watch: Watch,
+) -> None:
+    """journal.md § 17; else a log could hide its first entries from whoever lost his database."""
+    watch.shows(entries(900))
+    watch.log.minimum = 300
+    with pytest.raises(NotThereError):
+        watch.look()
+    watch.reread = 0
+    watch.restart()
+    assert watch.look() == []
+    assert releases(watch.store.memory().counts) == 0
+    assert sum(watch.store.memory().counts.values()) == 900 - 512
+    watch.shows(entries(1000))
+    assert watch.look() == []
+    assert sum(watch.store.memory().counts.values()) == 1000 - 512
 
 
 def test_what_is_taken_away_after_it_was_read_is_noticed(watch: Watch) -> None:

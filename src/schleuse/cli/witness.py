@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
+from cyclopts.validators import Number
 from rich.console import Console
 from rich.table import Table
 
@@ -219,7 +220,15 @@ def evidence_command(folder: Path, *, config: ConfigFile) -> None:
 
 
 @app.command(name="mirror")
-def mirror_command(folder: Path | None = None, *, config: ConfigFile) -> None:
+def mirror_command(
+    folder: Path | None = None,
+    *,
+    config: ConfigFile,
+    forget_years: Annotated[
+        int | None,
+        Parameter(validator=Number(gte=1), help="Then delete copied entries that are older; hashes and proofs stay"),
+    ] = None,
+) -> None:
     """Copy each log that has a monitor, all of it checked, so that `journal verify` needs no network. Again: the rest.
 
     Parameters
@@ -227,8 +236,9 @@ def mirror_command(folder: Path | None = None, *, config: ConfigFile) -> None:
     folder
         Gets a folder TENANT/SHARD for each log, a static tlog-tiles directory [default: mirror beside the file].
     """
+    from schleuse.processes.journal_care import years_before
     from schleuse.processes.witness import trust
-    from schleuse.witness.mirror import mirror
+    from schleuse.witness.mirror import forget, mirror
 
     settings = read_witness_config(config)
     remote = HttpRemote(trust(settings))
@@ -240,6 +250,8 @@ def mirror_command(folder: Path | None = None, *, config: ConfigFile) -> None:
         rules = parse_policy(section.monitor.policy.read_bytes())
         checkpoint = mirror(RemoteLog(section.url or "", remote), rules, place)
         print(f"{place}: {checkpoint.size}")
+        if forget_years is not None:
+            forget(place, years_before(utc_now(), forget_years))
 
 
 @app.command(name="reconcile")

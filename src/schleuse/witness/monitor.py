@@ -181,7 +181,8 @@ class Monitor:
         return parse_checkpoint(self._log.note("pending").text).size
 
     def _read(self, note: Note, judged: Judged, tiles: VerifiedTiles, before: Position) -> None:
-        start, size = before.read, judged.checkpoint.size
+        size = judged.checkpoint.size
+        start = before.read or self._first(size, tiles)
         # Entries that came between two checkpoints have times between those of their cosignatures.
         cosigned = Between(before.since_s, judged.since_s)
         while start < size:
@@ -200,6 +201,18 @@ class Monitor:
         if self._store.position() != here:
             with self._store.step():
                 self._store.move(here, self._memory)
+
+    def _first(self, size: int, tiles: VerifiedTiles) -> int:
+        """Where a monitor begins that has read nothing yet: its insurer says, with `reread`, whether entries may be
+        deleted after their period; then from the first one that is there.
+        """
+        for index in range(-(-size // WIDTH) if self._reread == 0 else 0):
+            try:
+                self._bundle(index, size, tiles)
+            except NotThereError:
+                continue
+            return index * WIDTH
+        return 0
 
     def _look_again(self, size: int, known: int, tiles: VerifiedTiles) -> None:
         """Some of the first `known` bundles, which earlier looks have read. Raises as `_bundle`."""
