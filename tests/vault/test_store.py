@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sqlite3
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -132,6 +133,29 @@ def test_many_writers_at_once_agree_on_one_pseudonym(store: VaultStore) -> None:
 
     with ThreadPoolExecutor(8) as threads:
         assert len({found.pseudonym for found in threads.map(one, range(16))}) == 1
+
+
+def test_writers_with_the_same_persons_in_other_orders_never_wait_crosswise(store: VaultStore) -> None:
+    """PostgreSQL ends such a deadlock by refusing one of them, and a whole batch of mails waits."""
+    lookups = [number.to_bytes(32) for number in range(2400)]
+    logs = [f"log-{number}" for number in range(40)]
+
+    def assign(seed: int) -> None:
+        mine = random.Random(seed).sample(lookups, len(lookups))
+        for start in range(0, len(mine), 600):
+            store.assign(KASSE, mine[start : start + 600])
+
+    def note(seed: int) -> None:
+        some = random.Random(seed).sample(logs, len(logs))
+        for size in range(1, 20):
+            store.keep([Deposit(KASSE, reflected=(log, size)) for log in some])
+            store.note_counters({}, dict.fromkeys(reversed(some), size))
+
+    with ThreadPoolExecutor(4) as pool:
+        for work in (assign, note):
+            assert list(pool.map(work, range(4))) == [None] * 4
+    assert len(store.subjects(KASSE, lookups)) == len(lookups)
+    assert {store.reflected(log) for log in logs} == {19}
 
 
 def test_key_versions_only_grow_in_whatever_order_they_come(store: VaultStore) -> None:

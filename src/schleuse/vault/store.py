@@ -149,7 +149,7 @@ class VaultStore:
                 "nonce": one.nonce,
                 "last_version": one.last_version,
             }
-            for lookup, one in new.items()
+            for lookup, one in sorted(new.items())  # so that two batches never wait crosswise (PostgreSQL)
         ]
         with transaction(self._engine) as connection:
             if insert_new(connection, SUBJECT, rows) == len(rows):
@@ -177,7 +177,8 @@ class VaultStore:
             insert(connection, SUBJECT_KEY, keys)
             insert(connection, OPENING, [_opening(one.ik, row) for one in here for row in one.openings])
             insert(connection, IDENTITY, [_identity(one.identity) for one in here if one.identity is not None])
-            for reflected in [one.reflected for one in here if one.reflected is not None]:
+            # In order, so that two never wait crosswise; of each log the largest comes last.
+            for reflected in sorted(one.reflected for one in here if one.reflected is not None):
                 _reflect(connection, *reflected)
         return kept
 
@@ -305,10 +306,10 @@ class VaultStore:
     ) -> None:
         """Remember how far each log had come. reflected: see `Deposit`, by origin."""
         with transaction(self._engine) as connection:
-            for origin, (counter, top) in counters.items():
+            for origin, (counter, top) in sorted(counters.items()):
                 connection.execute(sa.delete(COUNTER).where(COUNTER.c.origin == origin))
                 connection.execute(sa.insert(COUNTER), {"origin": origin, "counter": counter, "top": top})
-            for origin, size in (reflected or {}).items():
+            for origin, size in sorted((reflected or {}).items()):
                 _reflect(connection, origin, size)
 
     # For generations of the key encryption key (§ 17)
