@@ -14,10 +14,20 @@ import pytest
 import sqlalchemy as sa
 from tests.postgres import fresh_database
 
-from schleuse.database import open_database, sqlite_url
+from schleuse.database import open_database, sqlite_url, transaction
 from schleuse.identifiers import IK
-from schleuse.vault.store import MIGRATIONS, Deposit, Identity, SealedOpening, Subject, VaultStore, open_vault_store
-from schleuse.vault.tables import METADATA
+from schleuse.vault.store import (
+    MIGRATIONS,
+    Deposit,
+    Identity,
+    SealedOpening,
+    Subject,
+    VaultStore,
+    _opening,
+    _present,
+    open_vault_store,
+)
+from schleuse.vault.tables import METADATA, OPENING, SUBJECT_KEY
 
 KASSE, OTHER = IK("109900011"), IK("109900022")
 ANNA, BERT = Subject(b"\xa1" * 16, b"\1" * 32, 0), Subject(b"\xb1" * 16, b"\2" * 32, 0)
@@ -219,6 +229,31 @@ def test_erasing_takes_keys_openings_and_the_link_of_one_person(store: VaultStor
     assert key(store, BERT.pseudonym, 1) == RECORD
     left = [store.opening(KASSE, event(number)) for number in (1, 2, 3, 4)]
     assert [row is not None for row in left] == [False, True, False, True]
+
+
+@pytest.mark.postgres
+def test_an_erasure_takes_the_keys_of_a_batch_that_is_on_its_way() -> None:
+    """In PostgreSQL a DELETE sees what was committed when it began: it must begin when the batch has ended (G6)."""
+    with fresh_database() as url, closing(with_people(open_vault_store(url))) as store, ThreadPoolExecutor(1) as pool:
+        keys = [{"subject": ANNA.pseudonym, "version": 1, "record": RECORD}]
+        sealed = SealedOpening(event(1), event(1), b"sealed", ANNA.pseudonym, 1)
+        with transaction(store._engine) as batch:  # as `keep`, stopped before its end
+            assert _present(batch, {ANNA.pseudonym})
+            batch.execute(sa.insert(SUBJECT_KEY), keys)
+            batch.execute(sa.insert(OPENING), [_opening(KASSE, sealed)])
+            erasing = pool.submit(store.erase, KASSE, ANNA.pseudonym)
+            while not erasing.done() and not _somebody_waits(store):
+                pass
+            assert not erasing.done()
+        erasing.result()
+        assert store.keys([(ANNA.pseudonym, 1)]) == {}
+        assert store.opening(KASSE, event(1)) is None
+        assert store.was_erased(ANNA.pseudonym)
+
+
+def _somebody_waits(store: VaultStore) -> bool:
+    with store._engine.connect() as connection:
+        return connection.execute(sa.text("SELECT 1 FROM pg_locks WHERE NOT granted")).first() is not None
 
 
 def test_an_actor_has_one_pseudonym_a_year(store: VaultStore) -> None:

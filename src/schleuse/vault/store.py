@@ -231,9 +231,10 @@ class VaultStore:
         """
         with transaction(self._engine) as connection:
             insert_new(connection, ERASED, [{"digest": sha256(pseudonym).digest()}])
+            # First: it waits for a batch that has locked the person (`_present`); what follows sees the batch's keys.
+            connection.execute(sa.delete(SUBJECT).where(SUBJECT.c.pseudonym == pseudonym, SUBJECT.c.ik == ik.value))
             connection.execute(sa.delete(SUBJECT_KEY).where(SUBJECT_KEY.c.subject == pseudonym))
             connection.execute(sa.delete(OPENING).where(OPENING.c.subject == pseudonym))
-            connection.execute(sa.delete(SUBJECT).where(SUBJECT.c.pseudonym == pseudonym, SUBJECT.c.ik == ik.value))
             if reflected is not None:
                 _reflect(connection, *reflected)
         if self._engine.dialect.name == "sqlite":  # the write-ahead file still has the old pages
