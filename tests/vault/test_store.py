@@ -189,6 +189,14 @@ def test_nothing_is_filed_for_a_person_who_was_erased_meanwhile(store: VaultStor
     assert store.by_pseudonym(KASSE, [BERT.pseudonym])[BERT.pseudonym].last_version == 0
 
 
+def test_what_makes_entries_about_an_erased_person_readable_is_not_kept_either(store: VaultStore) -> None:
+    """A release that was under way while the person was erased (G6)."""
+    with_people(store).erase(KASSE, ANNA.pseudonym)
+    assert not add_keys(store, KASSE, [], [SealedOpening(event(1), event(1), b"sealed", ANNA.pseudonym)])
+    assert store.opening(KASSE, event(1)) is None
+    assert add_keys(store, KASSE, [], [SealedOpening(event(2), event(2), b"sealed", BERT.pseudonym)])
+
+
 def test_one_erased_person_takes_no_other_deposit_of_the_transaction_with_it(store: VaultStore) -> None:
     with_people(store).erase(KASSE, ANNA.pseudonym)
     row = SealedOpening(event(1), event(1), b"sealed", BERT.pseudonym, 1)
@@ -204,7 +212,7 @@ def test_one_erased_person_takes_no_other_deposit_of_the_transaction_with_it(sto
 def test_an_opening_is_found_by_any_event_of_its_batch(store: VaultStore) -> None:
     first = SealedOpening(event(10), event(19), b"one")
     second = SealedOpening(event(20), event(20), b"two", ANNA.pseudonym, 3)
-    store.keep([Deposit(KASSE, openings=[first, second])])
+    with_people(store).keep([Deposit(KASSE, openings=[first, second])])
     assert store.opening(KASSE, event(10)) == first
     assert store.opening(KASSE, event(15)) == first
     assert store.opening(KASSE, event(20)) == second

@@ -165,8 +165,10 @@ class VaultStore:
     def keep(self, deposits: Sequence[Deposit]) -> list[bool]:
         """All in one transaction. False: one of its subjects was erased meanwhile, and nothing of it is kept."""
         with transaction(self._engine) as connection:
-            present = _present(connection, {subject for one in deposits for subject, _, _ in one.keys})
-            kept = [all((one.ik.value, subject) in present for subject, _, _ in one.keys) for one in deposits]
+            persons = [_persons(one) for one in deposits]
+            present = _present(connection, set().union(*persons))
+            kept = [all((one.ik.value, subject) in present for subject in some)
+                    for one, some in zip(deposits, persons, strict=True)]  # fmt: skip
             here = [one for one, is_kept in zip(deposits, kept, strict=True) if is_kept]
             keys = [
                 {"subject": subject, "version": version, "record": record}
@@ -384,6 +386,11 @@ def _fresh_subject() -> Subject:
 
 def _subject(row: sa.Row[Any]) -> Subject:
     return Subject(row.pseudonym, row.nonce, row.last_version)
+
+
+def _persons(one: Deposit) -> set[bytes]:
+    """Of whom it keeps something."""
+    return {subject for subject, _, _ in one.keys} | {row.subject for row in one.openings if row.subject is not None}
 
 
 def _newest(deposits: Iterable[Deposit]) -> dict[bytes, int]:
