@@ -11,6 +11,7 @@ from tests.journal.journals import ORIGIN, journal
 from schleuse.clock import to_us
 from schleuse.journal.entry import Kind, parse_entry
 from schleuse.processes.journal import Readers
+from schleuse.processes.pseudonyms import Pseudonyms
 
 NOON = datetime(2027, 6, 1, 12, tzinfo=UTC)
 
@@ -21,7 +22,7 @@ def reads(folder: Path, *moments: timedelta) -> int:
     async def run() -> int:
         at = NOON
         async with journal(folder, now_us=lambda: to_us(at)) as opened:
-            readers = Readers(folder / "readers.json", opened, lambda: at, lambda origin: origin)
+            readers = Readers(Pseudonyms(folder / "readers.json"), opened, lambda: at, lambda origin: origin)
             for moment in moments:
                 at = NOON + moment
                 await readers.told(ORIGIN, "192.0.2.1")

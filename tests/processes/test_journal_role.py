@@ -27,8 +27,8 @@ from schleuse.config import Config, read_config
 from schleuse.errors import CorruptError, MalformedError
 from schleuse.identifiers import IK
 from schleuse.journal.client import JournalClient
-from schleuse.journal.contracts import Level, QuarantinedError
-from schleuse.journal.entry import Entry, Kind, Purpose, Result
+from schleuse.journal.contracts import JournalUnavailableError, Level, NotAllowedError, QuarantinedError
+from schleuse.journal.entry import Entry, Kind, Purpose, Result, parse_entry
 from schleuse.journal.housekeeping import NOTE
 from schleuse.journal.note import LogKey, parse_note
 from schleuse.journal.recovery import altered_notes, open_journal
@@ -243,6 +243,30 @@ def test_a_home_that_was_set_back_as_a_whole_starts_in_quarantine_for_its_witnes
             assert health["state"] == "QUARANTINE"
             assert "journal.quarantine" in {one["event"] for one in told}
             assert health["logs"][host.origin]["durable"] == 2
+
+    asyncio.run(run_it())
+
+
+@pytest.mark.parametrize("is_writer", [True, False])
+def test_whoever_tries_at_the_socket_what_he_may_not_leaves_an_entry(tmp_path: Path, is_writer: bool) -> None:
+    """A user that may not write at all, and a writer that is not the vault and writes about keys."""
+
+    async def run_it() -> None:
+        host = Host(tmp_path)
+        me, other = frozenset({os.getuid()}), frozenset({os.getuid() + 1})
+        host.role = replace(host.role, writers=me if is_writer else other, vaults=other)
+        async with host.running() as client:
+            for _ in range(3):
+                with pytest.raises(NotAllowedError if is_writer else JournalUnavailableError):
+                    await client.append_all(host.origin, [entry(Kind.KEY_CREATED)])
+            while (await host.health())["logs"][host.platform]["durable"] < 4:  # the first is of its opening
+                await asyncio.sleep(0.01)
+        journal = open_journal(Settings(host.role.folder, (), now_us, segment_size=host.role.segment_size))
+        left = [parse_entry(one) for one in journal.read(host.platform, 1, 4)]
+        assert {(one.kind, one.result, one.actor == left[0].actor) for one in left} == {
+            (Kind.LOGIN_FAILED, Result.DENIED, True)
+        }
+        await journal.close()
 
     asyncio.run(run_it())
 

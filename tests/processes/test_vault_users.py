@@ -171,6 +171,8 @@ def test_a_user_of_the_group_without_a_role_is_hung_up_on_and_told_of(up: Separa
     found = up.probe(STRANGER)
     assert found == {"file": "vault.unavailable", "status": "vault.unavailable"}
     until(lambda: "vault.stranger" in up.log("vault"), "the alarm")
+    lines = "".join(path.read_text() for path in (up.site.home / "trail").glob("vault-*.jsonl"))
+    assert f'\\"uid\\":{pwd.getpwnam(STRANGER).pw_uid}' in lines, "and an entry, as of any attempt"
 
 
 def test_what_the_roles_make_is_their_own(up: Separated) -> None:

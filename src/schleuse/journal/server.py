@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from itertools import repeat
@@ -37,11 +37,20 @@ class Connection(asyncio.Protocol):
     client may give one id twice, and must not hear the share of one entry when another is durable.
     """
 
-    def __init__(self, journal: Journal, peers: Peers, shares: KeyShares | None, open_ones: set[Connection]) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        peers: Peers,
+        shares: KeyShares | None,
+        open_ones: set[Connection],
+        refused: Callable[[int], None],
+    ) -> None:
         self._journal = journal
         self._peers = peers
         self._shares = shares
         self._open = open_ones
+        self._refused = refused
+        self._uid = -1
         self._transport: asyncio.Transport | None = None
         self._is_vault = False
         self._rest = b""
@@ -51,10 +60,11 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        uid = peer_uid(transport.get_extra_info("socket"))
+        uid = self._uid = peer_uid(transport.get_extra_info("socket"))
         self._is_vault = uid in self._peers.vaults
         if uid not in self._peers.writers and not self._is_vault:
             self._transport.abort()
+            self._refused(uid)
             return
         self._open.add(self)
 
@@ -95,6 +105,8 @@ class Connection(asyncio.Protocol):
             except Error as error:
                 self._earned.pop(token, None)
                 self._write(error_reply(request_id, error))
+                if isinstance(error, NotAllowedError):
+                    self._refused(self._uid)
         self._rest = data[at:]
 
     def resolve(self, tokens: Sequence[Any], indexes: Sequence[int]) -> None:
@@ -178,9 +190,17 @@ class Connection(asyncio.Protocol):
 
 @asynccontextmanager
 async def listen(
-    path: Path, journal: Journal, peers: Peers, *, shares: KeyShares | None = None, mode: int = 0o660
+    path: Path,
+    journal: Journal,
+    peers: Peers,
+    *,
+    shares: KeyShares | None = None,
+    mode: int = 0o660,
+    refused: Callable[[int], None] = lambda _uid: None,
 ) -> AsyncIterator[None]:
     """Serve the socket until the block is left; then every connection is closed. Raises OSError.
+
+    refused: told the user id of whoever tried what he may not.
 
     A socket file that a dead process left behind is replaced.
     """
@@ -188,7 +208,7 @@ async def listen(
     loop = asyncio.get_running_loop()
     path.unlink(missing_ok=True)
     server = await loop.create_unix_server(
-        lambda: Connection(journal, peers, shares, open_ones), str(path), backlog=128
+        lambda: Connection(journal, peers, shares, open_ones, refused), str(path), backlog=128
     )
     os.chmod(path, mode)
     try:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import pwd
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
-from pathlib import Path
 from uuid import UUID
 
 import structlog
@@ -35,7 +34,9 @@ from schleuse.processes.journal_shards import Shards
 from schleuse.processes.life import collect_seldom, until_stopped
 from schleuse.processes.observe import observed, serving
 from schleuse.processes.pseudonyms import Pseudonyms
+from schleuse.processes.refusals import Refusals
 from schleuse.processes.trail import new_event
+from schleuse.vault.denials import Denials
 
 log = structlog.get_logger()
 
@@ -116,18 +117,26 @@ async def run(role: JournalRole) -> None:
             _doubt(journal, await ask_witnesses(journal, shards.policies, get, _alarm))
         if not journal.findings:
             await shards.open_logs()
-        readers = Readers(role.folder / "readers.json", journal, role.now, shards.current)
+        pseudonyms = Pseudonyms(role.folder / "readers.json")
+        readers = Readers(pseudonyms, journal, role.now, shards.current)
+        strangers = Strangers(pseudonyms, journal.append, shards.platform, role.now)
         host, port = host_and_port(role.http)
         app = JournalPages(journal, readers.told).app()
         web = uvicorn.Config(app, host=host, port=port, log_config=None, access_log=False, lifespan="off")
         # Whoever reads on the pages that we run may tell us to stop; until then a signal ends the start itself.
         stopped = asyncio.create_task(until_stopped())
         # the socket first: whoever reads on the pages that the journal runs may write to it (`answering`)
-        await stack.enter_async_context(listen(role.socket, journal, peers, shares=shares))
+        await stack.enter_async_context(listen(role.socket, journal, peers, shares=shares, refused=strangers.refused))
         await stack.enter_async_context(serving(web))
         journal.publisher.signed.append(shards.show)
         care = Care(journal, role.home / "run" / "retention.frozen", role.retention_years, role.now, shards.proven)
-        for work in (_tick(journal, role.publish_seconds), shards.watch(), care.watch(), care.prune_daily()):
+        for work in (
+            _tick(journal, role.publish_seconds),
+            shards.watch(),
+            care.watch(),
+            care.prune_daily(),
+            strangers.refusals.keep_telling(),
+        ):
             stack.callback(asyncio.create_task(work).cancel)
         if role.metrics is not None:
             registry = CollectorRegistry()
@@ -158,12 +167,54 @@ async def _tick(journal: Journal, seconds: float) -> None:
             journal.stop([str(error)])
 
 
-class Readers:
-    """Who reads entries leaves an entry himself (RP-07); actor is a random value that `path` assigns to the reader."""
+class Strangers:
+    """Who tries at the socket what only others may leaves an entry in the platform's log; too many, one together (§ 4).
+
+    Call `refusals.keep_telling` once, as a task. platform: origin of the log that takes it now.
+    """
 
     def __init__(
         self,
-        path: Path,
+        pseudonyms: Pseudonyms,
+        append: Callable[[str, bytes], Awaitable[object]],
+        platform: Callable[[], str],
+        now: Now,
+    ) -> None:
+        self.refusals = Refusals("journal", Denials(), self._tell, now)
+        self._pseudonyms = pseudonyms
+        self._append = append
+        self._platform = platform
+        self._now = now
+        self._telling: set[asyncio.Task[None]] = set()
+
+    def refused(self, uid: int) -> None:
+        """See `server.listen`."""
+        self.refusals.refused(str(uid), uid)
+
+    def _tell(self, uid: int, count: int | None) -> None:
+        log.error("journal.stranger", uid=uid, attempts=count or 1)
+        task = asyncio.create_task(self._write(uid, count))
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
+
+    async def _write(self, uid: int, count: int | None) -> None:
+        now = self._now()
+        try:
+            actor = self._pseudonyms.of(f"uid {uid}")
+            entry = Entry(
+                Kind.LOGIN_FAILED, Result.DENIED, Purpose.OPERATION, now, new_event(now), actor=actor, count=count
+            )
+            await self._append(self._platform(), entry.encode())
+        except Error as error:  # he is refused all the same
+            log.error("journal.stranger-untold", uid=uid, code=error.code, reason=str(error))
+
+
+class Readers:
+    """Who reads entries leaves an entry himself (RP-07); actor is a random value that is assigned to the reader."""
+
+    def __init__(
+        self,
+        pseudonyms: Pseudonyms,
         journal: Journal,
         now: Now,
         current: Callable[[str], str],
@@ -175,7 +226,7 @@ class Readers:
         self._current = current
         self._event = event
         self._last: dict[tuple[str, str], datetime] = {}
-        self._pseudonyms = Pseudonyms(path)
+        self._pseudonyms = pseudonyms
 
     async def told(self, origin: str, reader: str) -> None:
         """Write the entry unless this reader has one of this hour. Raises UnavailableError: then nothing is shown."""

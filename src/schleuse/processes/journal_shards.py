@@ -131,8 +131,7 @@ class Shards:
             detail["by"] = order.by
         if (found := self.clock.finding()) is not None:
             detail["found"] = found
-        platform = self.current(origin_of(self._role.host, PLATFORM, self.clock.present().year))
-        await self._journal.append(platform, self._entry(Kind.ADMINISTRATION, detail))
+        await self._journal.append(self.platform(), self._entry(Kind.ADMINISTRATION, detail))
         self.clock.obey()
 
     def _is_over(self, one: Log) -> bool:
@@ -167,6 +166,10 @@ class Shards:
         year = self.clock.present().year
         platform = origin_of(self._role.host, PLATFORM, year)
         return self._open_one(_tenant(origin), year) or self._open_one(PLATFORM, year) or platform
+
+    def platform(self) -> str:
+        """The platform's log that takes entries now."""
+        return self.current(origin_of(self._role.host, PLATFORM, self.clock.present().year))
 
     def instead(self, origin: str) -> str:
         """The tenant's log that takes entries now, whatever year their writer names; the same if there is none.

@@ -12,6 +12,7 @@ import pwd
 import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 
 import structlog
 import uvloop
@@ -20,22 +21,26 @@ from prometheus_client import CollectorRegistry
 
 from schleuse.clock import Now, utc_now
 from schleuse.config import BadConfigError, Config
-from schleuse.errors import CorruptError, Error
+from schleuse.errors import CorruptError, Error, UnavailableError
 from schleuse.identifiers import IK
 from schleuse.journal.client import JournalClient
+from schleuse.journal.entry import Kind, Purpose, Result
+from schleuse.journal.opening import Json
 from schleuse.processes.answering import journal_health
 from schleuse.processes.following import EpochFollower, Running
 from schleuse.processes.journal_keys import origin_of
 from schleuse.processes.life import collect_seldom, keep_freed_memory, until_stopped
 from schleuse.processes.observe import observed
+from schleuse.processes.refusals import Refusals
 from schleuse.processes.supervisor import pause_after
 from schleuse.processes.switch_figures import SwitchFigures, tell_effect
 from schleuse.processes.switching import effect_book, open_switch
-from schleuse.processes.trail import open_trail
+from schleuse.processes.trail import PLATFORM, Act, Trail, open_trail
 from schleuse.processes.vault_figures import TimedJournal, VaultFigures
 from schleuse.processes.vault_keys import KeyState, key_files, take_over
 from schleuse.vault.budgets import limits_of, platform_limits, tenant_limits
 from schleuse.vault.core import Core
+from schleuse.vault.denials import Denials
 from schleuse.vault.gate import Gate, gated
 from schleuse.vault.history import HistoryReader
 from schleuse.vault.kek import Kek, open_kek
@@ -101,10 +106,12 @@ async def run(config: Config, now: Now = utc_now) -> None:
         readiness = Readiness(config, core, service)
         registry.register(VaultFigures(core, door))
         await stack.enter_async_context(observed("vault", config.vault.metrics, registry, readiness.ready))
+        trail = open_trail(config, "vault", journal)
+        strangers = Refusals("vault", Denials(), partial(_tell_stranger, trail), now)
+        door.stranger = lambda uid: strangers.refused(str(uid), uid)
         await stack.enter_async_context(
             listen(config.vault_socket, Desk(service, readiness.again, rotation), roles(config), door)
         )
-        trail = open_trail(config, "vault", journal)
         follower = EpochFollower(
             switch,
             effect_book(config),
@@ -125,6 +132,7 @@ async def run(config: Config, now: Now = utc_now) -> None:
                     _tick(core, readiness),
                     follower.run(),
                     trail.run(),
+                    strangers.keep_telling(),
                 )
             ]
             await until_stopped()
@@ -132,6 +140,15 @@ async def run(config: Config, now: Now = utc_now) -> None:
                 task.cancel()
         with suppress(Error):
             await asyncio.to_thread(core.note_counters)
+
+
+def _tell_stranger(trail: Trail, uid: int, count: int | None) -> None:
+    """A user without a role at the door: whatever he wanted, it was an attempt (§ 4)."""
+    detail: dict[str, Json] = {"act": "vault.stranger", "uid": uid}
+    try:
+        trail.tell(Act(PLATFORM, Kind.LOGIN_FAILED, Result.DENIED, Purpose.OPERATION, detail=detail, count=count))
+    except UnavailableError as error:  # he is refused all the same
+        log.error("vault.trail", code=error.code, reason=str(error))
 
 
 class Readiness:

@@ -63,12 +63,16 @@ Imports = Callable[[], Awaitable[list[dict[str, str]]]]
 
 @dataclass(slots=True)
 class Door:
-    """Counted since the start. strangers: connections of users that have no role. refused: requests answered no."""
+    """Counted since the start. strangers: connections of users that have no role. refused: requests answered no.
+
+    stranger: told the user id of each.
+    """
 
     strangers: int = 0
     connections: int = 0
     requests: int = 0
     refused: int = 0
+    stranger: Callable[[int], None] = lambda _uid: None
 
 
 class Desk:
@@ -254,6 +258,7 @@ class _Server:
             self._door.strangers += 1
             log.error("vault.stranger", uid=uid)
             writer.transport.abort()
+            self._door.stranger(uid)
             return
         self._door.connections += 1
         ended = self._open_ones[writer] = _Ended()
