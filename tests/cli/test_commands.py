@@ -193,6 +193,9 @@ def test_packages_go_where_the_configuration_says(shell: Shell, home: Path) -> N
     assert (home / "elsewhere" / "packages" / "registry.json").exists()
     assert not (home / "fhir").exists()
     assert "list mine" in shell("fhir", "list", "--home", str(home)).out
+    (told,) = [path.read_text() for path in (home / "trail").glob("cli-*.jsonl")]
+    assert "fhir.add" in told  # an act of administration leaves its entry
+    assert "lists.yaml" in told
 
 
 def test_a_document_is_checked_with_the_packages_that_the_configuration_names(shell: Shell, home: Path) -> None:

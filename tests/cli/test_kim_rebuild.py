@@ -62,6 +62,8 @@ def test_a_lost_index_is_made_anew_and_the_mail_is_in_its_mailbox(
     assert capsys.readouterr().out == "1 mails\n"
     with opened(config) as store:
         assert store.counts() == {KASSE: {State.HELD: 1}}
+    (told,) = [path.read_text() for path in (config.home / "trail").glob("cli-*.jsonl")]
+    assert "kim.rebuild" in told
 
 
 def test_nobody_else_may_read_the_new_index(config: Config) -> None:

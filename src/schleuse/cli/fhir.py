@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
 import json
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +14,10 @@ from cyclopts import App, Parameter
 from schleuse.config import FILE_NAME, default_home, read_config
 from schleuse.errors import MalformedError
 from schleuse.fhir import packages
+from schleuse.journal import opening
+from schleuse.journal.entry import Kind, Result
+from schleuse.processes.switch_orders import tell
+from schleuse.processes.trail import PLATFORM
 
 app = App(name="fhir", help="Official FHIR packages: install them, show what is installed.")
 
@@ -49,6 +55,7 @@ def add(
     if not package and config is None:
         raise BadListError("nothing to add: name package files (.tgz), or --config FILE")
     target = folder(home)
+    _tell(home or default_home(), [*package, *([config] if config else [])], list_name)
     names = packages.add(package, target, config=config, new_list=new)
     if json_output:
         print(json.dumps({"installed": names}))
@@ -81,6 +88,19 @@ def folder(home: Path | None) -> Path:
     """
     root = home or default_home()
     return read_config(root).eau.packages if (root / FILE_NAME).is_file() else root / "fhir"
+
+
+def _tell(home: Path, files: Sequence[Path], new_list: str | None) -> None:
+    """What judges documents is changed: an entry first, where there is a platform."""
+    if (home / FILE_NAME).is_file():
+        names: list[opening.Json] = [file.name for file in files]
+        detail: dict[str, opening.Json] = {
+            "act": "fhir.add",
+            "files": names,
+            "list": new_list or "",
+            "user": getpass.getuser(),
+        }
+        tell(read_config(home), [PLATFORM], Kind.POLICY_CHANGED, Result.GRANTED, "", detail)
 
 
 def _show_lists(target: Path) -> None:
