@@ -151,6 +151,20 @@ def test_a_file_that_was_deleted_or_cut_is_named(tmp_path: Path) -> None:
     assert "b03" in findings(tmp_path)[0]
 
 
+def test_a_state_that_was_deleted_is_named(tmp_path: Path) -> None:
+    asyncio.run(wrote(tmp_path))
+    (tmp_path / "journal" / "state").unlink()
+    assert "state" in findings(tmp_path)[0]
+
+
+def test_an_altered_byte_in_the_last_frame_is_named_if_it_was_applied(tmp_path: Path) -> None:
+    asyncio.run(wrote(tmp_path))
+    last = read_state(tmp_path / "journal").applied
+    segment = tmp_path / "journal" / "wal" / segment_name(last.segment)
+    flip(segment, last.offset - 4000)
+    assert segment.name in findings(tmp_path)[0]
+
+
 def test_an_altered_byte_in_any_kept_frame_but_the_last_is_named(tmp_path: Path) -> None:
     asyncio.run(wrote(tmp_path))
     oldest = read_state(tmp_path / "journal").oldest.segment

@@ -33,11 +33,12 @@ from schleuse.journal.levels import Files
 from schleuse.journal.log import Log, Recent, Signed
 from schleuse.journal.note import NoteRefusedError, parse_note
 from schleuse.journal.policy import Policy
+from schleuse.journal.state import NAME as STATE
 from schleuse.journal.state import BadStateError, LogState, State, read_state
 from schleuse.journal.store import LOGS_FOLDER, WAL_FOLDER, Journal, Settings
 from schleuse.journal.tiles import WIDTH
 from schleuse.journal.tree import root_at
-from schleuse.journal.wal import Frame, Position, Wal, Walk
+from schleuse.journal.wal import Frame, Position, Wal, Walk, segment_name
 
 _PIECE = 65_536  #: entries or hashes checked at a time
 
@@ -123,10 +124,13 @@ class _Opening:
             self._settings.folder / WAL_FOLDER, self._disk, self.state.oldest, segment_size=self._settings.segment_size
         )
         self._frames = list(self.walk.frames())
+        if self.walk.findings and self.state == State():
+            self.findings.append(f"{STATE}: is not there, or that of a new journal")
         self.findings += self.walk.findings
         if self.walk.end.batch < self.state.applied.batch:
             self.findings.append(
-                f"write-ahead log: ends before frame {self.walk.end.batch}, but {self.state.applied.batch} were applied"
+                f"write-ahead log: {segment_name(self.walk.end.segment)} ends before frame {self.walk.end.batch}, but "
+                f"{self.state.applied.batch} were applied"
             )
         minima = self._minima()
         for one in self.state.logs:
