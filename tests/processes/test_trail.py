@@ -72,6 +72,20 @@ def test_an_act_becomes_an_entry_whose_opening_is_in_the_file(tmp_path: Path) ->
     assert b"kasse" not in entry.encode()
 
 
+def test_an_actor_has_another_pseudonym_in_each_log(tmp_path: Path) -> None:
+    """journal.md § 4: of each tenant and year; whoever sees two logs cannot say that it was the same."""
+    journal, clock = FakeJournal(), Clock()
+    trail = a_trail(tmp_path, journal, clock)
+    for days in (0, 0, 366):
+        clock.now = NOON + timedelta(days=days)
+        trail.tell(login())
+    for _ in range(3):  # the old year's, on to the new one, its own
+        asyncio.run(trail.send())
+    actors = [parse_entry(one).actor for log in journal.logs.values() for one in log.values()]
+    assert len(actors) == 3
+    assert len(set(actors)) == 2
+
+
 def test_nothing_is_lost_while_the_journal_is_off_nor_by_a_restart(tmp_path: Path) -> None:
     journal, clock = FakeJournal(), Clock()
     journal.fail_before = 1

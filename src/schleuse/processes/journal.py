@@ -200,11 +200,12 @@ class Strangers:
     async def _write(self, uid: int, count: int | None) -> None:
         now = self._now()
         try:
-            actor = self._pseudonyms.of(f"uid {uid}")
+            platform = self._platform()
+            actor = self._pseudonyms.of(f"{platform} uid {uid}")
             entry = Entry(
                 Kind.LOGIN_FAILED, Result.DENIED, Purpose.OPERATION, now, new_event(now), actor=actor, count=count
             )
-            await self._append(self._platform(), entry.encode())
+            await self._append(platform, entry.encode())
         except Error as error:  # he is refused all the same
             log.error("journal.stranger-untold", uid=uid, code=error.code, reason=str(error))
 
@@ -234,10 +235,11 @@ class Readers:
         last = self._last.get((origin, reader))
         if last is not None and timedelta(0) <= now - last < READER_ENTRY_EVERY:  # a clock that was ahead hides nobody
             return
-        actor = self._pseudonyms.of(reader)
+        current = self._current(origin)
+        actor = self._pseudonyms.of(f"{current} {reader}")  # another in each log and year (§ 4)
         entry = Entry(Kind.READ, Result.GRANTED, Purpose.DATA_PROTECTION, now, self._event(now), actor=actor)
         try:
-            await self._journal.append(self._current(origin), entry.encode())
+            await self._journal.append(current, entry.encode())
         except CorruptError as cause:
             raise UnavailableError("entries are not shown while the journal is in QUARANTINE") from cause
         self._last[origin, reader] = now

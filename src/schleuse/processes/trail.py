@@ -136,7 +136,8 @@ class Trail:
                 "purpose": act.purpose,
                 "at": now.isoformat(),
                 "event": new_event(now).hex,
-                "actor": (self._actors.of(f"{act.tenant} {act.who}") if act.who else NOBODY).hex(),
+                # Another in each log, of each tenant and year (journal.md § 4).
+                "actor": (self._actors.of(f"{act.tenant} {now.year} {act.who}") if act.who else NOBODY).hex(),
                 "count": act.count,
                 "salt": secrets.token_hex(16),
                 "detail": canonical_json(detail).decode(),
