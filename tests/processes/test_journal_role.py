@@ -271,6 +271,29 @@ def test_whoever_tries_at_the_socket_what_he_may_not_leaves_an_entry(tmp_path: P
     asyncio.run(run_it())
 
 
+def test_a_request_that_never_ends_takes_no_memory(tmp_path: Path) -> None:
+    """Witnesses of other insurers reach these pages, and behind them is the only writer of all logs."""
+
+    async def run_it() -> None:
+        host = Host(tmp_path)
+        async with host.running():
+            address, _, port = host.role.http.partition(":")
+            reader, writer = await asyncio.open_connection(address, int(port))
+            writer.write(b"GET / HTTP/1.1\r\n")
+            sent = 0
+            with suppress(ConnectionError):
+                while sent < 32 << 20 and not reader.at_eof():
+                    writer.write(b"a: " + b"b" * 60_000 + b"\r\n")
+                    sent += 60_000
+                    await writer.drain()
+                    await asyncio.sleep(0)
+            assert sent < 32 << 20
+            writer.close()
+            assert (await host.health())["state"] == "RUNNING"
+
+    asyncio.run(run_it())
+
+
 def flipped(data: bytes) -> bytes:
     return data[:5] + bytes([data[5] ^ 0x80]) + data[6:]
 

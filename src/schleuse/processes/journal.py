@@ -27,6 +27,7 @@ from schleuse.journal.recovery import altered_notes, open_journal
 from schleuse.journal.server import Peers, listen
 from schleuse.journal.shares import KeyShares
 from schleuse.journal.store import Journal, Settings
+from schleuse.processes.http_protocol import BoundedProtocol
 from schleuse.processes.journal_care import Care, Figures, readiness
 from schleuse.processes.journal_clock import Clock
 from schleuse.processes.journal_keys import JournalRole
@@ -122,7 +123,9 @@ async def run(role: JournalRole) -> None:
         strangers = Strangers(pseudonyms, journal.append, shards.platform, role.now)
         host, port = host_and_port(role.http)
         app = JournalPages(journal, readers.told).app()
-        web = uvicorn.Config(app, host=host, port=port, log_config=None, access_log=False, lifespan="off")
+        web = uvicorn.Config(
+            app, host=host, port=port, http=BoundedProtocol, log_config=None, access_log=False, lifespan="off"
+        )
         # Whoever reads on the pages that we run may tell us to stop; until then a signal ends the start itself.
         stopped = asyncio.create_task(until_stopped())
         # the socket first: whoever reads on the pages that the journal runs may write to it (`answering`)
