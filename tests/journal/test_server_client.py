@@ -9,7 +9,9 @@ import os
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -29,6 +31,7 @@ from schleuse.journal.contracts import (
     ShardClosedError,
     UnknownLogError,
 )
+from schleuse.journal.entry import Entry, Kind, parse_entry
 from schleuse.journal.server import Peers, listen
 from schleuse.journal.shares import HOUR_US, KeyShares, ShareLimitError
 from schleuse.journal.store import Journal
@@ -169,6 +172,27 @@ def test_another_user_than_the_vault_writes_nothing_about_keys(tmp_path: Path) -
                 await client.append(ORIGIN, release(1))
             assert (await client.append(ORIGIN, entry(1))).index == 0
             assert opened.log(ORIGIN).size == 1
+
+    asyncio.run(run())
+
+
+def test_another_user_than_the_vault_says_nothing_about_its_number(tmp_path: Path) -> None:
+    """The vault would go on from it at its next start, and from the largest there is it could not."""
+
+    async def run() -> None:
+        plain = parse_entry(entry(1, kind=Kind.ADMINISTRATION))
+        assert isinstance(plain, Entry)
+        numbered = replace(plain, release_counter=2**64 - 1).encode()
+        counted = replace(plain, count=7).encode()
+        async with served(tmp_path, peers=Peers(ME, NOBODY)) as (_, client):
+            with pytest.raises(NotAllowedError):
+                await client.append(ORIGIN, numbered)
+            assert (await client.append(ORIGIN, counted)).index == 0
+            with pytest.raises(InvalidEntryError):
+                await client.append(ORIGIN, replace(plain, event=UUID(int=9), release_counter=1).encode()[:-1])
+        async with served(tmp_path) as (_, client):
+            with pytest.raises(EventReusedError):  # the vault may, but for the event
+                await client.append(ORIGIN, numbered)
 
     asyncio.run(run())
 

@@ -14,6 +14,7 @@ from typing import Any, cast
 from schleuse.errors import Error
 from schleuse.journal.admission import RESERVED, is_for_journal_only, share_request
 from schleuse.journal.contracts import BadRequestError, Level, NotAllowedError
+from schleuse.journal.entry import FIXED, BadEntryError, ExtensionType, check_layout
 from schleuse.journal.peer import peer_uid
 from schleuse.journal.shares import KeyShares
 from schleuse.journal.store import Journal
@@ -101,6 +102,8 @@ class Connection(asyncio.Protocol):
                 log = log_number(number)
                 if length > 4 and entry[4] in reserved:
                     token = self._reserved(request_id, log.origin, entry)
+                elif length > FIXED and not self._is_vault:
+                    _check_unnumbered(entry)
                 submit(log, entry, self, token)
             except Error as error:
                 self._earned.pop(token, None)
@@ -186,6 +189,13 @@ class Connection(asyncio.Protocol):
     def _write(self, data: bytes) -> None:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
+
+
+def _check_unnumbered(entry: bytes) -> None:
+    """Which release was the last, only the vault says (§ 14.5): it would go on from a number that others made up."""
+    with suppress(BadEntryError):  # which the journal refuses itself
+        if ExtensionType.RELEASE_COUNTER in check_layout(entry):
+            raise NotAllowedError("only the vault's user may write numbers of releases")
 
 
 @asynccontextmanager
