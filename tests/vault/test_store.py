@@ -366,3 +366,40 @@ def test_anything_that_the_key_encryption_key_wraps_is_noticed(store: VaultStore
 def test_a_subject_key_alone_is_noticed_too(store: VaultStore) -> None:
     add_keys(with_people(store), KASSE, [(ANNA.pseudonym, 1, RECORD)], [])
     assert store.has_wrapped_records()
+
+
+def test_what_was_erased_leaves_the_write_ahead_file_as_soon_as_nobody_reads_there(tmp_path: Path) -> None:
+    """G6: also after a reader was in the way, and after a death in between."""
+    file, record = tmp_path / "vault.sqlite", b"\x5a" * 92
+    store = with_people(open_vault_store(sqlite_url(file)))
+    assert add_keys(store, KASSE, [(ANNA.pseudonym, 1, record)], [])
+
+    def stays() -> bool:
+        return any(record in path.read_bytes() for path in tmp_path.iterdir() if not path.name.endswith("-shm"))
+
+    with closing(sqlite3.connect(file, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM vault_subject").fetchone()
+        store.erase(KASSE, ANNA.pseudonym)
+        assert stays()
+        store.note_counters({})
+        assert stays()
+    store.note_counters({})
+    assert not stays()
+    store.close()
+
+
+def test_old_pages_of_an_earlier_life_leave_the_write_ahead_file(tmp_path: Path) -> None:
+    file, record = tmp_path / "vault.sqlite", b"\x5a" * 92
+    store = with_people(open_vault_store(sqlite_url(file)))
+    assert add_keys(store, KASSE, [(ANNA.pseudonym, 1, record)], [])
+    with closing(sqlite3.connect(file)) as other:
+        other.execute("PRAGMA secure_delete=ON")
+        other.execute("DELETE FROM vault_subject_key")
+        other.commit()
+        again = open_vault_store(sqlite_url(file))
+        again.note_counters({})
+        found = [path.name for path in tmp_path.iterdir() if record in path.read_bytes()]
+        again.close()
+    store.close()
+    assert found == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from schleuse.database import open_database, reading, transaction
+from schleuse.database import BUSY_TIMEOUT_MS, open_database, reading, transaction, translate
 from schleuse.identifiers import IK
 from schleuse.vault.bulk import among, insert, insert_new, raise_versions
 from schleuse.vault.contracts import Unshown
@@ -36,6 +37,8 @@ MIGRATIONS = "schleuse.vault.migrations"
 PAGE_OCTETS = 4096
 #: Of one query's IN; SQLite takes 32,766 variables.
 _AT_ONCE = 10_000
+#: How long the emptying of the write-ahead file waits for those who read; the next second tries again.
+PATIENCE_MS = 200
 _MANY: sa.BindParameter[bytes] = sa.bindparam("many", expanding=True)
 _SUBJECT = "SELECT pseudonym, ik, lookup, nonce, last_version FROM vault_subject"
 _BY_LOOKUP = f"{_SUBJECT} WHERE ik = ? AND lookup IN"
@@ -119,7 +122,10 @@ class VaultStore:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._reading = reading(engine)
-        if engine.dialect.name == "sqlite":
+        self._sqlite = engine.dialect.name == "sqlite"
+        #: Whether the write-ahead file may have pages of what was erased; an earlier life may have left some.
+        self._old_pages = self._sqlite
+        if self._sqlite:
             # What is erased must not stay in free pages of the file; each connection has to be told.
             event.listen(engine, "connect", _overwrite_deleted)
             engine.dispose()
@@ -239,9 +245,22 @@ class VaultStore:
             connection.execute(sa.delete(OPENING).where(OPENING.c.subject == pseudonym))
             if reflected is not None:
                 _reflect(connection, *reflected)
-        if self._engine.dialect.name == "sqlite":  # the write-ahead file still has the old pages
+        self._old_pages = self._sqlite
+        self._drop_old_pages()
+
+    def _drop_old_pages(self) -> None:
+        """Empty the write-ahead file, if something was erased; whoever reads at that moment puts it off a second."""
+        if not self._old_pages:
+            return
+        try:
             with closing(self._engine.raw_connection()) as raw:
-                raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                cursor = raw.cursor()
+                cursor.execute(f"PRAGMA busy_timeout={PATIENCE_MS}")
+                busy = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+                cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+        except sqlite3.OperationalError as cause:
+            raise translate(cause) from cause
+        self._old_pages = bool(busy)
 
     def actor(self, ik: IK, year: int, name: str, fresh: bytes) -> bytes:
         """The pseudonym of an actor in the log of a year, `fresh` if it has none yet."""
@@ -314,6 +333,7 @@ class VaultStore:
                 connection.execute(sa.insert(COUNTER), {"origin": origin, "counter": counter, "top": top})
             for origin, size in sorted((reflected or {}).items()):
                 _reflect(connection, origin, size)
+        self._drop_old_pages()
 
     # For generations of the key encryption key (§ 17)
 
