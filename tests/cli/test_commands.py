@@ -79,9 +79,9 @@ def test_an_option_of_the_wrong_type_is_an_error_of_usage(shell: Shell) -> None:
     ],
 )
 def test_errors_go_to_stderr_with_the_exit_code_of_their_kind(
-    shell: Shell, a_home: Path, arguments: tuple[str, ...], kind: type[Error], said: str
+    shell: Shell, home: Path, arguments: tuple[str, ...], kind: type[Error], said: str
 ) -> None:
-    ended = shell(*arguments, *(() if arguments == ("eau", "check") else ("--home", str(a_home))))
+    ended = shell(*arguments, *(() if arguments == ("eau", "check") else ("--home", str(home))))
     assert (ended.code, ended.out) == (EXIT_CODES[kind], "")
     assert said in ended.err
     assert ended.err.startswith("schleuse: ")
