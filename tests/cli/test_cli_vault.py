@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from tests.cli.conftest import Ended, Shell
 from tests.vault.vaults import AUDIENCE, EAU, KASSE, OPERATOR, SYSTEM, Vault, build, mail, store_in, take_over
@@ -27,10 +28,13 @@ from schleuse.eau.sealing import named
 from schleuse.errors import ConflictError, MalformedError, RefusedError, UnavailableError
 from schleuse.journal.entry import Kind as Leaf
 from schleuse.journal.entry import Purpose
+from schleuse.vault.budgets import Limits
 from schleuse.vault.contracts import ErasedError
+from schleuse.vault.overrides import Overrides
 from schleuse.vault.rotation import Rotation
 from schleuse.vault.server import Desk, listen
 
+SECOND = Ed25519PrivateKey.generate()
 KVNR = "A123456780"
 NAME = "urn:uuid:1"
 NOT_READY = 69
@@ -45,7 +49,7 @@ class Running:
         self._loop = asyncio.new_event_loop()
         self._ended: asyncio.Event | None = None
         self.imported: list[dict[str, str]] = []
-        self.vault: Vault = build(store_in(folder))
+        self.vault: Vault = build(store_in(folder), limits=Limits(1000, 1000))
         self.vault.clock.now = datetime.now(UTC)
         self.rotation = Rotation(self.vault.core, [KASSE], {("op", ""): OPERATOR.public_key()}, AUDIENCE)
         up: Future[None] = Future()
@@ -78,7 +82,9 @@ class Running:
     async def _serve(self, up: Future[None]) -> None:
         self._ended = asyncio.Event()
         await take_over(self.vault)
-        desk = Desk(self.vault.service, self._imports, self.rotation)
+        keys = {("op", ""): OPERATOR.public_key(), ("second", ""): SECOND.public_key()}
+        overrides = Overrides(self.vault.core, [KASSE], keys, AUDIENCE)
+        desk = Desk(self.vault.service, self._imports, self.rotation, overrides)
         async with listen(self._path, desk, {os.getuid(): "operator"}):
             up.set_result(None)
             await self._ended.wait()
@@ -284,3 +290,45 @@ def test_no_key_is_made_in_a_token_that_is_not_configured(shell: Shell, home: Pa
     ended = shell("vault", "init-hsm", "--home", str(home))
     assert ended.code == EXIT_CODES[RefusedError]
     assert "vault.hsm is not configured" in ended.err
+
+
+@pytest.fixture
+def more(home: Path, order: tuple[str, ...]) -> Callable[..., tuple[str, ...]]:
+    """An order for more than the budget, as one of the two operators gives it."""
+    (home / "second.key").write_bytes(SECOND.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+
+    def words(operator: str, *rest: str, releases: str = "5000") -> tuple[str, ...]:
+        own = [word.replace("op.key", f"{operator}.key") if word.endswith("op.key") else word for word in order]
+        own[own.index("--operator") + 1] = operator
+        many = ("--releases", releases, "--hours", "3", "--reason", "Stau nach Ausfall")
+        return ("vault", "override", "--role", "eau", *own, *many, *rest)
+
+    return words
+
+
+def test_override_needs_what_a_second_operator_signed_and_status_shows_it(
+    shell: Shell, site: Running, home: Path, tmp_path: Path, more: Callable[..., tuple[str, ...]]
+) -> None:
+    order = str(tmp_path / "order")
+    plan = shell(*more("op"))
+    assert (plan.code, "BUDGET_OVERRIDE" in plan.out, "wenn der Tresor neu startet" in plan.out) == (0, True, True)
+    assert shell(*more("op", "--yes")).code == EXIT_CODES[MalformedError]
+    assert shell(*more("op", "--yes", "--second", order)).code == EXIT_CODES[UnavailableError]
+    assert shell(*more("op", "--sign", order)).code == 0
+    alone = shell(*more("op", "--yes", "--second", order))
+    assert (alone.code, "two different persons" in alone.err) == (EXIT_CODES[RefusedError], True)
+    assert site.entries(Leaf.BUDGET_OVERRIDE) == 0
+
+    again = shell(*more("second", "--sign", order))
+    assert again.code == EXIT_CODES[UnavailableError], "no file is written over"
+    os.unlink(order)
+    assert "fünf Minuten" in shell(*more("second", "--sign", order)).out
+    assert os.stat(order).st_mode & 0o777 == 0o600
+    done = shell(*more("op", "--yes", "--second", order))
+    assert (done.code, "Neustart des Tresors" in done.out) == (0, True)
+    assert site.entries(Leaf.BUDGET_OVERRIDE) == 1
+    assert "über der Grenze" in shell("vault", "status", "--home", str(home)).out
+
+    assert "beendet" in shell(*more("second", "--end")).out
+    assert "keine Überschreitung" in shell(*more("second", "--end")).out
+    assert "über der Grenze" not in shell("vault", "status", "--home", str(home)).out

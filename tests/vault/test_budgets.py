@@ -231,3 +231,20 @@ def test_by_default_the_backlog_of_a_day_of_one_insurer_is_opened_in_an_hour() -
     budgets = Budgets(lambda _bucket: DEFAULTS["eau"])
     assert budgets.take(["actor"], [SUBJECTS[0]] * 400_000, START) is None
     assert budgets.take(["actor"], [SUBJECTS[0]], START) == "actor"
+
+
+def test_subjects_are_counted_while_a_budget_is_raised_for_lower_limits_come_back() -> None:
+    limits = {"actor": Limits(6, 2)}
+    budgets = Budgets(limits.get)
+    limits["actor"] = limits["actor"].at_least(6)
+    assert limits["actor"] == Limits(6, 6, counted=True)
+    assert budgets.take(["actor"], SUBJECTS[:3], START) is None
+    limits["actor"] = Limits(6, 2)
+    assert budgets.take(["actor"], SUBJECTS[3:4], START) == "actor"
+    assert budgets.take(["actor"], SUBJECTS[:1], START) is None, "one that was there before"
+
+
+def test_raising_makes_nothing_less_and_counts_no_subjects_needlessly() -> None:
+    assert Limits(9, 2).at_least(5) == Limits(9, 5, counted=True)
+    assert Limits(3, 3).at_least(5) == Limits(5, 5)
+    assert Limits(7, 7).at_least(5) == Limits(7, 7)

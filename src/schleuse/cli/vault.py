@@ -23,20 +23,21 @@ from rich.table import Column, Table
 
 from schleuse.cli.up import Home, german
 from schleuse.cli.vault_kek import init_hsm, retire, rotate
-from schleuse.cli.vault_orders import Json, KeyFile, Name, Yes, client_of, order_of
+from schleuse.cli.vault_orders import Json, KeyFile, Name, OfInsurer, Yes, client_of, insurer_of, order_of
+from schleuse.cli.vault_override import override
 from schleuse.config import Config, default_home, read_config
 from schleuse.errors import MalformedError, RefusedError, UnavailableError
-from schleuse.identifiers import IK, KVNR, BadKVNRError
+from schleuse.identifiers import KVNR, BadKVNRError
 
 app = App(name="vault", help="The only holder of keys: what it released, and orders to it.")
 app.command(rotate)
 app.command(retire)
+app.command(override)
 app.command(init_hsm, name="init-hsm")
 
 NOT_READY = 69  #: as for what is unavailable
 HEALTH_S = 5.0
 
-OfInsurer = Annotated[str, Parameter(name="--ik", help="IK of the insurer")]
 PersonFile = Annotated[
     Path | None,
     Parameter(
@@ -70,12 +71,6 @@ class NoOpeningError(RefusedError):
     """The vault has no opening of this entry, or one that only its insured person's data would open."""
 
     code = "cli.no-opening"
-
-
-class UnknownInsurerError(RefusedError):
-    """No insurer of the configuration has this IK."""
-
-    code = "cli.unknown-insurer"
 
 
 @app.command
@@ -129,7 +124,7 @@ def erase(
 ) -> None:
     """Destroy the keys of an insured person, so that nobody can ever open the person's documents again (G6)."""
     config = read_config(home or default_home())
-    insurer = _insurer(config, ik)
+    insurer = insurer_of(config, ik)
     shown, person = _person(person_file)
     console, de = Console(), german()
     for line in _PLAN_DE if de else _PLAN:
@@ -164,7 +159,7 @@ def opening(
         The entry's event, a UUID.
     """
     config = read_config(home or default_home())
-    insurer = _insurer(config, ik)
+    insurer = insurer_of(config, ik)
     try:
         wanted = UUID(event).bytes
     except ValueError as cause:
@@ -201,13 +196,6 @@ _STATES_DE = {
     "unusable": "unbrauchbar",
     "waiting": "wartet auf das Journal",
 }
-
-
-def _insurer(config: Config, ik: str) -> IK:
-    insurer = IK(ik)
-    if ik not in {one.ik for one in config.insurers}:
-        raise UnknownInsurerError(f"no insurer {ik} is configured; `schleuse.toml` names the insurers")
-    return insurer
 
 
 def _person(file: Path | None) -> tuple[str, bytes]:
@@ -262,6 +250,13 @@ def _print_status(found: Mapping[str, Any]) -> None:
     for origin, one in sorted(found["logs"].items()):
         table.add_row(origin, str(one["counter"]), str(one["size"]), str(one["in_doubt"]))
     console.print(table)
+    for one in found["overrides"]:
+        line = (
+            "{ik} {role}: {releases} Freigaben je Stunde bis {until}, über der Grenze der Konfiguration"
+            if de
+            else "{ik} {role}: {releases} releases an hour until {until}, over the configured limit"
+        )
+        console.print(f"[yellow]![/] {line.format(**one)}", soft_wrap=True, highlight=False)
     console.print("Seit dem Start:" if de else "Since the start:")
     for key, number in sorted(found["releases_since_start"].items()):
         console.print(f"{number:>10} {key}", highlight=False)

@@ -46,6 +46,7 @@ from schleuse.vault.history import HistoryReader
 from schleuse.vault.kek import Kek, open_kek
 from schleuse.vault.keyring import Keyring
 from schleuse.vault.memory import guard_memory
+from schleuse.vault.overrides import Overrides
 from schleuse.vault.private_keys import read_certificate
 from schleuse.vault.rotation import Rotation
 from schleuse.vault.server import Desk, Door, listen
@@ -103,6 +104,8 @@ async def run(config: Config, now: Now = utc_now) -> None:
         insurers, keys = insured(config), token_keys(config)
         service = VaultService(core, insurers, keys, audience(config.hostname))
         rotation = Rotation(core, list(insurers), keys, audience(config.hostname))
+        people = {operator.name: operator.person or operator.name for operator in config.operators}
+        overrides = Overrides(core, insurers, keys, audience(config.hostname), people)
         readiness = Readiness(config, core, service)
         registry.register(VaultFigures(core, door))
         await stack.enter_async_context(observed("vault", config.vault.metrics, registry, readiness.ready))
@@ -110,7 +113,7 @@ async def run(config: Config, now: Now = utc_now) -> None:
         strangers = Refusals("vault", Denials(), partial(_tell_stranger, trail), now)
         door.stranger = lambda uid: strangers.refused(str(uid), uid)
         await stack.enter_async_context(
-            listen(config.vault_socket, Desk(service, readiness.again, rotation), roles(config), door)
+            listen(config.vault_socket, Desk(service, readiness.again, rotation, overrides), roles(config), door)
         )
         follower = EpochFollower(
             switch,

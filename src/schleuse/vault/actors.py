@@ -25,12 +25,22 @@ class Operation(StrEnum):
     OPENING = "opening"
     IMPORT = "import"
     ROTATE = "rotate"
+    OVERRIDE = "override"
 
 
-#: Orders of persons (ERASE, OPENING, ROTATE) come through a role and are judged by the token that comes with them.
+#: Orders of persons (ERASE, OPENING, ROTATE, OVERRIDE) come through a role and are judged by the tokens with them.
 _MAY: Mapping[str, frozenset[Operation]] = {
     "eau": frozenset(Operation),
-    "operator": frozenset({Operation.STATUS, Operation.ERASE, Operation.OPENING, Operation.IMPORT, Operation.ROTATE}),
+    "operator": frozenset(
+        {
+            Operation.STATUS,
+            Operation.ERASE,
+            Operation.OPENING,
+            Operation.IMPORT,
+            Operation.ROTATE,
+            Operation.OVERRIDE,
+        }
+    ),
 }
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from schleuse.clock import Now
 from schleuse.config import Budget
 from schleuse.identifiers import IK
 
@@ -26,10 +27,19 @@ MEMORY = timedelta(minutes=WINDOW_MINUTES)
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Of one bucket. With as many subjects as releases the subjects need not be counted, and are not."""
+    """Of one bucket. With as many subjects as releases the subjects need not be counted, and are not.
+
+    counted: they are all the same, for lower limits come back.
+    """
 
     releases_per_hour: int
     subjects_per_hour: int
+    counted: bool = False
+
+    def at_least(self, releases: int) -> Limits:
+        """So many releases, and as many subjects; nothing becomes less."""
+        more = max(self.releases_per_hour, releases), max(self.subjects_per_hour, releases)
+        return Limits(*more, counted=_counts_subjects(self))
 
 
 #: Used where the configuration says nothing. `eau`: the backlog of an insurer's whole day at once; mails, letters and
@@ -115,6 +125,51 @@ class _Window:
         return new > 0 and len(self.subjects) + new > limits.subjects_per_hour
 
 
+@dataclass(frozen=True, slots=True)
+class Raise:
+    """releases: an hour. until: when it ends; ends_s: the same by a clock that nobody sets."""
+
+    releases: int
+    until: datetime
+    ends_s: float
+
+
+class Raised:
+    """What two persons allowed beyond the limits for a while, by insurer and role (`overrides.Overrides`).
+
+    Nothing of it outlives the process, and no clock prolongs it: it ends by the wall's or by the monotonic one
+    (seconds), whichever comes first, for one may be set back and the other stands still while the machine sleeps.
+    """
+
+    def __init__(self, now: Now, monotonic: Callable[[], float]) -> None:
+        self._now = now
+        self._monotonic = monotonic
+        self._by: dict[tuple[IK, str], Raise] = {}
+
+    def begin(self, ik: IK, role: str, releases: int, until: datetime) -> None:
+        """In place of what was allowed before."""
+        ends_s = self._monotonic() + (until - self._now()).total_seconds()
+        self._by[ik, role] = Raise(releases, until, ends_s)
+
+    def end(self, ik: IK, role: str) -> bool:
+        """Whether there was anything to end."""
+        return self.in_force().pop((ik, role), None) is not None
+
+    def in_force(self) -> dict[tuple[IK, str], Raise]:
+        """What has not ended."""
+        now, monotonic = self._now(), self._monotonic()
+        for key in [key for key, one in self._by.items() if now >= one.until or monotonic >= one.ends_s]:
+            del self._by[key]
+        return self._by
+
+    def over(self, limits: Limits, ik: IK, role: str | None) -> Limits:
+        """These limits of a role at an insurer, raised; role None: of all actors of the insurer together."""
+        if not self._by:
+            return limits
+        found = [one.releases for key, one in self.in_force().items() if key[0] == ik and role in (None, key[1])]
+        return limits.at_least(max(found)) if found else limits
+
+
 class Budgets:
     """All buckets. limits: of a bucket's name, None while it has none; asked anew each time.
 
@@ -184,7 +239,7 @@ class Budgets:
 
 
 def _counts_subjects(limits: Limits) -> bool:
-    return limits.subjects_per_hour < limits.releases_per_hour
+    return limits.counted or limits.subjects_per_hour < limits.releases_per_hour
 
 
 def _minute(moment: datetime) -> int:

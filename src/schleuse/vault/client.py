@@ -29,6 +29,7 @@ from schleuse.vault.wire import (
     MAX_REPLY,
     REPLY,
     Ask,
+    EndOverride,
     Erase,
     Fetch,
     File,
@@ -41,6 +42,7 @@ from schleuse.vault.wire import (
     Nothing,
     Opening,
     OpenMails,
+    Override,
     Plain,
     Pseudonym,
     Refusal,
@@ -178,6 +180,16 @@ class VaultClient:
     def generations(self) -> dict[str, Any]:
         """See `Rotation.status`."""
         return self._ask(Ask.GENERATIONS, Nothing(), dict[str, Any])
+
+    def override(
+        self, ik: IK, role: str, releases: int, hours: int, reason: str, tokens: Sequence[str]
+    ) -> dict[str, Any]:
+        """See `Overrides.begin`."""
+        return self._ask(Ask.OVERRIDE, Override(ik.value, role, releases, hours, reason, list(tokens)), dict[str, Any])
+
+    def end_override(self, ik: IK, role: str, token: str) -> bool:
+        """See `Overrides.end`."""
+        return self._ask(Ask.END_OVERRIDE, EndOverride(ik.value, role, token), bool)
 
     def __enter__(self) -> Self:
         return self

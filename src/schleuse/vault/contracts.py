@@ -31,7 +31,7 @@ class KeyMissingError(UnavailableError):
 class OverBudgetError(UnavailableError):
     """More would be opened than the budget of this actor, insurer or platform allows in an hour (§ 14.4).
 
-    It helps to wait; an override needs two persons.
+    It helps to wait; an override needs two persons (`schleuse vault override`).
     """
 
     code = "vault.over-budget"
@@ -89,6 +89,12 @@ class RotationRefusedError(ConflictError):
     """The key encryption key is not in the state that the order presumes; the operator looks again and decides."""
 
     code = "vault.rotation-refused"
+
+
+class OverrideRefusedError(RefusedError):
+    """This override of a budget is not granted to anybody, or no longer; the operators order another."""
+
+    code = "vault.override-refused"
 
 
 class SealBrokenError(CorruptError):

@@ -23,7 +23,7 @@ from schleuse.identifiers import IK
 from schleuse.journal.contracts import Level, Receipt, ShardClosedError
 from schleuse.journal.entry import NOBODY, Kind, Purpose, Result
 from schleuse.journal.opening import Json
-from schleuse.vault.budgets import MEMORY, Budgets, Limits
+from schleuse.vault.budgets import MEMORY, Budgets, Limits, Raised
 from schleuse.vault.contracts import OlderStoreError, OverBudgetError, ScopeClosedError, Unshown, VaultUnavailableError
 from schleuse.vault.denials import Denials
 from schleuse.vault.details import describe, seal_for_insurer
@@ -161,7 +161,9 @@ class Core:
         self._limits_of = limits
         self._tenant_limits = tenant
         self._limits: dict[str, Limits | None] = {"platform": platform}
-        self._budgets = Budgets(self._limits.get)
+        self._whose: dict[str, tuple[IK, str | None]] = {}
+        self.raised = Raised(now, monotonic)
+        self._budgets = Budgets(self._limit)
         self._origin_of = origin_of
         self._denials = Denials()
         self._denied: dict[str, tuple[IK, Actor, Purpose]] = {}
@@ -457,7 +459,21 @@ class Core:
             known = self._buckets[ik, pseudonym] = _buckets(ik, pseudonym)
             self._limits.setdefault(known[0], self._limits_of(actor.kind, ik))
             self._limits.setdefault(known[1], self._tenant_limits(ik))
+            self._whose.update({known[0]: (ik, actor.kind), known[1]: (ik, None)})
         return known
+
+    def limits(self, kind: str, ik: IK) -> Limits:
+        """Of an actor of this kind, as configured."""
+        return self._limits_of(kind, ik)
+
+    @property
+    def platform(self) -> Limits | None:
+        """Of all insurers together; nobody raises it."""
+        return self._limits["platform"]
+
+    def _limit(self, bucket: str) -> Limits | None:
+        limits, whose = self._limits.get(bucket), self._whose.get(bucket)
+        return limits if limits is None or whose is None else self.raised.over(limits, *whose)
 
     async def _settled(self, ik: IK) -> Ledger:
         """The ledger, with nothing left in doubt that cannot be sent again."""

@@ -8,6 +8,7 @@ from schleuse.journal.entry import MAGIC, NOBODY, NOTHING, ExtensionType, Kind, 
 from schleuse.vault.drawn import Drawn
 
 _FIXED = struct.Struct(">4sBBHQ16s16s16s32s32s")
+_SECOND_ACTOR = struct.Struct(">BH16s")
 _COUNT = struct.Struct(">BHI")
 _COUNTER = struct.Struct(">BHQ")
 _VERSION = struct.Struct(">BHI")
@@ -24,12 +25,15 @@ def leaf(
     subject: bytes = NOBODY,
     object_: bytes = NOTHING,
     detail: bytes = NOTHING,
+    second_actor: bytes | None = None,
     count: int | None = None,
     counter: int | None = None,
     version: int | None = None,
 ) -> bytes:
     """The same bytes as `journal.entry.Entry.encode`, without its checks: a batch makes hundreds."""
     data = _FIXED.pack(MAGIC, kind, result, purpose, at_us, event, actor, subject, object_, detail)
+    if second_actor is not None:
+        data += _SECOND_ACTOR.pack(ExtensionType.SECOND_ACTOR, 16, second_actor)
     if count is not None:
         data += _COUNT.pack(ExtensionType.COUNT, 4, count)
     if counter is not None:

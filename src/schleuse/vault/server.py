@@ -17,12 +17,14 @@ from schleuse.identifiers import IK, BadIKError
 from schleuse.journal.peer import peer_uid
 from schleuse.vault.actors import Caller, Operation, require
 from schleuse.vault.contracts import BadRequestError, Document, Named, SealedMail, VaultUnavailableError, WrappedKey
+from schleuse.vault.overrides import More, Overrides
 from schleuse.vault.rotation import Rotation
 from schleuse.vault.service import VaultService
 from schleuse.vault.wire import (
     MAX_REQUEST,
     REQUEST,
     Ask,
+    EndOverride,
     Erase,
     Fetch,
     File,
@@ -33,6 +35,7 @@ from schleuse.vault.wire import (
     Nothing,
     Opening,
     OpenMails,
+    Override,
     Pseudonym,
     Sign,
     decode,
@@ -78,10 +81,17 @@ class Door:
 class Desk:
     """From the bytes of a request to those of its reply."""
 
-    def __init__(self, service: VaultService, imports: Imports, rotation: Rotation | None = None) -> None:
+    def __init__(
+        self,
+        service: VaultService,
+        imports: Imports,
+        rotation: Rotation | None = None,
+        overrides: Overrides | None = None,
+    ) -> None:
         self._service = service
         self._imports = imports
         self._rotation = rotation
+        self._overrides = overrides
         self._operations: Mapping[int, Callable[[Caller, bytes], Awaitable[Any]]] = {
             Ask.CERTIFICATES: self._certificates,
             Ask.SIGNATURE_CERTIFICATE: self._signature_certificate,
@@ -99,6 +109,8 @@ class Desk:
             Ask.ROTATE: self._rotate,
             Ask.RETIRE: self._retire,
             Ask.GENERATIONS: self._generations,
+            Ask.OVERRIDE: self._override,
+            Ask.END_OVERRIDE: self._end_override,
         }
 
     async def reply(self, caller: Caller, operation: int, request_id: int, body: bytes) -> tuple[bool, bytes]:
@@ -186,6 +198,20 @@ class Desk:
     async def _generations(self, caller: Caller, body: bytes) -> Any:
         decode(body, Nothing)
         return await self._turning().status(caller)
+
+    async def _override(self, caller: Caller, body: bytes) -> Any:
+        asked = decode(body, Override)
+        more = More(asked.role, asked.releases, asked.hours, asked.reason)
+        return await self._overriding().begin(caller, _ik(asked.ik), more, asked.tokens)
+
+    async def _end_override(self, caller: Caller, body: bytes) -> Any:
+        asked = decode(body, EndOverride)
+        return await self._overriding().end(caller, _ik(asked.ik), asked.role, asked.token)
+
+    def _overriding(self) -> Overrides:
+        if self._overrides is None:
+            raise BadRequestError("nobody can exceed a budget at this vault")
+        return self._overrides
 
     def _turning(self) -> Rotation:
         if self._rotation is None:

@@ -216,10 +216,15 @@ class VaultService:
         }
         releases: dict[str, Json] = {f"{ik} {purpose}": n for (ik, purpose), n in figures.releases.items()}
         denied: dict[str, Json] = dict(figures.denied)
+        raised: list[Json] = [
+            {"ik": ik.value, "role": role, "releases": one.releases, "until": one.until.isoformat()}
+            for (ik, role), one in self._core.raised.in_force().items()
+        ]
         return {
             "logs": logs,
             "releases_since_start": releases,
             "denied_since_start": denied,
+            "overrides": raised,
             "unwraps_since_start": self._core.keyring.kek.unwraps,
         }
 

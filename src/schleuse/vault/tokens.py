@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +26,7 @@ from schleuse.identifiers import IK, BadIKError
 from schleuse.vault.contracts import BadTokenError
 
 #: "feed": an insurer's system reads. The others are orders of operators.
-Purpose = Literal["feed", "erase", "opening", "import", "rotate"]
+Purpose = Literal["feed", "erase", "opening", "import", "rotate", "override"]
 
 LIFETIME = timedelta(minutes=2)  #: of the tokens that we make
 LONGEST = timedelta(minutes=5)  #: of those that we take
@@ -41,6 +42,14 @@ _OPTIONS: Any = {
     "verify_iat": False,
     "verify_nbf": False,
 }
+
+
+END_OVERRIDE = "END-OVERRIDE"  #: the act of ending one, whose object is the role
+
+
+def override_order(role: str, releases: int, hours: int, reason: str) -> tuple[str, str]:
+    """What both persons sign who allow more than a budget for a while (§ 14.4)."""
+    return "OVERRIDE", sha256(f"{role}\n{releases}\n{hours}\n{reason}".encode()).hexdigest()
 
 
 class TokenKeyError(UnavailableError):
@@ -67,9 +76,16 @@ def audience(hostname: str) -> str:
 
 
 def make_token(
-    key: Ed25519PrivateKey, name: str, ik: IK, aud: str, purpose: Purpose, what: tuple[str, str], now: datetime
+    key: Ed25519PrivateKey,
+    name: str,
+    ik: IK,
+    aud: str,
+    purpose: Purpose,
+    what: tuple[str, str],
+    now: datetime,
+    lifetime: timedelta = LIFETIME,
 ) -> str:
-    """name: of the key's owner, as configured.
+    """name: of the key's owner, as configured. lifetime: at most LONGEST.
 
     what: for the feed, method and path ("GET", "/v1/109…/eau/urn:uuid:…"), without query, percent-decoded.
     """
@@ -77,7 +93,7 @@ def make_token(
         "iss": name,
         "aud": aud,
         "iat": int(now.timestamp()),
-        "exp": int((now + LIFETIME).timestamp()),
+        "exp": int((now + lifetime).timestamp()),
         "jti": secrets.token_urlsafe(12),
         "ik": ik.value,
         "purpose": purpose,

@@ -25,6 +25,7 @@ from schleuse.vault.contracts import (
     NotAllowedError,
     OlderStoreError,
     OverBudgetError,
+    OverrideRefusedError,
     RotationRefusedError,
     ScopeClosedError,
     SealBrokenError,
@@ -65,6 +66,8 @@ class Ask(IntEnum):
     ROTATE = 14
     RETIRE = 15
     GENERATIONS = 16
+    OVERRIDE = 17
+    END_OVERRIDE = 18
 
 
 class _Body(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -183,6 +186,25 @@ class Generation(_Body):
     tokens: dict[str, str]
 
 
+class Override(_Body):
+    """-> JSON object. tokens: of two operators."""
+
+    ik: str
+    role: str
+    releases: int
+    hours: int
+    reason: str
+    tokens: list[str]
+
+
+class EndOverride(_Body):
+    """-> bool. token: of an operator."""
+
+    ik: str
+    role: str
+    token: str
+
+
 class Nothing(_Body):
     """STATUS, GENERATIONS -> JSON object, IMPORT -> list[dict[str, str]]"""
 
@@ -194,6 +216,7 @@ ERRORS: Mapping[str, type[Error]] = {
         VaultUnavailableError,
         KeyMissingError,
         OverBudgetError,
+        OverrideRefusedError,
         ScopeClosedError,
         NotAllowedError,
         BadTokenError,
