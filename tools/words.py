@@ -198,7 +198,8 @@ QUARANTINE: Mapping[str, Sequence[str]] = {
 TROUBLE: Mapping[str, Sequence[str]] = {
     "budget": (
         "more would be opened in this hour than the insurer's budget at the vault allows (journal.md § 14.4)",
-        "it is tried again by itself as the hour passes. If the load is real, raise `vault.budgets` and restart `vault`",
+        "it is tried again by itself as the hour passes. If the load is real, two operators allow more for a while"
+        " (`vault override`); if it stays, raise `vault.budgets` and restart `vault`",
     ),
     "key": (
         "a key file of the insurer cannot be read, or the directory publishes a certificate that we hold no key for",
@@ -446,6 +447,8 @@ LOG: Mapping[str, str] = {
     "journal.shard-waits": "the change to the new year's logs could not be finished yet; tried again by itself",
     "vault.generation-destroyed": "an old key encryption key was destroyed on an operator's order",
     "vault.generation-made": "a new key encryption key wraps from now on",
+    "vault.override-began": "two operators allowed more than a budget for some hours; the insurer's journal has the entry",
+    "vault.override-ended": "an operator ended what two had allowed beyond a budget; the configured limits hold",
     "vault.sweep-broken": "a key record is damaged and opens for nobody; its generation stays",
     "vault.sweep-stranger": "a key record names a generation that the vault does not have; restore `kek.sealed`",
     "vault.sweep-waits": "bringing keys under the new generation met an error; it goes on",

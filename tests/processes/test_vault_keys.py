@@ -6,7 +6,7 @@ import asyncio
 import os
 import shutil
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -181,7 +181,7 @@ def test_a_public_key_or_certificate_that_cannot_be_read_is_one_insurers_trouble
     (home / "insurers" / KASSE.value / "feed.pub.pem").write_text("nonsense")
     (home / "insurers" / KASSE.value / "osig.pem").unlink()
     config = read_config(home)
-    keys = token_keys(config)
+    keys = token_keys(config, datetime.now(UTC))
     assert ("zwei", OTHER.value) in keys
     assert ("eins", KASSE.value) not in keys
     # A rule of the platform closes; it orders nothing about keys.
@@ -190,6 +190,16 @@ def test_a_public_key_or_certificate_that_cannot_be_read_is_one_insurers_trouble
     found = insured(config)
     assert (len(found[KASSE].encryption), found[KASSE].signature) == (1, None)
     assert found[OTHER].signature is not None
+
+
+def test_a_credential_that_has_ended_orders_nothing_about_keys(home: Path) -> None:
+    config = read_config(home)
+    now = datetime(2026, 11, 26, 8, tzinfo=UTC)
+    first, second, *rest = [one for one in config.operators if "automat" not in one.roles]
+    ends = {first.name: now, second.name: now + timedelta(seconds=1)}
+    operators = tuple(one.model_copy(update={"disabled_at": ends.get(one.name)}) for one in config.operators)
+    keys = token_keys(config.model_copy(update={"operators": operators}), now)
+    assert {name for name, ik in keys if not ik} == {one.name for one in (second, *rest)}
 
 
 def test_figures_count_what_was_released_and_name_nobody(home: Path) -> None:

@@ -12,6 +12,7 @@ import pwd
 import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
+from datetime import datetime
 from functools import partial
 
 import structlog
@@ -101,7 +102,7 @@ async def run(config: Config, now: Now = utc_now) -> None:
             gate=Gate(switch),
             accept_older_store=config.vault.accept_older_store,
         )
-        insurers, keys = insured(config), token_keys(config)
+        insurers, keys = insured(config), token_keys(config, now())
         service = VaultService(core, insurers, keys, audience(config.hostname))
         rotation = Rotation(core, list(insurers), keys, audience(config.hostname))
         people = {operator.name: operator.person or operator.name for operator in config.operators}
@@ -305,11 +306,18 @@ def insured(config: Config) -> dict[IK, Insured]:
     return found
 
 
-def token_keys(config: Config) -> Mapping[tuple[str, str], Ed25519PublicKey]:
-    """Of the insurers' systems by (name, IK), of operators by (name, ""); a file that cannot be read is told."""
+def token_keys(config: Config, at: datetime) -> Mapping[tuple[str, str], Ed25519PublicKey]:
+    """Of the insurers' systems by (name, IK), of operators by (name, ""); a file that cannot be read is told.
+
+    at: credentials that have ended by then order nothing.
+    """
     wanted = {(one.name, insurer.ik): one.public_key for insurer in config.insurers for one in insurer.feed_clients}
     # A rule of the platform closes; it never orders anything about keys.
-    people = [operator for operator in config.operators if "automat" not in operator.roles]
+    people = [
+        operator
+        for operator in config.operators
+        if "automat" not in operator.roles and not (operator.disabled_at and operator.disabled_at <= at)
+    ]
     wanted |= {(operator.name, ""): operator.public_key for operator in people}
     found = {}
     for who, path in wanted.items():
