@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from tests.switch_double import FakeSwitch
 from tests.vault.vaults import (
     AUDIENCE,
     EAU,
@@ -29,6 +30,7 @@ from tests.vault.vaults import (
 from schleuse.identifiers import IK
 from schleuse.journal.contracts import Level
 from schleuse.journal.entry import Entry, Kind, Purpose, Result
+from schleuse.scopes import ScopeState
 from schleuse.vault.actors import Caller
 from schleuse.vault.budgets import Limits
 from schleuse.vault.client import VaultClient
@@ -37,6 +39,7 @@ from schleuse.vault.contracts import (
     NotAllowedError,
     OverBudgetError,
     OverrideRefusedError,
+    ScopeClosedError,
     VaultUnavailableError,
 )
 from schleuse.vault.overrides import MAX_HOURS, More, Overrides
@@ -46,21 +49,22 @@ from schleuse.vault.tokens import END_OVERRIDE, override_order
 SECOND, TWIN = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
 SIGNERS = {"op": OPERATOR, "second": SECOND, "alias": OPERATOR, "twin": TWIN}
 KEYS = {(name, ""): key.public_key() for name, key in SIGNERS.items()} | {("system", str(KASSE)): SYSTEM.public_key()}
-BUDGET = Limits(2, 1)
+BUDGET, TENANT = Limits(2, 1), Limits(4, 2)
 MORE = More("eau", 5, 2, "Rückstand nach dem Ausfall")
 
 
 class Site:
-    """A vault whose budget is two mails an hour, and what survives it."""
+    """A vault whose budget is two mails an hour, four of all actors together, and what survives it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.mails = folder, 0
-        self.vault = build(store_in(folder), limits=BUDGET)
+        self.switch = FakeSwitch()
+        self.vault = build(store_in(folder), limits=BUDGET, tenant=TENANT, switch=self.switch)
         self.journal, self.clock = self.vault.journal, self.vault.clock
         self.overrides = self._overrides()
 
     def restart(self) -> None:
-        self.vault = build(self.vault.store, limits=BUDGET, clock=self.clock, journal=self.journal)
+        self.vault = build(self.vault.store, limits=BUDGET, tenant=TENANT, clock=self.clock, journal=self.journal)
         self.overrides = self._overrides()
 
     def order(self, name: str = "op", more: More = MORE, ik: IK = KASSE) -> str:
@@ -229,6 +233,33 @@ def test_what_nobody_may_allow(tmp_path: Path, more: More) -> None:
     at_site(tmp_path, test)
 
 
+def test_orders_about_keys_that_are_closed_are_closed_for_this_too_before_and_after_the_entry(tmp_path: Path) -> None:
+    """SW-13, SW-06."""
+
+    async def test(site: Site) -> None:
+        site.switch.set(f"keys/{KASSE}/admin", ScopeState.CLOSED)
+        with pytest.raises(ScopeClosedError):
+            await site.begin()
+        assert site.granted() == []
+        site.switch.set("*", ScopeState.OPEN)
+        site.journal.gate = asyncio.Event()
+        beginning = asyncio.create_task(site.begin())
+        await _until(lambda: site.journal.levels[-1] is Level.WITNESSED)
+        site.switch.set(f"keys/{KASSE}/admin", ScopeState.CLOSED)
+        site.journal.gate.set()
+        with pytest.raises(ScopeClosedError):
+            await beginning
+        assert site.vault.core.raised.in_force() == {}
+
+    at_site(tmp_path, test)
+
+
+async def _until(happened: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not happened():
+            await asyncio.sleep(0)
+
+
 def test_it_ends_by_itself_and_what_was_opened_meanwhile_counts(tmp_path: Path) -> None:
     async def test(site: Site) -> None:
         await site.begin()
@@ -286,13 +317,9 @@ def test_it_ends_without_the_journal_and_while_its_entry_waits_for_witnesses(tmp
         assert not await site.end(), "nothing is in doubt any more"
         site.journal.gate = asyncio.Event()
         beginning = asyncio.create_task(site.begin())
-        async with asyncio.timeout(30):
-            while site.journal.levels[-1] is not Level.WITNESSED:
-                await asyncio.sleep(0)
+        await _until(lambda: site.journal.levels[-1] is Level.WITNESSED)
         ending = asyncio.create_task(site.end())
-        async with asyncio.timeout(30):
-            while site.journal.levels[-1] is Level.WITNESSED:
-                await asyncio.sleep(0)
+        await _until(lambda: site.journal.levels[-1] is not Level.WITNESSED)
         site.journal.gate.set()
         await ending
         with pytest.raises(OverrideRefusedError, match="ended it before"):
