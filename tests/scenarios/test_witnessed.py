@@ -76,15 +76,16 @@ class Parties:
         return self.witness(ik) / f"policy-{self.year}"
 
     def start(self, *names: str) -> None:
-        """names: "journal" and IKs."""
+        """names: "journal", "vault" and IKs."""
+        ours = {"journal": self.config.journal.metrics, "vault": self.config.vault.metrics}
         for name in names:
-            arguments = ("run", "journal", "--home", self.home) if name == "journal" else self.role(name)
+            arguments = ("run", name, "--home", self.home) if name in ours else self.role(name)
             with (self.home / f"{name}.log").open("ab") as log:
                 self.processes[name] = subprocess.Popen(
                     command(*arguments), env=environment(), stdout=log, stderr=log, start_new_session=True
                 )
         for name in names:
-            listen = self.config.journal.metrics if name == "journal" else self.metrics(name)
+            listen = ours.get(name) or self.metrics(name)
             until(lambda name=name, listen=listen: self.is_up(name, listen), f"{name}\n{self.log(name)}", 60)  # type: ignore[misc]
 
     def role(self, ik: str) -> Sequence[object]:
@@ -232,6 +233,39 @@ def test_one_of_the_others_is_enough_and_the_own_witness_is_never_missing(partie
     assert not parties.is_witnessed(own, 1)
     parties.start(other)
     assert parties.is_witnessed(other, 30)
+
+
+def test_a_budget_is_exceeded_by_two_persons_before_witnesses_and_not_after_the_vault_was_killed(
+    parties: Parties,
+) -> None:
+    """journal.md § 14.4: two operators, each signing by a command of his own, and no alarm at the insurer."""
+    ik, order = IKS[0], parties.home / "order"
+    parties.start("journal", "vault", *IKS)
+
+    def override(name: str, *more: object) -> subprocess.CompletedProcess[str]:
+        key = parties.home / "operators" / f"{name}.key"
+        who = ("--home", parties.home, "--ik", ik, "--role", "eau", "--operator", name, "--operator-key", key)
+        return schleuse("vault", "override", *who, *more)
+
+    def in_force() -> list[int]:
+        shown = schleuse("vault", "status", "--home", parties.home, "--json")
+        return [one["releases"] for one in json.loads(shown.stdout)["overrides"]]
+
+    asked = ("--releases", 900_000, "--hours", 2, "--reason", "backlog")
+    assert override("betrieb-2", *asked, "--sign", order).returncode == 0
+    alone = override("betrieb-2", *asked, "--yes", "--second", order)
+    assert (alone.returncode != 0, in_force()) == (True, []), alone.stdout
+    done = override("betrieb-1", *asked, "--yes", "--second", order)
+    assert (done.returncode, in_force()) == (0, [900_000]), done.stderr
+    size = parse_policy(parties.policy(ik).read_bytes()).judge(parties.note(ik, "checkpoint")).checkpoint.size
+    until(lambda: parties.status(ik)["own"]["read"] >= size, "the monitor to read")
+    assert parties.alarms(ik) == set()
+
+    vault = parties.processes.pop("vault")
+    os.killpg(vault.pid, signal.SIGKILL)
+    vault.wait()
+    parties.start("vault")
+    assert in_force() == []
 
 
 def test_insurers_that_let_nobody_in_fetch_and_send_back(parties: Parties) -> None:
