@@ -59,10 +59,15 @@ def build_home(folder: Path) -> Path:
     return folder
 
 
+#: Ports of this process of the suite: two that run side by side must not find the same ones free.
+_LANE = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 4
+_PORTS = range(20000 + 3000 * _LANE, 23000 + 3000 * _LANE)
+
+
 def free_ports(count: int) -> int:
     """First of `count` neighbouring free ports on loopback, below those that Linux gives to outgoing connections."""
     for _ in range(200):
-        first = random.randrange(20000, 32000)
+        first = random.choice(_PORTS[:-count])
         try:
             for port in range(first, first + count):
                 with socket.socket() as probe:
