@@ -22,6 +22,7 @@ from tests.cli.conftest import Ended, Shell
 from tests.vault.vaults import AUDIENCE, EAU, KASSE, OPERATOR, SYSTEM, Vault, build, mail, store_in, take_over
 
 from schleuse.cli import EXIT_CODES
+from schleuse.cli.vault_orders import order_of
 from schleuse.config import read_config
 from schleuse.eau.document import DocumentId, Facts, Kind, Profile
 from schleuse.eau.sealing import named
@@ -33,6 +34,7 @@ from schleuse.vault.contracts import ErasedError
 from schleuse.vault.overrides import Overrides
 from schleuse.vault.rotation import Rotation
 from schleuse.vault.server import Desk, listen
+from schleuse.vault.tokens import audience, read_public_key, verify_token
 
 SECOND = Ed25519PrivateKey.generate()
 KVNR = "A123456780"
@@ -332,3 +334,11 @@ def test_override_needs_what_a_second_operator_signed_and_status_shows_it(
     assert "beendet" in shell(*more("second", "--end")).out
     assert "keine Überschreitung" in shell(*more("second", "--end")).out
     assert "über der Grenze" not in shell("vault", "status", "--home", str(home)).out
+
+
+def test_an_operators_key_of_this_home_need_not_be_named(home: Path) -> None:
+    config = read_config(home)
+    token = order_of(config, KASSE, "betrieb-1", None, "erase", ("ERASE", "00"))
+    keys = {("betrieb-1", ""): read_public_key(home / "operators" / "betrieb-1.pub.pem")}
+    claims = verify_token(token, keys, aud=audience(config.hostname), purpose="erase", now=datetime.now(UTC))
+    assert claims.name == "betrieb-1"

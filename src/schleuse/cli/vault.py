@@ -21,9 +21,10 @@ from cyclopts import App, Parameter
 from rich.console import Console
 from rich.table import Column, Table
 
+from schleuse.cli.operator_key import KeyFile, Operator
 from schleuse.cli.up import Home, german
 from schleuse.cli.vault_kek import init_hsm, retire, rotate
-from schleuse.cli.vault_orders import Json, KeyFile, Name, OfInsurer, Yes, client_of, insurer_of, order_of
+from schleuse.cli.vault_orders import Json, OfInsurer, Yes, client_of, insurer_of, order_of
 from schleuse.cli.vault_override import override
 from schleuse.config import Config, default_home, read_config
 from schleuse.errors import MalformedError, RefusedError, UnavailableError
@@ -116,8 +117,8 @@ def import_command(*, home: Home = None, json_output: Json = False) -> None:
 def erase(
     *,
     ik: OfInsurer,
-    operator: Name,
-    operator_key: KeyFile,
+    operator: Operator,
+    operator_key: KeyFile = None,
     person_file: PersonFile = None,
     yes: Yes = False,
     home: Home = None,
@@ -146,8 +147,8 @@ def opening(
     event: str,
     *,
     ik: OfInsurer,
-    operator: Name,
-    operator_key: KeyFile,
+    operator: Operator,
+    operator_key: KeyFile = None,
     home: Home = None,
     json_output: Json = False,
 ) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 
 from rich.console import Console
 
+from schleuse.cli.operator_key import KeyFile, Operator
 from schleuse.cli.up import Home, german
-from schleuse.cli.vault_orders import Json, KeyFile, Name, Yes, client_of, order_of
+from schleuse.cli.vault_orders import Json, Yes, client_of, order_of
 from schleuse.config import Config, default_home, read_config
 from schleuse.errors import RefusedError
 from schleuse.identifiers import IK
@@ -24,7 +25,7 @@ class NoHSMError(RefusedError):
 
 
 def rotate(
-    *, operator: Name, operator_key: KeyFile, yes: Yes = False, home: Home = None, json_output: Json = False
+    *, operator: Operator, operator_key: KeyFile = None, yes: Yes = False, home: Home = None, json_output: Json = False
 ) -> None:
     """Make the next generation of the key encryption key; the vault brings all keys under it while it works."""
     config = read_config(home or default_home())
@@ -42,8 +43,8 @@ def rotate(
 def retire(
     generation: int,
     *,
-    operator: Name,
-    operator_key: KeyFile,
+    operator: Operator,
+    operator_key: KeyFile = None,
     yes: Yes = False,
     home: Home = None,
     json_output: Json = False,
@@ -92,7 +93,7 @@ def init_hsm(*, home: Home = None) -> None:
         print("key made in the token" if made else "the key is in the token already")
 
 
-def _orders(config: Config, operator: str, key: Path, act: str, generation: int) -> dict[IK, str]:
+def _orders(config: Config, operator: str, key: Path | None, act: str, generation: int) -> dict[IK, str]:
     what = (act, str(generation))
     insurers = [IK(one.ik) for one in config.insurers]
     return {ik: order_of(config, ik, operator, key, "rotate", what) for ik in insurers}

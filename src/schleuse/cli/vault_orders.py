@@ -12,16 +12,15 @@ from schleuse.clock import utc_now
 from schleuse.config import Config
 from schleuse.errors import RefusedError
 from schleuse.identifiers import IK
+from schleuse.processes.operators import key_of
 from schleuse.vault.client import VaultClient
-from schleuse.vault.tokens import LIFETIME, Purpose, audience, make_token, read_token_key
+from schleuse.vault.tokens import LIFETIME, Purpose, audience, make_token
 
 #: An erasure waits for the journal's witnesses (journal.md § 12.5).
 ANSWER_S = 60.0
 
 OfInsurer = Annotated[str, Parameter(name="--ik", help="IK of the insurer")]
 Json = Annotated[bool, Parameter(name="--json", negative="", help="One JSON object")]
-Name = Annotated[str, Parameter(name="--operator", help="Name of the operator, as configured")]
-KeyFile = Annotated[Path, Parameter(name="--operator-key", help="The operator's private key (Ed25519, PEM)")]
 Yes = Annotated[bool, Parameter(name="--yes", negative=(), help="Do it; without, only the plan is shown")]
 
 
@@ -48,11 +47,11 @@ def order_of(
     config: Config,
     ik: IK,
     operator: str,
-    key: Path,
+    key: Path | None,
     purpose: Purpose,
     what: tuple[str, str],
     lifetime: timedelta = LIFETIME,
 ) -> str:
-    """A token of an operator. key: his private key's file. Raises TokenKeyError."""
-    signer, platform = read_token_key(key), audience(config.hostname)
+    """A token of an operator. key: his private key's file; None: the one of this home. Raises TokenKeyError."""
+    signer, platform = key_of(config, operator, key), audience(config.hostname)
     return make_token(signer, operator, ik, platform, purpose, what, utc_now(), lifetime)

@@ -13,8 +13,9 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from rich.console import Console
 
+from schleuse.cli.operator_key import KeyFile, Operator
 from schleuse.cli.up import Home, german
-from schleuse.cli.vault_orders import Json, KeyFile, Name, OfInsurer, Yes, client_of, insurer_of, order_of
+from schleuse.cli.vault_orders import Json, OfInsurer, Yes, client_of, insurer_of, order_of
 from schleuse.config import Config, default_home, read_config
 from schleuse.errors import MalformedError, UnavailableError
 from schleuse.identifiers import IK
@@ -45,8 +46,8 @@ def override(
     *,
     ik: OfInsurer,
     role: OfRole,
-    operator: Name,
-    operator_key: KeyFile,
+    operator: Operator,
+    operator_key: KeyFile = None,
     releases: Releases = None,
     hours: Hours = None,
     reason: Reason = None,
@@ -87,7 +88,7 @@ def override(
         print((_DONE_DE if de else _DONE).format(**found))
 
 
-def _end(config: Config, ik: IK, role: str, operator: str, key: Path, json_output: bool) -> None:
+def _end(config: Config, ik: IK, role: str, operator: str, key: Path | None, json_output: bool) -> None:
     token = order_of(config, ik, operator, key, "override", (END_OVERRIDE, role))
     with client_of(config) as client:
         was = client.end_override(ik, role, token)
