@@ -694,24 +694,25 @@ def test_a_release_whose_plan_is_damaged_is_stopped_as_any(home: Home, damage: s
     assert acts(home).count("release.stopped") == 1
 
 
-def test_a_release_whose_plan_is_damaged_keeps_no_other_from_stopping_and_is_stopped_with_it(home: Home) -> None:
-    """T-14."""
+def with_two_begun(home: Home) -> None:
+    """r0 and r1, each with a batch of its own mailbox out."""
     home.hold(5)
     home.hold(5, ZWEI, start=100)
     for id, account in (("r0", KASSE), ("r1", ZWEI)):
         home.approve(home.plan(2, id, account))
         home.releases.step(id)
+
+
+def test_a_release_whose_plan_is_damaged_keeps_no_other_from_stopping_and_is_stopped_with_it(home: Home) -> None:
+    """T-14."""
+    with_two_begun(home)
     (home.folder / "r0" / "plan.json").write_text("{")
     assert home.releases.stop_all([KASSE, ZWEI], "looks wrong", "control") == ["r0", "r1"]
     assert (home.work(), home.work(account=ZWEI)) == ([], [])
 
 
 def test_a_stop_that_cannot_be_written_down_still_holds_what_was_let_go_and_stops_the_others(home: Home) -> None:
-    home.hold(5)
-    home.hold(5, ZWEI, start=100)
-    for id, account in (("r0", KASSE), ("r1", ZWEI)):
-        home.approve(home.plan(2, id, account))
-        home.releases.step(id)
+    with_two_begun(home)
     (home.folder / "r0" / "stop.json").mkdir()
     with pytest.raises(ReleaseNotKeptError):
         home.releases.stop_all([KASSE, ZWEI], "looks wrong", "control")

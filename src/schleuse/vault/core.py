@@ -406,6 +406,40 @@ class Core:
             version=version,
         )
 
+    async def order_entry(
+        self,
+        ik: IK,
+        kind: Kind,
+        names: Sequence[str],
+        thing: str,
+        detail: dict[str, Json],
+        *,
+        count: int | None = None,
+        version: int | None = None,
+    ) -> tuple[bytes, Deposit]:
+        """An entry of this moment about an order, and what makes it readable.
+
+        names: of who ordered it, one or two, as `actor`. thing: that it is about.
+        """
+        actors, keys = [await self.actor(ik, name) for name in names], await self.tenant(ik)
+        at_us = to_us(self.now())
+        event = self.events.next(at_us)
+        details = describe({**detail, "actor": names[0]}, [(event, thing, 0)])
+        entry = leaf(
+            kind,
+            Result.GRANTED,
+            Purpose.OPERATION,
+            at_us,
+            event,
+            actor=actors[0],
+            object_=details.object_(0),
+            detail=details.commitment,
+            count=count,
+            version=version,
+            second_actor=actors[1] if len(actors) > 1 else None,
+        )
+        return entry, Deposit(ik, openings=[seal_for_insurer(keys, details)])
+
     async def deny(
         self,
         ik: IK,

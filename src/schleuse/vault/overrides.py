@@ -16,20 +16,16 @@ from datetime import datetime, timedelta
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from schleuse.clock import to_us
 from schleuse.errors import Error
 from schleuse.identifiers import IK
 from schleuse.journal.contracts import Level
-from schleuse.journal.entry import Kind, Purpose, Result
+from schleuse.journal.entry import Kind, Purpose
 from schleuse.journal.opening import Json
 from schleuse.vault.actors import Caller, Operation, require
 from schleuse.vault.askers import Askers
 from schleuse.vault.budgets import DEFAULTS
 from schleuse.vault.contracts import BadTokenError, OverrideRefusedError, VaultUnavailableError
 from schleuse.vault.core import Actor, Core
-from schleuse.vault.details import describe, seal_for_insurer
-from schleuse.vault.leaves import leaf
-from schleuse.vault.store import Deposit
 from schleuse.vault.tokens import END_OVERRIDE, LEEWAY, Claims, override_order
 
 log = structlog.get_logger()
@@ -162,23 +158,9 @@ class Overrides:
         await self._write(ik, Kind.BUDGET_OVERRIDE, claims, detail, Level.WITNESSED)
 
     async def _write(self, ik: IK, kind: Kind, claims: Sequence[Claims], detail: dict[str, Json], level: Level) -> None:
-        core, names = self._core, [f"operator {one.name}" for one in claims]
-        actors, keys = [await core.actor(ik, name) for name in names], await core.tenant(ik)
-        at_us = to_us(core.now())
-        event = core.events.next(at_us)
-        tokens: list[Json] = [one.id for one in claims]
-        details = describe({**detail, "actor": names[0], "tokens": tokens}, [(event, f"budget:{detail['role']}", 0)])
-        entry = leaf(
-            kind,
-            Result.GRANTED,
-            Purpose.OPERATION,
-            at_us,
-            event,
-            actor=actors[0],
-            object_=details.object_(0),
-            detail=details.commitment,
-            second_actor=actors[1] if len(actors) > 1 else None,
-        )
+        names, tokens = [f"operator {one.name}" for one in claims], [one.id for one in claims]
+        told: dict[str, Json] = {**detail, "tokens": [*tokens]}
+        entry, opening = await self._core.order_entry(ik, kind, names, f"budget:{detail['role']}", told)
         # First what makes it readable: the journal may have the entry though nobody hears of it.
-        await core.writer.keep(Deposit(ik, openings=[seal_for_insurer(keys, details)]))
-        await core.write(ik, [entry], level)
+        await self._core.writer.keep(opening)
+        await self._core.write(ik, [entry], level)

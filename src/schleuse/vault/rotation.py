@@ -14,19 +14,16 @@ from collections.abc import Mapping, Sequence
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from schleuse.clock import to_us
 from schleuse.errors import Error
 from schleuse.identifiers import IK
-from schleuse.journal.entry import Kind, Purpose, Result
+from schleuse.journal.entry import Kind, Purpose
 from schleuse.journal.opening import Json
 from schleuse.vault.actors import Caller, Operation, require
 from schleuse.vault.askers import Askers
 from schleuse.vault.contracts import BadTokenError, RotationRefusedError, SealBrokenError
 from schleuse.vault.core import Core
-from schleuse.vault.details import describe, seal_for_insurer
-from schleuse.vault.leaves import leaf
 from schleuse.vault.sk1 import rewrap
-from schleuse.vault.store import Deposit, KeyRecord
+from schleuse.vault.store import KeyRecord
 
 log = structlog.get_logger()
 
@@ -175,21 +172,9 @@ class Rotation:
             await self._note(ik, Kind.ADMINISTRATION, f"operator {operator}", {"act": act, "generation": generation})
 
     async def _note(self, ik: IK, kind: Kind, name: str, detail: dict[str, Json], count: int | None = None) -> None:
-        core = self._core
-        actor, keys, at_us = await core.actor(ik, name), await core.tenant(ik), to_us(core.now())
-        event = core.events.next(at_us)
-        details = describe({**detail, "actor": name}, [(event, "key encryption key", 0)])
-        entry = leaf(
-            kind,
-            Result.GRANTED,
-            Purpose.OPERATION,
-            at_us,
-            event,
-            actor=actor,
-            object_=details.object_(0),
-            detail=details.commitment,
-            count=count,
-            version=0 if kind is Kind.KEY_ROTATED else None,
+        version = 0 if kind is Kind.KEY_ROTATED else None
+        entry, opening = await self._core.order_entry(
+            ik, kind, [name], "key encryption key", detail, count=count, version=version
         )
-        await core.write(ik, [entry])
-        await core.writer.keep(Deposit(ik, openings=[seal_for_insurer(keys, details)]))
+        await self._core.write(ik, [entry])
+        await self._core.writer.keep(opening)
